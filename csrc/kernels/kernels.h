@@ -1,0 +1,137 @@
+/* The kernels: every number the core ever computes is computed behind one of these pointers.
+ *
+ * A kernel sees raw pointers and sizes. It cannot fail, does not allocate, knows no threads and no Tensor: the ops
+ * above cut their work into slices and call a kernel for each. The same sources compile once for every instruction set
+ * (table.c), each giving one Kernels table; cpu.c picks the table that fits the processor.
+ *
+ * Letters: B batch, T time, N rows = B*T, C width, H query heads, G key/value heads, D head size, V vocabulary.
+ * Order: outputs, saved, inputs, weights / sizes / scalars. Matrices are row-major; ld* is a row stride in elements.
+ * `accumulate` false overwrites the output, true adds to it. NULL for an optional output means: not wanted. */
+#pragma once
+#include "base/real.h"
+
+typedef enum {
+    ACT_LINEAR, ACT_GELU, ACT_GELU_TANH, ACT_GELU_QUICK, ACT_SILU, ACT_RELU, ACT_RELU2, ACT_RELU6,
+    ACT_LEAKY_RELU, ACT_TANH, ACT_SIGMOID, ACT_MISH, ACT_GELU_10, ACT_LAPLACE, ACT_COUNT
+} Activation;
+
+/* Dropout is counter-based: element i of a tensor is kept iff rng_uniform(key, i) >= rate, and scaled by 1/(1-rate). */
+typedef struct {
+    uint64_t key;
+    real rate; /* 0: off */
+} Dropout;
+
+/* One head's view of the attention problem: what is constant over its query blocks. */
+typedef struct {
+    int T;               /* queries */
+    int Tk;              /* keys; query t sits at key slot t + Tk - T (the past comes first) */
+    int D;               /* head size */
+    int window;          /* a query sees the keys of the last `window` slots, its own included; 0: no window */
+    bool causal;
+    real scale;          /* multiplies q.k */
+    const uint8_t *mask; /* (Tk) 1 = may be seen, 0 = padding; NULL: all may be seen */
+    Dropout dropout;     /* of the probabilities; element index = drop_base + t*Tk + key */
+    uint64_t drop_base;
+} Attention;
+
+typedef struct {
+    real lr, beta1, beta2, eps, weight_decay;
+    real bias_correction1, bias_correction2; /* 1 - beta^step */
+    real grad_scale;                         /* clipping: every gradient is multiplied by it first */
+} AdamwStep;
+
+typedef struct Kernels {
+    const char *name; /* "portable", "avx2", "avx512" */
+
+    /* gemm_*.c   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
+     * out (M,N)   A (M,K), stored (K,M) if ta   B (K,N), stored (N,K) if tb   bias (N) or NULL
+     * work: gemm_work reals, 64-byte aligned. One thread. */
+    void (*gemm)(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
+                 const real *bias, int M, int N, int K, bool accumulate, real *work);
+    size_t gemm_work;
+
+    /* embedding.c   out[n,:] = weight[ids[n],:];   backward adds dout[n,:] into dweight[ids[n],:] in order of n
+     * (C may be a slice of columns: ldw and ldd are the full row strides) */
+    void (*embedding_forward)(real *out, const int32_t *ids, const real *weight, int N, int C);
+    void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C);
+
+    /* layernorm.c   out = (inp - mean) * rstd * weight + bias over the last axis
+     * backward: dinp (NULL: not wanted) as accumulate says; dweight, dbias (NULL: not wanted) are always added to */
+    void (*layernorm_forward)(real *out, real *mean, real *rstd, const real *inp, const real *weight, const real *bias,
+                              int N, int C, real eps);
+    void (*layernorm_backward)(real *dinp, real *dweight, real *dbias, const real *dout, const real *mean,
+                               const real *rstd, const real *inp, const real *weight, int N, int C, bool accumulate);
+
+    /* rmsnorm.c   out[n,c] = inp[n,c] * rstd[n] * weight[c],   rstd[n] = 1 / sqrt(mean_c(inp[n,c]^2) + eps) */
+    void (*rmsnorm_forward)(real *out, real *rstd, const real *inp, const real *weight, int N, int C, real eps);
+    void (*rmsnorm_backward)(real *dinp, real *dweight, const real *dout, const real *rstd, const real *inp,
+                             const real *weight, int N, int C, bool accumulate);
+
+    /* rope.c   table[n] = { cos(a_0..a_{D/2-1}), sin(a_0..) } * factor,   a_i = positions[n] * inv_freq[i] (product in
+     * float, as the field computes it; in double in the double core)
+     * rope_forward rotates the halves of every head: out[i] = x[i] cos_i - x[i+D/2] sin_i,
+     * out[i+D/2] = x[i+D/2] cos_i + x[i] sin_i;  backward is the transpose.  inp, out (N, heads, D) */
+    void (*rope_table)(real *table, const int32_t *positions, const real *inv_freq, real factor, int N, int D);
+    void (*rope_forward)(real *out, const real *inp, const real *table, int N, int heads, int D);
+    void (*rope_backward)(real *dinp, const real *dout, const real *table, int N, int heads, int D, bool accumulate);
+
+    /* activation.c   out = act(inp);  dinp = dout * act'(inp).  n elements */
+    void (*activation_forward)(real *out, const real *inp, Activation act, size_t n);
+    void (*activation_backward)(real *dinp, const real *dout, const real *inp, Activation act, size_t n, bool accumulate);
+
+    /* gated.c   out = act(gate) * up   (SwiGLU for SILU, GeGLU for GELU)
+     * backward: dgate and dup as accumulate says */
+    void (*gated_forward)(real *out, const real *gate, const real *up, Activation act, size_t n);
+    void (*gated_backward)(real *dgate, real *dup, const real *dout, const real *gate, const real *up, Activation act,
+                           size_t n, bool accumulate);
+
+    /* attention.c   queries [t0, t1) of one head, softmax over the keys each may see, online over key blocks
+     * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass. Pointers are to
+     * the head's row 0 (not t0). A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
+     * backward: all queries of one query head; dq overwritten; dk, dv (Tk,D) as accumulate says (heads that share
+     * keys are called one after another). dk, dv may not be NULL.
+     * pattern: the probabilities p (T,Tk) of one head, zeros where unseen. work: attention_work(D) reals */
+    void (*attention_forward)(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
+                              size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work);
+    void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
+                               size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q,
+                               size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
+                               bool accumulate, real *work);
+    void (*attention_pattern)(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
+                              const Attention *a);
+    size_t (*attention_work)(int D);
+
+    /* cross_entropy.c   losses[n] = logsumexp(logits[n,:]) - logits[n,targets[n]], 0 where targets[n] < 0 (ignored)
+     * backward, in place of the logits or beside them: dlogits[n,v] = (softmax(logits[n])[v] - [v == target]) * scale,
+     * 0 for ignored rows */
+    void (*cross_entropy_forward)(real *losses, const real *logits, const int32_t *targets, int N, int V);
+    void (*cross_entropy_backward)(real *dlogits, const real *logits, const int32_t *targets, int N, int V, real scale,
+                                   bool accumulate);
+    void (*softmax_forward)(real *out, const real *inp, int N, int V); /* rows */
+    void (*softmax_backward)(real *dinp, const real *dout, const real *out, int N, int V);
+
+    /* vector.c   n elements each */
+    void (*add)(real *out, const real *a, const real *b, size_t n);
+    void (*accumulate)(real *out, const real *inp, size_t n);           /* out += inp */
+    void (*scale)(real *out, const real *inp, real factor, size_t n);   /* out = inp * factor */
+    void (*dropout)(real *out, const real *inp, Dropout d, uint64_t first, size_t n, bool accumulate); /* both ways */
+    void (*column_sums)(real *out, const real *inp, size_t ld, int N, int C); /* out[c] += sum_n inp[n,c] */
+
+    /* stats.c   in double, in a fixed order */
+    double (*sum)(const real *x, size_t n);
+    double (*sum_squares)(const real *x, size_t n);
+    bool (*all_finite)(const real *x, size_t n);
+
+    /* adamw.c   torch's AdamW: p *= 1 - lr*wd;  m, v moments of g * grad_scale;
+     * p -= lr/bc1 * m / (sqrt(v)/sqrt(bc2) + eps);   n elements */
+    void (*adamw)(real *param, real *m, real *v, const real *grad, size_t n, const AdamwStep *s);
+} Kernels;
+
+/* One table an instruction set; NULL is never in a table. A build without an instruction set lacks its table. */
+extern const Kernels kernels_portable;
+#ifdef LLMC_HAVE_AVX2
+extern const Kernels kernels_avx2;
+#endif
+#ifdef LLMC_HAVE_AVX512
+extern const Kernels kernels_avx512;
+#endif
