@@ -1,0 +1,77 @@
+"""Tiny configurations of every family, the one table of tolerances, and the peers that tests compare with."""
+
+import importlib
+import os
+import types
+
+import pytest
+
+# Sizes are odd and differ from each other wherever the family allows it, so that no transposition goes unnoticed.
+# initializer_range is large because with 0.02 a model this narrow says nothing: its logits are all nearly zero.
+TINY = {
+    "openai-gpt": dict(
+        model_type="openai-gpt", vocab_size=101, n_positions=223, n_embd=45, n_layer=3, n_head=5,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.15,
+    ),
+    "gpt2": dict(
+        model_type="gpt2", vocab_size=103, n_positions=227, n_embd=39, n_layer=3, n_head=3, n_inner=53,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+    "llama": dict(
+        model_type="llama", vocab_size=107, hidden_size=44, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, intermediate_size=37, max_position_embeddings=229,
+        initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+    "mistral": dict(
+        model_type="mistral", vocab_size=109, hidden_size=42, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=6, intermediate_size=47, max_position_embeddings=233, sliding_window=7,
+        initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+}
+
+# Every tolerance of every test, each with its reason. A test that fails is mended in the code, never here.
+TOLERANCE = {
+    # Against the peers, float32 on both sides.
+    "logits": 1e-4,  # absolute: two float32 forwards that sum in different orders differ by about 1e-5
+    "loss": 1e-5,  # absolute: a mean of many rows, so its rounding errors cancel
+    "gradient": 1e-4,  # relative to the largest element of the tensor: twice the depth of a forward
+    "hidden": 1e-4,  # absolute, of a module's output: as logits
+    "parameters": 1e-5,  # absolute, after 20 AdamW steps: each step may turn a gradient's rounding into lr * 1e-4
+    "inverse_frequency": 1,  # units in the last place: libm's powf and the peer's vector pow may round differently
+    # Against ourselves.
+    "slope": 1e-7,  # relative: double gradients against central differences, whose own error is about 1e-9
+    "company": 1e-5,  # absolute: padding, other rows, cached or not change block sizes, hence the order of sums
+    # Statistics of the initialisation.
+    "initialisation": 6,  # standard errors: one false alarm in 5e8
+}
+
+
+@pytest.fixture(params=TINY)
+def family(request):
+    """The name of each family in turn."""
+    return request.param
+
+
+def require_peers():
+    """torch and transformers, or a skipped test; under LLMC_REQUIRE_PEERS=1 their absence is a failure.
+
+    Returns
+    -------
+    types.SimpleNamespace
+        `torch` and `transformers`, the modules.
+    """
+    found = types.SimpleNamespace()
+    for name in ("torch", "transformers"):
+        try:
+            setattr(found, name, importlib.import_module(name))
+        except ImportError as error:
+            if os.environ.get("LLMC_REQUIRE_PEERS") == "1":
+                pytest.fail(f"LLMC_REQUIRE_PEERS=1, but {name} does not import: {error}")
+            pytest.skip(f"{name} does not import, so there is nothing to compare with")
+    return found
+
+
+@pytest.fixture(scope="session")
+def peers():
+    """torch and transformers, as `require_peers` gives them."""
+    return require_peers()
