@@ -1,0 +1,54 @@
+/* One table of kernels: this file compiles once for every instruction set, with the compiler flags of that set.
+ *
+ * LLMC_TABLE       the table's name, e.g. kernels_avx2
+ * LLMC_TABLE_NAME  what the user calls it, a string, e.g. "avx2" */
+#include "kernels/kernels.h"
+
+#include "kernels/gemm.c"
+#include "kernels/embedding.c"
+#include "kernels/layernorm.c"
+#include "kernels/rmsnorm.c"
+#include "kernels/rope.c"
+#include "kernels/activation.c"
+#include "kernels/gated.c"
+#include "kernels/attention.c"
+#include "kernels/cross_entropy.c"
+#include "kernels/vector.c"
+#include "kernels/stats.c"
+#include "kernels/adamw.c"
+
+const Kernels LLMC_TABLE = {
+    .name = LLMC_TABLE_NAME,
+    .gemm = gemm,
+    .gemm_work = GEMM_WORK,
+    .embedding_forward = embedding_forward,
+    .embedding_backward = embedding_backward,
+    .layernorm_forward = layernorm_forward,
+    .layernorm_backward = layernorm_backward,
+    .rmsnorm_forward = rmsnorm_forward,
+    .rmsnorm_backward = rmsnorm_backward,
+    .rope_table = rope_table,
+    .rope_forward = rope_forward,
+    .rope_backward = rope_backward,
+    .activation_forward = activation_forward,
+    .activation_backward = activation_backward,
+    .gated_forward = gated_forward,
+    .gated_backward = gated_backward,
+    .attention_forward = attention_forward,
+    .attention_backward = attention_backward,
+    .attention_pattern = attention_pattern,
+    .attention_work = attention_work,
+    .cross_entropy_forward = cross_entropy_forward,
+    .cross_entropy_backward = cross_entropy_backward,
+    .softmax_forward = softmax_forward,
+    .softmax_backward = softmax_backward,
+    .add = add,
+    .accumulate = accumulate,
+    .scale = scale,
+    .dropout = dropout,
+    .column_sums = column_sums,
+    .sum = sum,
+    .sum_squares = sum_squares,
+    .all_finite = all_finite,
+    .adamw = adamw,
+};
