@@ -171,7 +171,7 @@ def find_blas():
     if asked == "none":
         return "", []
     if asked not in ("", "system"):
-        path = Path(asked).resolve()
+        path = Path(asked).absolute()
         if not path.is_file():
             raise SystemExit(f"llmc: LLMC_BLAS={asked}: there is no such file")
         check_blas(str(path))
@@ -188,8 +188,8 @@ def find_blas():
         check_blas(name)
         return name, []
     raise SystemExit(
-        "llmc: there is no OpenBLAS, neither in a package nor on the system. One of these helps:\n"
-        "    pip install scipy-openblas32              (then build again)\n"
+        f"llmc: there is no OpenBLAS {'on' if asked else 'in a package or on'} the system. One of these helps:\n"
+        "    pip install scipy-openblas32              (then build again without LLMC_BLAS)\n"
         "    apt-get install libopenblas0-pthread      (then build again with LLMC_BLAS=system)\n"
         "    LLMC_BLAS=/path/to/libopenblas.so\n"
         "    LLMC_BLAS=none                            (builds without: slower multiplication)")
@@ -199,8 +199,9 @@ def check_blas(name):
     """Refuse a library that is no OpenBLAS, or one whose threads do not go together with ours."""
     try:
         library = ctypes.CDLL(name)
-        parallel = library.openblas_get_parallel()
-        library.cblas_sgemm
+        prefix = "scipy_" if hasattr(library, "scipy_cblas_sgemm") else ""
+        library[f"{prefix}cblas_sgemm"]
+        parallel = library[f"{prefix}openblas_get_parallel"]()
     except (OSError, AttributeError) as error:
         raise SystemExit(f"llmc: {name} is no OpenBLAS: {error}") from None
     if parallel != 1:  # 0: wrong results under concurrent callers; 2: hangs in a forked child
