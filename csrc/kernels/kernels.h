@@ -34,10 +34,11 @@ typedef struct {
     uint64_t drop_base;
 } Attention;
 
+/* In double: 1 - beta2 of a float beta2 is wrong in its fifth digit. */
 typedef struct {
-    real lr, beta1, beta2, eps, weight_decay;
-    real bias_correction1, bias_correction2; /* 1 - beta^step */
-    real grad_scale;                         /* clipping: every gradient is multiplied by it first */
+    double lr, beta1, beta2, eps, weight_decay;
+    double bias_correction1, bias_correction2; /* 1 - beta^step */
+    double grad_scale;                         /* clipping: every gradient is multiplied by it first */
 } AdamwStep;
 
 typedef struct Kernels {
