@@ -6,9 +6,9 @@
 #include "kernels/activation.h"
 
 static void activation_forward(real *out, const real *inp, Activation act, size_t n) {
-    #define FORWARD(ACT)                                                \
-        case ACT:                                                       \
-            _Pragma("omp simd")                                         \
+    #define FORWARD(ACT)                                                   \
+        case ACT:                                                          \
+            _Pragma("omp simd")                                            \
             for (size_t i = 0; i < n; i++) out[i] = activate(inp[i], ACT); \
             break;
     switch (act) {
@@ -19,15 +19,15 @@ static void activation_forward(real *out, const real *inp, Activation act, size_
 }
 
 static void activation_backward(real *dinp, const real *dout, const real *inp, Activation act, size_t n, bool accumulate) {
-    #define BACKWARD(ACT)                                                                  \
-        case ACT:                                                                          \
-            if (accumulate) {                                                              \
-                _Pragma("omp simd")                                                        \
+    #define BACKWARD(ACT)                                                                        \
+        case ACT:                                                                                \
+            if (accumulate) {                                                                    \
+                _Pragma("omp simd")                                                              \
                 for (size_t i = 0; i < n; i++) dinp[i] += dout[i] * activate_slope(inp[i], ACT); \
-            } else {                                                                       \
-                _Pragma("omp simd")                                                        \
+            } else {                                                                             \
+                _Pragma("omp simd")                                                              \
                 for (size_t i = 0; i < n; i++) dinp[i] = dout[i] * activate_slope(inp[i], ACT);  \
-            }                                                                              \
+            }                                                                                    \
             break;
     switch (act) {
         FOR_EACH_ACTIVATION(BACKWARD)

@@ -9,7 +9,8 @@
 #include <math.h>
 #include "kernels/kernels.h"
 
-static void adamw(real *param, real *m, real *v, const real *grad, size_t n, const AdamwStep *s) {
+static void adamw(real *restrict param, real *restrict m, real *restrict v, const real *restrict grad, size_t n,
+                  const AdamwStep *s) {
     const real grad_scale = (real)s->grad_scale, eps = (real)s->eps, beta2 = (real)s->beta2;
     const real keep = (real)(1 - s->lr * s->weight_decay);
     const real rate1 = (real)(1 - s->beta1), rate2 = (real)(1 - s->beta2);

@@ -7,9 +7,9 @@
 #include "kernels/activation.h"
 
 static void gated_forward(real *out, const real *gate, const real *up, Activation act, size_t n) {
-    #define FORWARD(ACT)                                                          \
-        case ACT:                                                                 \
-            _Pragma("omp simd")                                                   \
+    #define FORWARD(ACT)                                                            \
+        case ACT:                                                                   \
+            _Pragma("omp simd")                                                     \
             for (size_t i = 0; i < n; i++) out[i] = activate(gate[i], ACT) * up[i]; \
             break;
     switch (act) {
@@ -21,23 +21,23 @@ static void gated_forward(real *out, const real *gate, const real *up, Activatio
 
 static void gated_backward(real *dgate, real *dup, const real *dout, const real *gate, const real *up, Activation act,
                            size_t n, bool accumulate) {
-    #define BACKWARD(ACT)                                              \
-        case ACT:                                                      \
-            if (accumulate) {                                          \
-                _Pragma("omp simd")                                    \
-                for (size_t i = 0; i < n; i++) {                       \
-                    real d = dout[i], g = gate[i], u = up[i];          \
-                    dgate[i] += d * u * activate_slope(g, ACT);        \
-                    dup[i] += d * activate(g, ACT);                    \
-                }                                                      \
-            } else {                                                   \
-                _Pragma("omp simd")                                    \
-                for (size_t i = 0; i < n; i++) {                       \
-                    real d = dout[i], g = gate[i], u = up[i];          \
-                    dgate[i] = d * u * activate_slope(g, ACT);         \
-                    dup[i] = d * activate(g, ACT);                     \
-                }                                                      \
-            }                                                          \
+    #define BACKWARD(ACT)                                       \
+        case ACT:                                               \
+            if (accumulate) {                                   \
+                _Pragma("omp simd")                             \
+                for (size_t i = 0; i < n; i++) {                \
+                    real d = dout[i], g = gate[i], u = up[i];   \
+                    dgate[i] += d * u * activate_slope(g, ACT); \
+                    dup[i] += d * activate(g, ACT);             \
+                }                                               \
+            } else {                                            \
+                _Pragma("omp simd")                             \
+                for (size_t i = 0; i < n; i++) {                \
+                    real d = dout[i], g = gate[i], u = up[i];   \
+                    dgate[i] = d * u * activate_slope(g, ACT);  \
+                    dup[i] = d * activate(g, ACT);              \
+                }                                               \
+            }                                                   \
             break;
     switch (act) {
         FOR_EACH_ACTIVATION(BACKWARD)
