@@ -18,7 +18,8 @@ static void activation_forward(real *out, const real *inp, Activation act, size_
     #undef FORWARD
 }
 
-static void activation_backward(real *dinp, const real *dout, const real *inp, Activation act, size_t n, bool accumulate) {
+static void activation_backward(real *dinp, const real *dout, const real *inp, Activation act, size_t n,
+                                bool accumulate) {
     #define BACKWARD(ACT)                                                                        \
         case ACT:                                                                                \
             if (accumulate) {                                                                    \

@@ -6,7 +6,7 @@
  *
  * logits, dlogits, inp, out, dinp, dout (N,V)   losses, targets (N)
  * dlogits may be logits, out may be inp, dinp may be dout or out
- * A logit of -inf has probability 0. A row of nothing but -inf, or with +inf or NaN, is no distribution: it gives NaN. */
+ * A logit of -inf has probability 0. A row of nothing but -inf, or with +inf or NaN, is no distribution: NaN. */
 #include "kernels/lanes.h"
 #include "kernels/math.h"
 

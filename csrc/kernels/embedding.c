@@ -12,7 +12,8 @@ static void embedding_forward(real *out, const int32_t *ids, const real *weight,
         memcpy(out + (size_t)n * C, weight + (size_t)ids[n] * C, (size_t)C * sizeof(real));
 }
 
-static void embedding_backward(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C) {
+static void embedding_backward(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N,
+                               int C) {
     for (int n = 0; n < N; n++) {
         real *dweight_n = dweight + (size_t)ids[n] * ldw;
         const real *dout_n = dout + (size_t)n * ldd;

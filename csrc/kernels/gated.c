@@ -3,7 +3,7 @@
  *   dgate[i] = dout[i] * up[i] * act'(gate[i])
  *   dup[i]   = dout[i] * act(gate[i])
  *
- * n elements each   out may be gate or up, dgate and dup may be any of dout, gate and up */
+ * n elements each   out may be gate or up; dgate and dup, when overwritten, may be any of dout, gate and up */
 #include "kernels/activation.h"
 
 static void gated_forward(real *out, const real *gate, const real *up, Activation act, size_t n) {

@@ -38,8 +38,8 @@ static void layernorm_forward(real *out, real *mean, real *rstd, const real *inp
 }
 
 /* sum_c dout[c] weight[c] and sum_c dout[c] weight[c] (inp[c] - mean) */
-static void layernorm_slopes(real *sum_g, real *sum_gx, const real *dout, const real *weight, const real *inp, real mean,
-                             size_t n) {
+static void layernorm_slopes(real *sum_g, real *sum_gx, const real *dout, const real *weight, const real *inp,
+                             real mean, size_t n) {
     real g[LANES] = {0}, gx[LANES] = {0};
     size_t whole = n - n % LANES;
     for (size_t i = 0; i < whole; i += LANES)
@@ -75,7 +75,7 @@ static void layernorm_backward(real *dinp, real *dweight, real *dbias, const rea
         real *dinp_n = dinp + (size_t)n * C;
         real sum_g, sum_gx;
         layernorm_slopes(&sum_g, &sum_gx, dout_n, weight, inp_n, m, C);
-        real mean_g = sum_g / C, slope = sum_gx * r / C * r; /* mean_c(g x) rstd: x = (inp - mean) rstd below */
+        real mean_g = sum_g / C, slope = sum_gx * r / C * r; /* mean_c(g x) rstd */
         if (accumulate) {
             #pragma omp simd
             for (int c = 0; c < C; c++)

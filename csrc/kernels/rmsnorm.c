@@ -34,7 +34,7 @@ static void rmsnorm_backward(real *dinp, real *dweight, const real *dout, const 
         }
         if (!dinp) continue;
         real *dinp_n = dinp + (size_t)n * C;
-        real slope = row_dot3(dout_n, weight, inp_n, C) * r / C * r; /* mean_c(dout weight x) rstd: x = inp rstd below */
+        real slope = row_dot3(dout_n, weight, inp_n, C) * r / C * r; /* mean_c(dout weight x) rstd */
         if (accumulate) {
             #pragma omp simd
             for (int c = 0; c < C; c++) dinp_n[c] += r * (dout_n[c] * weight[c] - inp_n[c] * slope);
