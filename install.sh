@@ -39,7 +39,7 @@ echo '#include <stdio.h>
 int main(void) { return 0; }' > "$work/probe.c"
 compiler=
 for cc in ${CC:+"$CC"} cc gcc clang; do
-    # shellcheck disable=SC2086  (CC may be several words)
+    # CC may be several words. shellcheck disable=SC2086
     if $cc "$work/probe.c" -o "$work/probe" 2>/dev/null; then compiler=$cc; break; fi
 done
 [ -n "$compiler" ] || packages="$packages gcc libc6-dev"
