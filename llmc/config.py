@@ -4,17 +4,15 @@ import copy
 import difflib
 import json
 import os
-import re
-import secrets
 import types
 import warnings
 
 from llmc import rope
-from llmc.errors import CheckpointError, ConfigError, nearest
-from llmc.families import CANONICAL, FIELDS, REFUSED, ROPE_FIELDS, family_of
+from llmc.config_file import as_json, locate, read_json, write_whole
+from llmc.errors import ConfigError, nearest
+from llmc.families import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
 
 
@@ -52,7 +50,7 @@ class Config:
         family = family_of(model_type)
         state = self.__dict__
         state.update(
-            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _also=set(), _generation=None
+            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None
         )
         given = {}
         for name, value in fields.items():
@@ -76,19 +74,14 @@ class Config:
             value = check(value)
         except ConfigError as error:
             raise ConfigError(f"{name} {value!r} {error}") from None
-        if value is None and check(None) is None and canonical in ("head_dim", "num_key_value_heads", "intermediate_size"):
-            if canonical not in self._family.may_be_none:
-                raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
+        if value is None and canonical in DERIVED and canonical not in self._family.may_be_none:
+            raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
         if canonical in self._family.fixed:
             only = self._family.fixed[canonical]
-            derived = canonical in self._family.may_be_none
-            if value is not None and value != only and not derived:
+            if canonical not in DERIVED and value not in (None, only):
                 raise ConfigError(
                     f"{name} {value!r}: {self.model_type} has no such field and computes as with {only!r}; leave it out"
                 )
-            self._also.add(canonical)
-            if not derived:
-                return
         self._fields[canonical] = value
         if canonical in _IDS and self._generation is not None:
             self._generation[canonical] = value
@@ -109,7 +102,7 @@ class Config:
 
     def __getattr__(self, name):
         state = self.__dict__
-        if name.startswith("_") or "_family" not in state:
+        if "_family" not in state or name.startswith("__"):
             raise AttributeError(name)
         if name in CANONICAL:
             return self._value(CANONICAL[name])
@@ -124,12 +117,15 @@ class Config:
     def _value(self, canonical):
         if canonical in _IDS and self._generation is not None:
             return self._generation.get(canonical)
-        value = self._fields.get(canonical, self._family.fixed.get(canonical))
-        if value is None and canonical in self._family.may_be_none:
-            if canonical == "head_dim":
-                return self.hidden_size // self.num_attention_heads
-            return self.num_attention_heads if canonical == "num_key_value_heads" else 4 * self.hidden_size
-        return value
+        value = self._fields.get(canonical)
+        if value is None:
+            value = self._family.fixed.get(canonical)
+        return self._derived(canonical) if value is None and canonical in DERIVED else value
+
+    def _derived(self, canonical):
+        if canonical == "head_dim":
+            return self.hidden_size // self.num_attention_heads
+        return self.num_attention_heads if canonical == "num_key_value_heads" else 4 * self.hidden_size
 
     def _rope_value(self, name):
         if not self._family.rope:
@@ -162,8 +158,6 @@ class Config:
     def __eq__(self, other):
         return self.to_dict() == other.to_dict() if isinstance(other, Config) else NotImplemented
 
-    __hash__ = None
-
     def __repr__(self):
         return "Config " + json.dumps(self.to_dict(), indent=2, default=repr)
 
@@ -192,13 +186,13 @@ class Config:
                 f"{name_heads} {heads} is not a multiple of num_key_value_heads {groups}; every key/value head serves "
                 "the same number of query heads"
             )
-        for canonical in ("num_key_value_heads", "head_dim", "intermediate_size"):
-            if canonical in self._family.fixed:
-                value, needed = self._value(canonical), self._value_without(canonical)
-                if value != needed:
-                    raise ConfigError(
-                        f"{canonical} {value}: {self.model_type} has no such field and computes with {needed}; leave it out"
-                    )
+        for canonical in DERIVED:
+            value, needed = self._value(canonical), self._derived(canonical)
+            if canonical in self._family.fixed and value != needed:
+                raise ConfigError(
+                    f"{self._name(canonical)} {value}: {self.model_type} has no such field and computes with {needed}; "
+                    "leave it out"
+                )
         if self.hidden_act not in self._family.activations:
             raise ConfigError(
                 f"{self._name('hidden_act')} {self.hidden_act!r} is not one that {self.model_type} has in llmc; those are "
@@ -215,13 +209,6 @@ class Config:
         if self._family.rope:
             rope.validate(self)
 
-    def _value_without(self, canonical):
-        kept = self._fields.pop(canonical, None)
-        try:
-            return self._value(canonical)
-        finally:
-            self._fields[canonical] = kept
-
     def _validate_sizes(self):
         width, heads, head_dim = self.hidden_size, self.num_attention_heads, self.head_dim
         attention = (f"{self._name('num_attention_heads')} {heads} x head_dim {head_dim}", heads * head_dim)
@@ -233,8 +220,8 @@ class Config:
         matrices = [(attention, channels), (hidden, channels), (vocabulary, channels)]
         if not self._family.rope:
             matrices.append((positions, channels))
-        if attention[1] > 2**31 - 1:
-            raise ConfigError(f"{attention[0]} is above {2**31 - 1}, the largest size there is; make one smaller")
+        if attention[1] > LARGEST:
+            raise ConfigError(f"{attention[0]} is above {LARGEST}, the largest size there is; make one smaller")
         for (name, rows), (other, columns) in matrices:
             if rows * columns > _LARGEST_TENSOR:
                 raise ConfigError(f"{name} x {other} is a matrix larger than any memory; make one smaller")
@@ -314,23 +301,18 @@ class Config:
             {str: JSON value}.
         """
         written = {"model_type": self.model_type, "architectures": [self._family.architecture]}
-        for canonical in self._fields.keys() | self._also:
-            # n_inner stays null, so that it follows a width that is changed later
-            follows = canonical == "intermediate_size" and self._fields[canonical] is None
-            if canonical in self._family.defaults or canonical in self._also:
-                written[self._name(canonical)] = None if follows else self._written_value(canonical)
+        for canonical, value in self._fields.items():
+            # As transformers: head_dim and num_key_value_heads are spelled out, n_inner stays null and follows the width.
+            if value is None and canonical in ("head_dim", "num_key_value_heads"):
+                value = self._derived(canonical)
+            written[self._name(canonical)] = value
         if self._family.rope:
             scaling = self.rope_scaling
             written["rope_theta"] = self._rope["rope_theta"]
-            written["rope_scaling"] = None if scaling is None else copy.deepcopy(dict(scaling))
-        written.update(copy.deepcopy(self._extra))
+            written["rope_scaling"] = None if scaling is None else dict(scaling)
+        written.update(self._extra)
         first = {name: written[name] for name in ("model_type", "architectures")}
-        return first | {name: written[name] for name in sorted(written)}
-
-    def _written_value(self, canonical):
-        if canonical in _IDS:  # config.json's own; the ones for generation stand in generation_config.json
-            return self._fields[canonical]
-        return self._value(canonical)
+        return copy.deepcopy(first | {name: written[name] for name in sorted(written)})
 
     def save_pretrained(self, directory):
         """Write config.json, and generation_config.json where there was one; both appear whole or not at all.
@@ -351,10 +333,10 @@ class Config:
         files = {"config.json": self.to_dict()}
         if self._generation is not None:
             files["generation_config.json"] = self._generation
-        texts = {name: _as_json(name, fields) for name, fields in files.items()}
+        texts = {name: as_json(name, fields) for name, fields in files.items()}
         os.makedirs(directory, exist_ok=True)
         for name, text in texts.items():
-            _write_whole(os.path.join(directory, name), text)
+            write_whole(os.path.join(directory, name), text)
 
     @classmethod
     def from_pretrained(cls, source, revision=None, local_files_only=False):
@@ -383,8 +365,8 @@ class Config:
         ConfigError
             When what it says is impossible, or llmc does not do it.
         """
-        path, beside = _locate(os.fspath(source), revision, local_files_only)
-        fields = _read_json(path)
+        path, beside = locate(os.fspath(source), revision, local_files_only)
+        fields = read_json(path)
         config = cls.__new__(cls)
         try:
             if "model_type" not in fields:
@@ -400,90 +382,10 @@ class Config:
         return config
 
     def _read_generation(self, path):
-        generation = _read_json(path)
-        for name in _IDS:
+        generation = read_json(path)
+        for name in generation.keys() & set(_IDS):
             try:
-                generation[name] = FIELDS[name][0](generation.get(name))
+                generation[name] = FIELDS[name][0](generation[name])
             except ConfigError as error:
                 raise ConfigError(f"{path}: {name} {generation[name]!r} {error}") from None
         self.__dict__["_generation"] = generation
-
-
-def _locate(source, revision, local_files_only):
-    """Paths of config.json and of generation_config.json or None."""
-    if os.path.isfile(source):
-        return source, None
-    if os.path.isdir(source):
-        path, beside = (os.path.join(source, name) for name in ("config.json", "generation_config.json"))
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
-        return path, beside if os.path.isfile(beside) else None
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        raise FileNotFoundError(f"{source}: there is no such folder or file")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    def fetch(name):
-        return hf_hub_download(source, name, revision=revision, local_files_only=local_files_only)
-
-    try:
-        path = fetch("config.json")
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{source}: there is no such folder or file, and the hub gave no config.json of that name "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'})"
-        ) from error
-    try:
-        return path, fetch("generation_config.json")
-    except (EntryNotFoundError, LocalEntryNotFoundError):
-        return path, None
-
-
-def _read_json(path):
-    with open(path, "rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
-        raise CheckpointError(f"{path}: more than {_LARGEST_FILE} bytes is no configuration; is it the right file?")
-    for start, what in (
-        (b"version https://git-lfs", "a git-LFS pointer; fetch the file itself with `git lfs pull`"),
-        (b"<", "an HTML page, not JSON; download the file itself"),
-        (b"GGUF", "a GGUF model, not JSON; take the checkpoint it was made from"),
-    ):
-        if data.lstrip()[: len(start)] == start:
-            raise CheckpointError(f"{path}: this is {what}")
-    try:
-        fields = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: this is not JSON ({error}); download or write it again") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: this is JSON, but a {type(fields).__name__} and not an object of fields")
-    return fields
-
-
-def _as_json(file, fields):
-    for name, value in fields.items():
-        try:
-            json.dumps({name: value})
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{name} {value!r} cannot be written to {file} ({error}); take it out") from None
-    return json.dumps(fields, indent=2) + "\n"
-
-
-def _write_whole(path, text):
-    """Beside, to the disk, then under its name: a crash leaves the old file or the new one."""
-    beside = f"{path}.{secrets.token_hex(4)}.part"
-    try:
-        with open(beside, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -134,6 +134,7 @@ FIELDS = {
     "dtype": (_dtype, ("torch_dtype",)),
 }
 CANONICAL = {name: field for field, (_, others) in FIELDS.items() for name in (field, *others)}
+DERIVED = ("num_key_value_heads", "head_dim", "intermediate_size")  # None: what follows from the other sizes
 ROPE_FIELDS = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor")
 
 
@@ -150,10 +151,10 @@ class Family:
     defaults : dict
         The fields the family has, and what they are when they are not given.
     fixed : dict
-        The fields it does not have, and the one value with which a configuration may still name them; None for
-        `head_dim`, `num_key_value_heads` and `intermediate_size` is the value that follows from the others.
+        The fields it does not have, and the one value with which a configuration may still name them; None for a
+        DERIVED field is the value that follows from the others.
     may_be_none : tuple of str
-        Fields of which None means: what follows from the others.
+        The DERIVED fields that need not be given.
     activations : dict
         {name: number in the core}.
     rope : bool

@@ -57,7 +57,7 @@ def standardise(given, theta, fields):
     """
     if given is not None and not isinstance(given, dict):
         raise ConfigError(f"rope_parameters is {given!r}, not a dict; write {{'rope_type': 'default'}} or null")
-    parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in (given or {}).items()}
+    parameters = {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in (given or {}).items()}
     kind = parameters.setdefault("rope_type", parameters.get("type", "default"))
     if parameters.get("rope_theta") is None:
         parameters["rope_theta"] = theta
