@@ -1,0 +1,487 @@
+"""A pickle machine that can only build plain values and tensor records: it imports nothing and calls nothing."""
+
+import struct
+from dataclasses import dataclass
+
+from llmc.checkpoint.dtypes import TORCH_DTYPE, TORCH_STORAGE
+
+MAX_STACK = 100_000
+MAX_MARKS = 1_000
+MAX_NAME = 200
+KEY_TYPES = (str, int, bool, float, bytes, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """The name of something in a Python module; never the thing itself."""
+
+    module: str
+    name: str
+
+    def __str__(self):
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of `numel` numbers: from element `first` of what the file keeps under `key`.
+
+    `dtype` is None for bytes without a type of their own.
+    """
+
+    key: str
+    dtype: object
+    numel: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Shape, strides and offset (in elements) over a storage; nothing is checked against the file yet."""
+
+    storage: Storage
+    dtype: object
+    offset: int
+    shape: tuple
+    strides: tuple
+
+
+class Counted(dict):
+    """A dict with attributes: what OrderedDict and Counter become. The attributes (`_metadata`) are dropped."""
+
+
+# Marks of what is no value: the start of a group, and a value that only torch understands and that no tensor needs.
+_MARK = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Something harmless that is no tensor: a device, a dtype."""
+
+    what: str
+
+
+class PickleMachine:
+    """Runs one pickle of a torch checkpoint.
+
+    Parameters
+    ----------
+    file : MappedFile
+        For the name in messages and the memory budget.
+    data : bytes
+        The bytes that hold the pickle.
+    persistent_load : callable
+        Gets a persistent id (a tuple of plain values, Globals among them) and returns a Storage.
+    where : str
+        Which part of the file `data` is.
+
+    Notes
+    -----
+    Every value is one of: None, bool, int, float, complex, str, bytes, tuple, list, dict, set, Global, Storage,
+    Tensor, Opaque. No value is ever compared, hashed (but for plain keys) or printed, so that values which share
+    their parts cost what they take in the file.
+    """
+
+    def __init__(self, file, data, persistent_load=None, where="pickle"):
+        self.file = file
+        self.data = data
+        self.at = 0
+        self.where = where
+        self.persistent_load = persistent_load
+        self.stack = []
+        self.marks = []
+        self.memo = {}
+
+    def run(self, start=0):
+        """The value of the pickle that begins at byte `start`; `at` then is the byte after it."""
+        self.at = start
+        self.stack, self.marks, self.memo = [], [], {}
+        while True:
+            code = self.take(1)[0]
+            if code == 0x2E:  # STOP
+                if len(self.stack) != 1 or self.marks:
+                    self.fail(f"it stops with {len(self.stack)} values on the stack, not one")
+                return self.stack.pop()
+            action = _OPCODES.get(code)
+            if action is None:
+                self.fail(f"opcode 0x{code:02x} at byte {self.at - 1} is no part of a state dict")
+            action(self)
+            if len(self.stack) > MAX_STACK or len(self.marks) > MAX_MARKS:
+                self.fail(f"more than {MAX_STACK} values or {MAX_MARKS} marks wait on the stack")
+
+    def fail(self, what):
+        """Raise `CheckpointError` that names the file and this pickle."""
+        self.file.fail(f"{self.where}: {what}")
+
+    # Reading
+
+    def take(self, count):
+        end = self.at + count
+        if count < 0 or end > len(self.data):
+            self.fail(f"cut short: {count} bytes are wanted at byte {self.at} of {len(self.data)}")
+        piece = self.data[self.at : end]
+        self.at = end
+        return piece
+
+    def number(self, layout):
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self):
+        end = self.data.find(b"\n", self.at, self.at + MAX_NAME + 1)
+        if end < 0:
+            self.fail(f"a name at byte {self.at} does not end within {MAX_NAME} bytes")
+        piece = self.data[self.at : end]
+        self.at = end + 1
+        return self.text(piece)
+
+    def text(self, piece):
+        try:
+            return bytes(piece).decode("utf-8")
+        except UnicodeDecodeError:
+            self.fail(f"a string that ends at byte {self.at} is not UTF-8")
+
+    # The stack
+
+    def push(self, value, cost=64):
+        self.file.budget.spend(cost)
+        self.stack.append(value)
+
+    def pop(self):
+        if not self.stack or (self.marks and self.marks[-1] == len(self.stack)):
+            self.fail(f"the stack is empty at byte {self.at}")
+        return self.stack.pop()
+
+    def pop_mark(self):
+        if not self.marks:
+            self.fail(f"no mark is set at byte {self.at}")
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def top(self, *types):
+        if not self.stack or not isinstance(self.stack[-1], types):
+            what = type(self.stack[-1]).__name__ if self.stack else "nothing"
+            self.fail(f"byte {self.at} would put items into {what}")
+        return self.stack[-1]
+
+    def remember(self, key):
+        if not self.stack:
+            self.fail(f"the stack is empty at byte {self.at}")
+        self.file.budget.spend(100)
+        self.memo[key] = self.stack[-1]
+
+    def recall(self, key):
+        if key not in self.memo:
+            self.fail(f"memo {key} is read at byte {self.at} but was never written")
+        self.push(self.memo[key], 8)
+
+    def key(self, value):
+        if type(value) not in KEY_TYPES:
+            self.fail(f"a {type(value).__name__} is used as a key at byte {self.at}")
+        return value
+
+    # Collections
+
+    def make_tuple(self, items):
+        self.push(tuple(items), 56 + 8 * len(items))
+
+    def set_items(self, items):
+        if len(items) % 2:
+            self.fail(f"a key without a value at byte {self.at}")
+        target = self.top(dict)
+        self.file.budget.spend(50 * len(items))
+        for key, value in zip(items[::2], items[1::2]):
+            target[self.key(key)] = value
+
+    def append(self, items):
+        target = self.top(list)
+        self.file.budget.spend(8 * len(items))
+        target.extend(items)
+
+    def add(self, items):
+        target = self.top(set)
+        self.file.budget.spend(60 * len(items))
+        target.update(self.key(item) for item in items)
+
+    # What would be objects
+
+    def find_global(self, module, name):
+        module = {"__builtin__": "builtins"}.get(module, module)
+        if (module, name) not in _CALLS and not _is_torch_word(module, name):
+            self.fail(
+                f"it names {module}.{name}, which no tensor needs; nothing was run. "
+                "Load the file where it was made and save its state_dict as safetensors"
+            )
+        self.push(Global(module, name), 120)
+
+    def stack_global(self):
+        name, module = self.pop(), self.pop()
+        if not (isinstance(name, str) and isinstance(module, str)) or len(name) + len(module) > 2 * MAX_NAME:
+            self.fail(f"a global at byte {self.at} has no name")
+        self.find_global(module, name)
+
+    def reduce(self):
+        args, function = self.pop(), self.pop()
+        if not isinstance(function, Global) or not isinstance(args, tuple):
+            self.fail(f"byte {self.at} calls a {type(function).__name__} with a {type(args).__name__}")
+        self.push(self.call(function, args), 120)
+
+    def call(self, function, args):
+        build = _CALLS.get((function.module, function.name))
+        if build is None:
+            self.fail(f"{function} is called, which no tensor needs; nothing was run")
+        try:
+            return build(self, *args)
+        except TypeError:  # a wrong number of arguments
+            self.fail(f"{function} is called with {len(args)} arguments")
+
+    def build(self):
+        state = self.pop()
+        self.top(Counted)
+        if not isinstance(state, dict):
+            self.fail(f"the attributes of an OrderedDict are a {type(state).__name__}")
+
+    def persistent(self):
+        pid = self.pop()
+        if self.persistent_load is None or not isinstance(pid, tuple):
+            self.fail(f"byte {self.at} asks for stored data where there is none")
+        self.push(self.persistent_load(self, pid), 120)
+
+    # What torch's functions would have made
+
+    def tensor(self, storage, offset, shape, strides, dtype):
+        if not isinstance(storage, Storage):
+            self.fail(f"a tensor is built on a {type(storage).__name__}, not on a storage")
+        for numbers, what in ((shape, "shape"), (strides, "strides"), ((offset,), "offset")):
+            if not isinstance(numbers, (tuple, list)):
+                self.fail(f"a tensor's {what} is a {type(numbers).__name__}, not a tuple")
+            for number in numbers:
+                if type(number) is not int or not 0 <= number < 2**63:
+                    self.fail(f"a tensor's {what} holds something that is not a whole number from 0 to 2**63 - 1")
+        if len(shape) != len(strides):
+            self.fail(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
+        if dtype is None:
+            self.fail("a tensor is built on bytes without saying its dtype")
+        self.file.budget.spend(200 + 16 * len(shape))
+        return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
+
+
+def _is_torch_word(module, name):
+    return (
+        module in ("torch", "torch.storage")
+        and (name.removesuffix("Storage") in TORCH_STORAGE and name.endswith("Storage") or name == "UntypedStorage")
+        or module == "torch"
+        and name in TORCH_DTYPE
+    )
+
+
+def _tensor_of_storage(machine, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
+    return machine.tensor(storage, offset, shape, strides, storage.dtype if isinstance(storage, Storage) else None)
+
+
+def _tensor_of_dtype(machine, storage, offset, shape, strides, requires_grad, hooks, dtype, metadata=None):
+    if not isinstance(dtype, Global) or dtype.module != "torch" or dtype.name not in TORCH_DTYPE:
+        machine.fail(f"a tensor's dtype is {dtype if isinstance(dtype, Global) else type(dtype).__name__}, not a known one")
+    return machine.tensor(storage, offset, shape, strides, TORCH_DTYPE[dtype.name])
+
+
+def _parameter(machine, data, requires_grad=True, hooks=None, state=None):
+    if not isinstance(data, Tensor):
+        machine.fail(f"a Parameter is built on a {type(data).__name__}, not on a tensor")
+    return data
+
+
+def _from_type(machine, function, kind, args, state):
+    if not isinstance(function, Global) or not isinstance(args, tuple) or function.name == "_rebuild_from_type_v2":
+        machine.fail("_rebuild_from_type_v2 is given no function to rebuild with")
+    return machine.call(function, args)
+
+
+def _ordered_dict(machine, items=()):
+    result = Counted()
+    if isinstance(items, dict):
+        items = items.items()
+    elif not isinstance(items, (list, tuple)):
+        machine.fail(f"an OrderedDict is made of a {type(items).__name__}")
+    machine.file.budget.spend(100 * len(items))
+    for item in items:
+        if not isinstance(item, (list, tuple)) or len(item) != 2:
+            machine.fail("an OrderedDict is made of something that is not a pair")
+        result[machine.key(item[0])] = item[1]
+    return result
+
+
+def _size(machine, sizes=()):
+    if not isinstance(sizes, (tuple, list)):
+        machine.fail(f"torch.Size is made of a {type(sizes).__name__}")
+    return tuple(sizes)
+
+
+def _set(machine, items=()):
+    if not isinstance(items, (list, tuple)):
+        machine.fail(f"a set is made of a {type(items).__name__}")
+    machine.file.budget.spend(60 * len(items))
+    return {machine.key(item) for item in items}
+
+
+def _encode(machine, text, encoding="latin1"):
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        machine.fail("_codecs.encode is given something that is not text")
+    machine.file.budget.spend(3 * len(text))
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        machine.fail(f"_codecs.encode is given text that is not {encoding}")
+
+
+def _bytearray(machine, source=b"", encoding="latin1"):
+    if isinstance(source, str):
+        return _encode(machine, source, encoding)
+    if not isinstance(source, bytes):  # a number would claim that many bytes
+        machine.fail(f"a bytearray is made of a {type(source).__name__}, not of bytes")
+    return source
+
+
+def _complex(machine, real=0.0, imag=0.0):
+    if not (type(real) in (int, float) and type(imag) in (int, float) and max(abs(real), abs(imag)) <= 1e308):
+        machine.fail("a complex number is made of something that is not two numbers")
+    return complex(real, imag)
+
+
+def _device(machine, kind="cpu", index=0):
+    return Opaque("device")
+
+
+def _no_instance(machine, *args):
+    machine.fail("a Tensor or Parameter is made without torch's rebuild functions")
+
+
+_CALLS = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "Counter"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor"): _tensor_of_storage,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_of_storage,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_of_dtype,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    ("torch.nn.parameter", "Parameter"): _no_instance,
+    ("torch", "Tensor"): _no_instance,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "set"): _set,
+    ("builtins", "bytearray"): _bytearray,
+    ("builtins", "complex"): _complex,
+}
+
+
+def _proto(machine):
+    version = machine.take(1)[0]
+    if not 2 <= version <= 5:
+        machine.fail(f"pickle protocol {version}; 2 to 5 are read")
+
+
+def _frame(machine):
+    length = machine.number("<Q")
+    if length > len(machine.data) - machine.at:
+        machine.fail(f"cut short: a frame of {length} bytes at byte {machine.at} of {len(machine.data)}")
+
+
+def _long(machine, count):
+    if count > 255:
+        machine.fail(f"a whole number of {count} bytes")
+    machine.push(int.from_bytes(machine.take(count), "little", signed=True))
+
+
+def _string(machine, count, decode):
+    if count > len(machine.data) - machine.at:
+        machine.fail(f"cut short: a string of {count} bytes at byte {machine.at} of {len(machine.data)}")
+    machine.file.budget.spend(4 * count)
+    piece = machine.take(count)
+    machine.push(machine.text(piece) if decode else bytes(piece))
+
+
+def _mark(machine):
+    machine.marks.append(len(machine.stack))
+
+
+def _pop(machine):
+    machine.pop()
+
+
+def _pop_mark(machine):
+    machine.pop_mark()
+
+
+def _dup(machine):
+    value = machine.pop()
+    machine.push(value, 8)
+    machine.push(value, 8)
+
+
+def _set_item(machine):
+    value, key = machine.pop(), machine.pop()
+    machine.set_items([key, value])
+
+
+def _pops(machine, count):
+    return [machine.pop() for _ in range(count)][::-1]
+
+
+_OPCODES = {
+    0x80: _proto,
+    0x95: _frame,
+    # numbers and words
+    ord("N"): lambda m: m.push(None, 8),
+    0x88: lambda m: m.push(True, 8),
+    0x89: lambda m: m.push(False, 8),
+    ord("K"): lambda m: m.push(m.take(1)[0], 8),
+    ord("M"): lambda m: m.push(m.number("<H"), 32),
+    ord("J"): lambda m: m.push(m.number("<i"), 32),
+    0x8A: lambda m: _long(m, m.take(1)[0]),
+    0x8B: lambda m: _long(m, m.number("<I")),
+    ord("G"): lambda m: m.push(m.number(">d"), 32),
+    # strings
+    ord("X"): lambda m: _string(m, m.number("<I"), True),
+    0x8C: lambda m: _string(m, m.take(1)[0], True),
+    0x8D: lambda m: _string(m, m.number("<Q"), True),
+    ord("U"): lambda m: _string(m, m.take(1)[0], True),
+    ord("T"): lambda m: _string(m, m.number("<I"), True),
+    ord("C"): lambda m: _string(m, m.take(1)[0], False),
+    ord("B"): lambda m: _string(m, m.number("<I"), False),
+    0x8E: lambda m: _string(m, m.number("<Q"), False),
+    0x96: lambda m: _string(m, m.number("<Q"), False),
+    # collections
+    ord("("): _mark,
+    ord("0"): _pop,
+    ord("1"): _pop_mark,
+    ord("2"): _dup,
+    ord(")"): lambda m: m.push((), 8),
+    0x85: lambda m: m.make_tuple(_pops(m, 1)),
+    0x86: lambda m: m.make_tuple(_pops(m, 2)),
+    0x87: lambda m: m.make_tuple(_pops(m, 3)),
+    ord("t"): lambda m: m.make_tuple(m.pop_mark()),
+    ord("]"): lambda m: m.push([]),
+    ord("}"): lambda m: m.push({}),
+    0x8F: lambda m: m.push(set(), 220),
+    ord("a"): lambda m: m.append([m.pop()]),
+    ord("e"): lambda m: m.append(m.pop_mark()),
+    ord("s"): _set_item,
+    ord("u"): lambda m: m.set_items(m.pop_mark()),
+    0x90: lambda m: m.add(m.pop_mark()),
+    # memo
+    ord("q"): lambda m: m.remember(m.take(1)[0]),
+    ord("r"): lambda m: m.remember(m.number("<I")),
+    0x94: lambda m: m.remember(len(m.memo)),
+    ord("h"): lambda m: m.recall(m.take(1)[0]),
+    ord("j"): lambda m: m.recall(m.number("<I")),
+    # names and what is made of them
+    ord("c"): lambda m: m.find_global(m.line(), m.line()),
+    0x93: lambda m: m.stack_global(),
+    ord("R"): lambda m: m.reduce(),
+    0x81: lambda m: m.reduce(),
+    ord("b"): lambda m: m.build(),
+    ord("Q"): lambda m: m.persistent(),
+}

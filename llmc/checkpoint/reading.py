@@ -1,0 +1,228 @@
+"""Checkpoint: the tensors of a folder or a file by name, read when asked."""
+
+import os
+import re
+from collections.abc import Mapping
+
+from llmc.checkpoint import magic, strict_json
+from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.safetensors_file import read_safetensors
+from llmc.checkpoint.torch_file import read_torch
+from llmc.errors import CheckpointError, UnknownNameError, nearest
+
+# In the order in which Hugging Face looks.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+INDEX_SUFFIX = ".index.json"
+SUFFIXES = {".safetensors": read_safetensors, ".bin": read_torch, ".pt": read_torch, ".pth": read_torch,
+            ".ckpt": read_torch}
+MAX_INDEX = 256 << 20
+
+
+class Checkpoint(Mapping):
+    """A mapping from tensor name to array.
+
+    An array is a read-only view of the mapped file, in the file's dtype (bfloat16 is `ml_dtypes.bfloat16`); it stays
+    valid after `close`. Also a context manager.
+
+    Attributes
+    ----------
+    path : str
+        What was opened.
+    files : list of str
+        The files that hold tensors.
+    metadata : dict of str to str
+        What the files say about themselves (`{"format": "pt"}`), and plain values that stood among the tensors.
+    """
+
+    def __init__(self, path, files, index=None):
+        self.path = path
+        self.files = files
+        self.metadata = {}
+        self._mapped = {}
+        self._entries = {}
+        self._file_of = {}
+        try:
+            for file in files:
+                self._add(file, None if index is None else index[file])
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, path, expected):
+        mapped = self._mapped[path] = MappedFile(path)
+        entries, metadata = _reader(mapped)(mapped)
+        if expected is not None:
+            for name in expected - entries.keys():
+                raise CheckpointError(
+                    f"{path}: no tensor {name!r} in it, though {self.path} says so; {nearest(name, entries)}".rstrip("; ")
+                )
+            for name in entries.keys() - expected:
+                raise CheckpointError(f"{path}: tensor {name!r} is in it, though {self.path} does not place it there")
+        self.metadata.update(metadata)
+        self._entries.update(entries)
+        self._file_of.update(dict.fromkeys(entries, path))
+
+    def __getitem__(self, name):
+        entry = self._entry(name)
+        mapped = self._mapped.get(self._file_of[name])
+        if mapped is None or mapped.buffer is None:
+            raise CheckpointError(f"{self.path}: the checkpoint is closed")
+        return entry.array(mapped.buffer)
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self):
+        return len(self._entries)
+
+    def __contains__(self, name):
+        return name in self._entries
+
+    def __repr__(self):
+        return f"Checkpoint({self.path!r}: {len(self)} tensors in {len(self.files)} files)"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _entry(self, name):
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(
+                f"{self.path}: no tensor {name!r} among its {len(self)}; {nearest(str(name), self._entries)}".rstrip("; ")
+            ) from None
+
+    def names(self):
+        """The names of all tensors."""
+        return list(self._entries)
+
+    def shape(self, name):
+        """The tensor's shape, a tuple."""
+        return self._entry(name).shape
+
+    def dtype(self, name):
+        """The tensor's `numpy.dtype`, as stored."""
+        return self._entry(name).dtype
+
+    def nbytes(self, name):
+        """The bytes of the tensor's elements."""
+        return self._entry(name).nbytes
+
+    def file(self, name):
+        """The path of the file that holds the tensor."""
+        self._entry(name)
+        return self._file_of[name]
+
+    def close(self):
+        """Let go of the files; arrays that were read keep theirs open."""
+        for mapped in self._mapped.values():
+            mapped.close()
+
+
+def open_checkpoint(path):
+    """Open a checkpoint: its names, shapes and dtypes now, its numbers when asked.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        A folder (model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json,
+        in this order), one such file, or any .safetensors, .bin, .pt or .pth file.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or no weights in the folder.
+    CheckpointError
+        If a file is damaged, hostile, incomplete or in another format.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        path = find_weights(path)
+    if path.endswith(INDEX_SUFFIX):
+        index = read_index(path)
+        return Checkpoint(path, list(index), index)
+    return Checkpoint(path, [path])
+
+
+def find_weights(folder):
+    """The path of the weights in `folder`, the first of `WEIGHTS` that is there."""
+    for name in WEIGHTS:
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            return path
+        if os.path.islink(path):
+            raise FileNotFoundError(f"{path}: a link to {os.readlink(path)}, which is not there; fetch the file again")
+    found = sorted(os.listdir(folder))
+    listing = ", ".join(found[:12]) + (f" and {len(found) - 12} more" if len(found) > 12 else "")
+    raise FileNotFoundError(
+        f"{folder}: none of {', '.join(WEIGHTS)} is there; the folder holds {listing or 'nothing'}"
+        + ("; open that file by its own name" if any(name.startswith("adapter_model.") for name in found) else "")
+    )
+
+
+def read_index(path):
+    """{path of a shard: the set of tensor names it must hold} of an index file, in the index's order.
+
+    Raises
+    ------
+    CheckpointError
+        If the index is damaged or points anywhere but to weights in its own folder.
+    FileNotFoundError
+        If a shard is not there.
+    """
+    with MappedFile(path) as mapped:
+        if mapped.size > MAX_INDEX:
+            mapped.fail(f"an index of {mapped.size} bytes; at most {MAX_INDEX} are read")
+        _, words = magic.identify(mapped.buffer[:512])
+        if words and "JSON" not in words:
+            mapped.fail(f"not an index: the file is {words}")
+        index = strict_json.parse(mapped.read(0, mapped.size), path, mapped.budget)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: no weight_map in it that says which file holds which tensor")
+    suffix = os.path.splitext(path.removesuffix(INDEX_SUFFIX))[1]
+    folder = os.path.dirname(path)
+    shards = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str):
+            raise CheckpointError(f"{path}: tensor {name!r} is placed in a {type(file).__name__}, not in a file")
+        if file not in shards:
+            _check_shard_name(path, name, file, suffix)
+            shards[file] = set()
+        shards[file].add(name)
+    for file in shards:
+        if not os.path.exists(os.path.join(folder, file)):
+            raise FileNotFoundError(
+                f"{os.path.join(folder, file)}: this shard is not there; {path} places {len(shards[file])} tensors in "
+                f"it, {min(shards[file])!r} among them"
+            )
+    return {os.path.join(folder, file): names for file, names in shards.items()}
+
+
+def _check_shard_name(path, name, file, suffix):
+    parts = re.split(r"[/\\]", file)
+    if (
+        ".." in parts or "" in parts or "\\" in file or "\0" in file or re.match(r"[A-Za-z]:", file)
+        or not file.isprintable()
+    ):
+        raise CheckpointError(f"{path}: tensor {name!r} is placed in {file!r}, outside the folder of the index")
+    if not file.endswith(suffix):
+        raise CheckpointError(f"{path}: tensor {name!r} is placed in {file!r}, which is not a {suffix} file")
+
+
+def _reader(mapped):
+    """The reader for a file: by its suffix, and where that says nothing by its first bytes."""
+    reader = SUFFIXES.get(os.path.splitext(mapped.path)[1].lower())
+    if reader:
+        return reader
+    kind, words = magic.identify(mapped.buffer[:512])
+    if kind is None:
+        mapped.fail(f"not a checkpoint: the file is {words or 'in no format that is known here'}")
+    return read_safetensors if kind == "safetensors" else read_torch
