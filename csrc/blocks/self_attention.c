@@ -1,0 +1,60 @@
+/* self_attention: projections, rotary positions, whose keys and values are read, attention, output projection. */
+#include "blocks/block.h"
+#include "ops/ops.h"
+
+typedef struct {
+    Tensor *q, *k, *v;
+} Heads;
+
+static Tensor *project(Plan *p, const Spec *s, Tensor *x, const char *name, int outputs) {
+    enter(p, "%s", name);
+    Tensor *y = linear(p, x, outputs, s->attention_bias, s->in_out);
+    leave(p, x, y);
+    return y;
+}
+
+static Heads heads_of(Plan *p, const Spec *s, Tensor *x) {
+    int q = s->H * s->D, kv = s->G * s->D;
+    if (s->names.qkv) {
+        Tensor *fused = project(p, s, x, s->names.qkv, q + 2 * kv);
+        Tensor *third = tensor_view(p, fused, 0, q);
+        Tensor *key = tensor_view(p, fused, q, kv);
+        return (Heads){third, key, tensor_view(p, fused, q + kv, kv)};
+    }
+    Heads h;
+    h.q = project(p, s, x, s->names.q, q);
+    h.k = project(p, s, x, s->names.k, kv);
+    h.v = project(p, s, x, s->names.v, kv);
+    return h;
+}
+
+/* Keys of the past are cached as they will be read: rotated, unless rotation depends on the length still to come. */
+static Heads with_past(Plan *p, const Spec *s, const Memory *mem, Heads h, int l) {
+    if (mem->rope) h.q = rope(p, h.q, mem->rope, s->H, s->D, false);
+    if (mem->rope && !mem->rope_cache) h.k = rope(p, h.k, mem->rope, s->G, s->D, false);
+    if (!mem->keys) return h;
+    h.k = remember(p, h.k, mem->keys[l]);
+    h.v = remember(p, h.v, mem->values[l]);
+    if (mem->rope_cache) h.k = rope(p, h.k, mem->rope_cache, s->G, s->D, true);
+    return h;
+}
+
+Tensor *self_attention(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l) {
+    enter(p, "%s", s->names.attention);
+    Heads h = with_past(p, s, mem, heads_of(p, s, x), l);
+    AttendNumbers n = {.H = s->H, .G = s->G, .D = s->D, .window = s->window, .cached = mem->keys != NULL, .causal = true,
+                       .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,
+                       .dropout = s->attention_dropout};
+    Tensor *pattern = NULL;
+    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
+    if (pattern) {
+        enter(p, "pattern");
+        leave(p, mixed, pattern);
+    }
+    enter(p, "%s", s->names.o);
+    Tensor *out = linear(p, mixed, s->C, s->attention_bias, s->in_out);
+    leave(p, mixed, out);
+    out = dropout(p, out, s->residual_dropout, 0);
+    leave(p, x, out);
+    return out;
+}

@@ -1,0 +1,15 @@
+/* Gradients: the parameters' gradients, laid out like the parameters; several runs may share one. */
+#pragma once
+#include "models/model.h"
+
+typedef struct {
+    Arena *arena;
+    atomic_int references;
+    bool held;        /* holds a sum; false: the next writer overwrites */
+    bool interrupted; /* a backward pass was stopped half-way: void until cleared */
+} Gradients;
+
+Gradients *gradients_new(const Model *m); /* NULL: no memory */
+Gradients *gradients_retain(Gradients *g);
+void gradients_release(Gradients *g);
+void gradients_clear(Gradients *g); /* costs nothing: what is there counts as zero */

@@ -1,0 +1,131 @@
+/* op_attend: softmax attention of H query heads over G key/value heads, never forming the T x T pattern unless it was
+ * asked for by name. */
+#include "ops/ops.h"
+#include "ops/slices.h"
+
+#define QUERIES_EACH 128
+
+/* in: q, k, v;  out: out (B,T,H*D), logsumexp (B,H,T) */
+typedef struct {
+    const Step *s;
+    Exec *x;
+    int T, Tk, keys; /* keys: rows of k a batch row */
+    Dropout dropout;
+} Job;
+
+static Job job_of(const Step *s, Exec *x) {
+    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    int T = s->in[0]->shape[1], keys = s->in[1]->shape[1];
+    return (Job){s, x, T, n->cached ? x->feed.past + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+}
+
+static Attention attention_of(const Job *j, int b, int h) {
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Feed *f = &j->x->feed;
+    uint64_t head = (uint64_t)b * (uint64_t)n->H + (uint64_t)h;
+    return (Attention){.T = j->T, .Tk = j->Tk, .D = n->D, .window = n->window, .causal = n->causal, .scale = n->scale,
+                       .mask = f->mask ? f->mask + (size_t)b * f->mask_stride : NULL, .dropout = j->dropout,
+                       .drop_base = head * (uint64_t)j->T * (uint64_t)j->Tk};
+}
+
+/* One head's rows of a (B,rows,heads*D) tensor. */
+static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
+    return t->data + (size_t)b * (size_t)rows * t->stride + (size_t)head * (size_t)D;
+}
+
+static void forward_block(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Tensor *q = j->s->in[0], *k = j->s->in[1], *v = j->s->in[2], *out = j->s->out[0];
+    size_t blocks = (size_t)slice_count((size_t)j->T, QUERIES_EACH);
+    int block = (int)(index % blocks), h = (int)(index / blocks) % n->H, b = (int)(index / blocks) / n->H;
+    int g = h / (n->H / n->G), t0 = block * QUERIES_EACH;
+    int t1 = (int)slice_end((size_t)j->T, QUERIES_EACH, (size_t)block);
+    Attention a = attention_of(j, b, h);
+    real *logsumexp = j->s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
+    j->x->k->attention_forward(head_at(out, b, j->T, h, n->D), out->stride, logsumexp, head_at(q, b, j->T, h, n->D),
+                               q->stride, head_at(k, b, j->keys, g, n->D), k->stride, head_at(v, b, j->keys, g, n->D),
+                               v->stride, &a, t0, t1, scratch_of(j->x, slot));
+}
+
+static void forward(const Step *s, Exec *x) {
+    Job job = job_of(s, x);
+    size_t blocks = (size_t)slice_count((size_t)job.T, QUERIES_EACH);
+    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H) * blocks, forward_block, &job);
+}
+
+/* A task owns one key/value head: the query heads that read it add into dk and dv one after another. */
+static void backward_group(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const Step *s = j->s;
+    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const Tensor *q = s->in[0], *k = s->in[1], *v = s->in[2], *out = s->out[0];
+    int b = (int)index / n->G, g = (int)index % n->G, group = n->H / n->G;
+    for (int i = 0; i < group; i++) {
+        int h = g * group + i;
+        Attention a = attention_of(j, b, h);
+        const real *logsumexp = s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
+        j->x->k->attention_backward(
+            head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(k->grad, b, j->keys, g, n->D),
+            k->grad->stride, head_at(v->grad, b, j->keys, g, n->D), v->grad->stride,
+            head_at(out->grad, b, j->T, h, n->D), out->grad->stride, head_at(out, b, j->T, h, n->D), out->stride,
+            logsumexp, head_at(q, b, j->T, h, n->D), q->stride, head_at(k, b, j->keys, g, n->D), k->stride,
+            head_at(v, b, j->keys, g, n->D), v->stride, &a, i > 0, scratch_of(j->x, slot));
+    }
+}
+
+static void backward(const Step *s, Exec *x) {
+    Job job = job_of(s, x);
+    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->G), backward_group, &job);
+}
+
+static double flops(const Step *s) {
+    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    double T = s->in[0]->shape[1], keys = s->in[1]->shape[1], B = s->in[0]->shape[0];
+    double seen = n->causal && T == keys ? (keys + 1) / 2 : keys;
+    if (n->window && seen > n->window) seen = n->window;
+    return 4.0 * B * n->H * n->D * T * seen;
+}
+
+static size_t scratch(const Step *s, const Kernels *k) { return k->attention_work(step_numbers(s, AttendNumbers)->D); }
+
+static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
+                          .scratch = scratch, .saved_inputs = 7, .saved_outputs = 3, .backward_flops = 2.5 / 3};
+
+/* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
+static void pattern_head(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Tensor *q = j->s->in[0], *k = j->s->in[1];
+    int b = (int)index / n->H, h = (int)index % n->H;
+    Attention a = attention_of(j, b, h);
+    j->x->k->attention_pattern(j->s->out[0]->data + index * (size_t)j->T * (size_t)j->keys,
+                               j->s->in[2]->data + index * (size_t)j->T, head_at(q, b, j->T, h, n->D), q->stride,
+                               head_at(k, b, j->keys, h / (n->H / n->G), n->D), k->stride, &a);
+}
+
+static void pattern_forward(const Step *s, Exec *x) {
+    Job job = job_of(s, x);
+    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H), pattern_head, &job);
+}
+
+static const Op PATTERN = {.name = "pattern", .forward = pattern_forward};
+
+Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern) {
+    int B = q->shape[0], T = q->shape[1];
+    if (n.G < 1 || n.H % n.G)
+        error_set(&p->error, ERROR_SHAPE, "%s: %d query heads do not share %d key/value heads evenly", p->path, n.H, n.G);
+    if (q->cols != (size_t)n.H * (size_t)n.D || k->cols != (size_t)n.G * (size_t)n.D || v->cols != k->cols)
+        error_set(&p->error, ERROR_SHAPE, "%s: widths %zu, %zu, %zu of q, k, v are not %d and %d heads of %d", p->path,
+                  q->cols, k->cols, v->cols, n.H, n.G, n.D);
+    if (!p->training) n.dropout = 0;
+    share_need(TENSORS(q, k, v), 3);
+    Tensor *out = tensor_like(p, q), *logsumexp = tensor_new(p, 3, (int[]){B, n.H, T});
+    record(p, &ATTEND, 3, TENSORS(q, k, v), 2, TENSORS(out, logsumexp), &n, sizeof n);
+    if (pattern) {
+        *pattern = tensor_new(p, 4, (int[]){B, n.H, T, k->shape[1]});
+        record(p, &PATTERN, 3, TENSORS(q, k, logsumexp), 1, TENSORS(*pattern), &n, sizeof n);
+    }
+    return out;
+}

@@ -1,0 +1,101 @@
+/* op_linear: out = x weight^T + bias, with the weight as the file stores it: (O,I), or (I,O) for a Conv1D. */
+#include "ops/ops.h"
+#include "ops/slices.h"
+
+#include <string.h>
+
+typedef struct {
+    bool in_out; /* weight is (I,O) */
+} Numbers;
+
+typedef struct {
+    const Step *s;
+    Exec *x;
+    Product products[2]; /* forward: out;  backward: dinp, dweight */
+    int count[2];
+} Job;
+
+static void forward_tile(void *context, size_t index, int slot) {
+    const Job *j = context;
+    product_tile(&j->products[0], index, j->x, slot);
+}
+
+static void forward(const Step *s, Exec *x) {
+    const Tensor *in = s->in[0], *weight = s->in[1], *out = s->out[0];
+    bool in_out = step_numbers(s, Numbers)->in_out;
+    Job job = {s, x, {{out->data, in->data, weight->data, s->ins > 2 ? s->in[2]->data : NULL, out->stride, in->stride,
+                       weight->stride, (int)in->cols, false, !in_out, false,
+                       tiles_of((int)out->rows, (int)out->cols)}}, {0, 0}};
+    parallel(x, (size_t)job.products[0].tiles.count, forward_tile, &job);
+}
+
+static void bias_columns(const Job *j, size_t index) {
+    const Tensor *dout = j->s->out[0]->grad;
+    size_t first = index * COLUMNS_EACH, end = slice_end(dout->cols, COLUMNS_EACH, index);
+    real *dbias = grad_of(j->s, 2) + first;
+    if (!grad_adds(j->s, j->x, 2)) memset(dbias, 0, (end - first) * sizeof(real));
+    j->x->k->column_sums(dbias, dout->data + first, dout->stride, (int)dout->rows, (int)(end - first));
+}
+
+static void backward_tile(void *context, size_t index, int slot) {
+    const Job *j = context;
+    for (int i = 0; i < 2; i++) {
+        if (index < (size_t)j->count[i]) {
+            product_tile(&j->products[i], index, j->x, slot);
+            return;
+        }
+        index -= (size_t)j->count[i];
+    }
+    bias_columns(j, index);
+}
+
+static void backward(const Step *s, Exec *x) {
+    const Tensor *in = s->in[0], *weight = s->in[1], *dout = s->out[0]->grad;
+    bool in_out = step_numbers(s, Numbers)->in_out;
+    int N = (int)in->rows, I = (int)in->cols, O = (int)dout->cols;
+    real *dinp = grad_of(s, 0), *dweight = grad_of(s, 1);
+    Job job = {.s = s, .x = x};
+    if (dinp) { /* dinp (N,I) = dout (N,O) weight */
+        job.products[0] = (Product){dinp, dout->data, weight->data, NULL, in->grad->stride, dout->stride,
+                                    weight->stride, O, false, in_out, grad_adds(s, x, 0), tiles_of(N, I)};
+        job.count[0] = job.products[0].tiles.count;
+    }
+    if (dweight && in_out) { /* dweight (I,O) = x^T dout */
+        job.products[1] = (Product){dweight, in->data, dout->data, NULL, weight->stride, in->stride, dout->stride, N,
+                                    true, false, grad_adds(s, x, 1), tiles_of(I, O)};
+    } else if (dweight) { /* dweight (O,I) = dout^T x */
+        job.products[1] = (Product){dweight, dout->data, in->data, NULL, weight->stride, dout->stride, in->stride, N,
+                                    true, false, grad_adds(s, x, 1), tiles_of(O, I)};
+    }
+    if (dweight) job.count[1] = job.products[1].tiles.count;
+    int bias = s->ins > 2 && grad_of(s, 2) ? slice_count(dout->cols, COLUMNS_EACH) : 0;
+    parallel(x, (size_t)(job.count[0] + job.count[1] + bias), backward_tile, &job);
+}
+
+static double flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[0]->cols; }
+
+static size_t scratch(const Step *s, const Kernels *k) {
+    (void)s;
+    return k->gemm_work;
+}
+
+/* The backward pass makes two products of the forward's size, one an input: FLOPs are counted for each wanted. */
+static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
+                          .scratch = scratch, .saved_inputs = 3, .backward_flops = 1};
+
+Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
+    int I = weight->shape[in_out ? 0 : 1], O = weight->shape[in_out ? 1 : 0];
+    if ((size_t)I != x->cols)
+        error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path, x->cols, I);
+    Tensor *out = tensor_wide(p, x, O);
+    Numbers n = {in_out};
+    record(p, &LINEAR, bias ? 3 : 2, TENSORS(x, weight, bias), 1, TENSORS(out), &n, sizeof n);
+    return out;
+}
+
+Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out) {
+    int I = (int)x->cols;
+    Tensor *weight = parameter(p, "weight", 2, in_out ? (int[]){I, O} : (int[]){O, I});
+    Tensor *b = bias ? parameter(p, "bias", 1, (int[]){O}) : NULL;
+    return multiply(p, x, weight, b, in_out);
+}

@@ -1,0 +1,159 @@
+/* op_loss: the loss of every position against the call's targets.
+ *
+ * head_loss never forms the logits of all positions: a chunk of tokens at a time, logits are made, turned into losses,
+ * overwritten by their gradient, and multiplied into dx and dweight while they are at hand. */
+#include "ops/ops.h"
+#include "ops/slices.h"
+
+typedef struct {
+    const Step *s;
+    Exec *x;
+    real *logits;       /* the chunk's, (rows,V) */
+    size_t first, rows; /* its positions */
+    size_t V;
+    Product products[2];
+    int count[2];
+    real scale;
+} Job;
+
+static real loss_scale(const Exec *x) { return x->feed.items > 0 ? (real)(1 / x->feed.items) : 0; }
+
+/* --- from logits -------------------------------------------------------------------------------------------------- */
+static void loss_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
+    j->x->k->cross_entropy_forward(j->s->out[0]->data + j->first + first, j->logits + first * j->V,
+                                   j->x->feed.targets + j->first + first, (int)n, (int)j->V);
+}
+
+static void logits_forward(const Step *s, Exec *x) {
+    const Tensor *logits = s->in[0];
+    Job job = {.s = s, .x = x, .logits = logits->data, .rows = logits->rows, .V = logits->cols};
+    parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), loss_rows, &job);
+}
+
+static void gradient_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
+    j->x->k->cross_entropy_backward(grad_of(j->s, 0) + first * j->V, j->logits + first * j->V,
+                                    j->x->feed.targets + first, (int)n, (int)j->V, j->scale,
+                                    grad_adds(j->s, j->x, 0));
+}
+
+static void logits_backward(const Step *s, Exec *x) {
+    const Tensor *logits = s->in[0];
+    Job job = {.s = s, .x = x, .logits = logits->data, .rows = logits->rows, .V = logits->cols, .scale = loss_scale(x)};
+    size_t tasks = (size_t)slice_count(job.rows, ROWS_EACH);
+    if (x->losses_wanted) parallel(x, tasks, loss_rows, &job);
+    parallel(x, tasks, gradient_rows, &job);
+}
+
+static const Op CROSS_ENTROPY = {.name = "cross_entropy", .forward = logits_forward, .backward = logits_backward,
+                                 .saved_inputs = 1, .source = true};
+
+Tensor *cross_entropy(Plan *p, Tensor *logits) {
+    Tensor *losses = tensor_new(p, 2, (int[]){logits->shape[0], logits->shape[1]});
+    losses->kept = true;
+    record(p, &CROSS_ENTROPY, 1, TENSORS(logits), 1, TENSORS(losses), NULL, 0);
+    return losses;
+}
+
+/* --- from the last hidden state ----------------------------------------------------------------------------------- */
+#define CHUNK_BYTES ((size_t)64 << 20)
+
+/* Tokens of a chunk: its logits stay near the caches, and the weight's gradient is not revisited too often. */
+static size_t chunk_rows(const Step *s) {
+    size_t rows = CHUNK_BYTES / (sizeof(float) * s->in[1]->rows) / 64 * 64;
+    if (rows < 64) rows = 64;
+    if (rows > 1024) rows = 1024;
+    return rows < s->in[0]->rows ? rows : s->in[0]->rows;
+}
+
+static void product_task(void *context, size_t index, int slot) {
+    const Job *j = context;
+    int which = index < (size_t)j->count[0] ? 0 : 1;
+    product_tile(&j->products[which], which ? index - (size_t)j->count[0] : index, j->x, slot);
+}
+
+static void multiply_chunk(Job *j) {
+    parallel(j->x, (size_t)(j->count[0] + j->count[1]), product_task, j);
+}
+
+static void chunk_logits(Job *j) {
+    const Tensor *in = j->s->in[0], *weight = j->s->in[1];
+    j->products[0] = (Product){j->logits, in->data + j->first * in->cols, weight->data, NULL, j->V, in->cols,
+                               weight->cols, (int)in->cols, false, true, false, tiles_of((int)j->rows, (int)j->V)};
+    j->count[0] = j->products[0].tiles.count;
+    j->count[1] = 0;
+    multiply_chunk(j);
+}
+
+static void chunk_gradient_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
+    real *rows = j->logits + first * j->V;
+    const int32_t *targets = j->x->feed.targets + j->first + first;
+    j->x->k->cross_entropy_backward(rows, rows, targets, (int)n, (int)j->V, j->scale, false);
+}
+
+static void chunk_gradients(Job *j) {
+    const Tensor *in = j->s->in[0], *weight = j->s->in[1];
+    real *dinp = grad_of(j->s, 0), *dweight = grad_of(j->s, 1);
+    int C = (int)in->cols, V = (int)j->V, rows = (int)j->rows;
+    j->count[0] = j->count[1] = 0;
+    if (dinp) {
+        j->products[0] = (Product){dinp + j->first * in->cols, j->logits, weight->data, NULL, in->cols, j->V,
+                                   weight->cols, V, false, false, grad_adds(j->s, j->x, 0), tiles_of(rows, C)};
+        j->count[0] = j->products[0].tiles.count;
+    }
+    if (dweight) {
+        bool adds = j->first > 0 || grad_adds(j->s, j->x, 1);
+        j->products[1] = (Product){dweight, j->logits, in->data + j->first * in->cols, NULL, weight->cols, j->V,
+                                   in->cols, rows, true, false, adds, tiles_of(V, C)};
+        j->count[1] = j->products[1].tiles.count;
+    }
+    multiply_chunk(j);
+}
+
+static void head_chunks(const Step *s, Exec *x, bool losses, bool gradients) {
+    size_t N = s->in[0]->rows, each = chunk_rows(s);
+    Job job = {.s = s, .x = x, .logits = x->workspace, .V = s->in[1]->rows, .scale = loss_scale(x)};
+    for (job.first = 0; job.first < N; job.first += each) {
+        job.rows = N - job.first < each ? N - job.first : each;
+        size_t slices = (size_t)slice_count(job.rows, ROWS_EACH);
+        chunk_logits(&job);
+        if (losses) parallel(x, slices, loss_rows, &job);
+        if (!gradients) continue;
+        parallel(x, slices, chunk_gradient_rows, &job);
+        chunk_gradients(&job);
+    }
+}
+
+static void head_forward(const Step *s, Exec *x) { head_chunks(s, x, true, false); }
+static void head_backward(const Step *s, Exec *x) { head_chunks(s, x, x->losses_wanted, true); }
+
+static double head_flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->in[1]->rows; }
+
+static size_t head_scratch(const Step *s, const Kernels *k) {
+    (void)s;
+    return k->gemm_work;
+}
+
+static size_t head_workspace(const Step *s, const Kernels *k) {
+    (void)k;
+    return chunk_rows(s) * s->in[1]->rows;
+}
+
+static const Op HEAD_LOSS = {.name = "head_loss", .forward = head_forward, .backward = head_backward,
+                             .flops = head_flops, .scratch = head_scratch, .workspace = head_workspace,
+                             .saved_inputs = 3, .source = true, .backward_flops = 1};
+
+Tensor *head_loss(Plan *p, Tensor *x, Tensor *weight) {
+    Tensor *losses = tensor_new(p, 2, (int[]){x->shape[0], x->shape[1]});
+    losses->kept = true;
+    record(p, &HEAD_LOSS, 2, TENSORS(x, weight), 1, TENSORS(losses), NULL, 0);
+    return losses;
+}

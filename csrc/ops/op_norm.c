@@ -1,0 +1,122 @@
+/* op_norm: LayerNorm and RMSNorm over the last axis. */
+#include "ops/ops.h"
+#include "base/arena.h"
+#include "ops/slices.h"
+
+#include <string.h>
+
+typedef struct {
+    real eps;
+    bool layer; /* LayerNorm, with a bias and a mean; else RMSNorm */
+} Numbers;
+
+/* in: x, weight (, bias);  out: y, rstd (, mean) */
+typedef struct {
+    const Step *s;
+    Exec *x;
+    size_t each; /* rows of a task */
+} Job;
+
+static void forward_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    const Step *s = j->s;
+    const Numbers *n = step_numbers(s, Numbers);
+    const Tensor *in = s->in[0], *out = s->out[0];
+    size_t first = index * j->each, end = slice_end(in->rows, j->each, index);
+    int N = (int)(end - first), C = (int)in->cols;
+    real *y = out->data + first * out->cols;
+    const real *x = in->data + first * in->cols;
+    if (n->layer)
+        j->x->k->layernorm_forward(y, s->out[2]->data + first, s->out[1]->data + first, x, s->in[1]->data,
+                                   s->in[2]->data, N, C, n->eps);
+    else
+        j->x->k->rmsnorm_forward(y, s->out[1]->data + first, x, s->in[1]->data, N, C, n->eps);
+}
+
+static void forward(const Step *s, Exec *x) {
+    Job job = {s, x, ROWS_EACH};
+    parallel(x, (size_t)slice_count(s->in[0]->rows, ROWS_EACH), forward_rows, &job);
+}
+
+/* The weights' gradients are sums over rows: every task sums its own rows into its part of the workspace, and the
+ * parts are added in order afterwards. */
+#define PARTS_MOST 64
+
+static size_t rows_each(const Step *s) {
+    size_t each = (s->in[0]->rows + PARTS_MOST - 1) / PARTS_MOST;
+    return each < 16 ? 16 : each;
+}
+
+static size_t part_size(const Step *s) { return 2 * arena_round(s->in[0]->cols); }
+
+static void backward_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    const Step *s = j->s;
+    const Tensor *in = s->in[0], *dout = s->out[0]->grad;
+    size_t first = index * j->each, end = slice_end(in->rows, j->each, index);
+    int N = (int)(end - first), C = (int)in->cols;
+    real *dinp = grad_of(s, 0);
+    if (dinp) dinp += first * in->cols;
+    real *dweight = grad_of(s, 1) ? j->x->workspace + index * part_size(s) : NULL;
+    real *dbias = s->ins > 2 && grad_of(s, 2) ? j->x->workspace + index * part_size(s) + part_size(s) / 2 : NULL;
+    if (dweight || dbias) memset(j->x->workspace + index * part_size(s), 0, part_size(s) * sizeof(real));
+    const real *dy = dout->data + first * dout->cols, *x = in->data + first * in->cols;
+    if (step_numbers(s, Numbers)->layer)
+        j->x->k->layernorm_backward(dinp, dweight, dbias, dy, s->out[2]->data + first, s->out[1]->data + first, x,
+                                    s->in[1]->data, N, C, grad_adds(s, j->x, 0));
+    else
+        j->x->k->rmsnorm_backward(dinp, dweight, dy, s->out[1]->data + first, x, s->in[1]->data, N, C,
+                                  grad_adds(s, j->x, 0));
+}
+
+static void add_parts(const Job *j, int input, size_t offset) {
+    real *grad = grad_of(j->s, input);
+    if (!grad) return;
+    size_t C = j->s->in[0]->cols;
+    if (!grad_adds(j->s, j->x, input)) memset(grad, 0, C * sizeof(real));
+    int parts = slice_count(j->s->in[0]->rows, j->each);
+    j->x->k->column_sums(grad, j->x->workspace + offset, part_size(j->s), parts, (int)C);
+}
+
+static void add_weights(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    add_parts(j, index == 0 ? 1 : 2, index == 0 ? 0 : part_size(j->s) / 2);
+}
+
+static void backward(const Step *s, Exec *x) {
+    Job job = {s, x, rows_each(s)};
+    parallel(x, (size_t)slice_count(s->in[0]->rows, job.each), backward_rows, &job);
+    parallel(x, (size_t)s->ins - 1, add_weights, &job);
+}
+
+static size_t workspace(const Step *s, const Kernels *k) {
+    (void)k;
+    return part_size(s) * (size_t)slice_count(s->in[0]->rows, rows_each(s));
+}
+
+static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .workspace = workspace,
+                             .saved_inputs = 3, .saved_outputs = 6, .cheap = true};
+static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .workspace = workspace,
+                           .saved_inputs = 3, .saved_outputs = 2, .cheap = true};
+
+static Tensor *statistic(Plan *p, const Tensor *x) { return tensor_new(p, 1, (int[]){(int)x->rows}); }
+
+Tensor *layernorm(Plan *p, Tensor *x, real eps) {
+    int C = (int)x->cols;
+    Tensor *weight = parameter(p, "weight", 1, (int[]){C}), *bias = parameter(p, "bias", 1, (int[]){C});
+    Tensor *out = tensor_like(p, x), *rstd = statistic(p, x), *mean = statistic(p, x);
+    Numbers n = {eps, true};
+    record(p, &LAYERNORM, 3, TENSORS(x, weight, bias), 3, TENSORS(out, rstd, mean), &n, sizeof n);
+    return out;
+}
+
+Tensor *rmsnorm(Plan *p, Tensor *x, real eps) {
+    Tensor *weight = parameter(p, "weight", 1, (int[]){(int)x->cols});
+    Tensor *out = tensor_like(p, x), *rstd = statistic(p, x);
+    Numbers n = {eps, false};
+    record(p, &RMSNORM, 2, TENSORS(x, weight), 2, TENSORS(out, rstd), &n, sizeof n);
+    return out;
+}

@@ -1,0 +1,54 @@
+/* The recording functions: each is the bare word one would draw, checks shapes, and appends one step.
+ *
+ * They take weights from the module being recorded (parameter "weight", "bias" of p->path). Shapes: B batch, T time,
+ * C width. A recording function that fails leaves its reason in the plan's error and returns the plan's `nowhere`. */
+#pragma once
+#include "plan/plan.h"
+
+/* op_embed.c   (B,T,C): rows of `weight` (rows,C), chosen by the ids of the call or by its positions */
+typedef enum { BY_IDS, BY_POSITIONS } EmbedBy;
+Tensor *embed(Plan *p, int rows, int C, EmbedBy by);
+
+/* op_norm.c   x (…,C) -> (…,C) */
+Tensor *layernorm(Plan *p, Tensor *x, real eps);
+Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
+
+/* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) if bias */
+Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out);
+Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out); /* the same with weights at hand */
+
+/* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions, or of the cached keys' (B,capacity,D);
+ * rope turns every head of x (B,T,heads*D) by it */
+Tensor *rope_table(Plan *p, int B, int T, int D, bool of_cache);
+Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D, bool of_cache);
+
+/* op_cache.c   appends k (B,T,C) after the past in `cache` (B,capacity,C) and gives the cache */
+Tensor *remember(Plan *p, Tensor *k, Tensor *cache);
+
+/* op_attend.c   q (B,T,H*D), k and v (B,T|capacity,G*D) -> (B,T,H*D) */
+typedef struct {
+    int H, G, D, window; /* window 0: none */
+    bool cached;         /* k and v are a cache: keys [0, past+T) count */
+    bool causal;
+    real scale, dropout;
+} AttendNumbers;
+Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern);
+
+/* op_activate.c   act(x);  act(gate)*up */
+Tensor *activate(Plan *p, Tensor *x, Activation act);
+Tensor *gate(Plan *p, Tensor *g, Tensor *up, Activation act);
+
+/* op_add.c   a + b */
+Tensor *add(Plan *p, Tensor *a, Tensor *b);
+
+/* op_dropout.c   happens in training recordings with rate > 0 alone; `salt` tells two of one module apart */
+Tensor *dropout(Plan *p, Tensor *x, real rate, int salt);
+Dropout dropout_now(const Exec *x, const char *path, int salt, real rate);
+
+/* op_select.c   the last n positions of every row: (B,T,C) -> (B,n,C) */
+Tensor *select_last(Plan *p, Tensor *x, int n);
+
+/* op_loss.c   losses (B,T) of the call's targets: from logits (B,T,V), or from x (B,T,C) and the head's weight (V,C)
+ * without ever forming the logits of all positions */
+Tensor *cross_entropy(Plan *p, Tensor *logits);
+Tensor *head_loss(Plan *p, Tensor *x, Tensor *weight);

@@ -1,0 +1,60 @@
+/* slices: how ops cut their work. A cut depends on shapes alone, never on the number of threads. */
+#pragma once
+#include "plan/op.h"
+
+static inline int slice_count(size_t n, size_t each) { return (int)((n + each - 1) / each); }
+static inline size_t slice_end(size_t n, size_t each, size_t index) {
+    size_t end = (index + 1) * each;
+    return end < n ? end : n;
+}
+
+#define ROWS_EACH 32          /* rows of a row-wise op */
+#define ELEMENTS_EACH 16384   /* elements of an element-wise op */
+#define COLUMNS_EACH 64       /* columns of a sum over rows */
+
+/* Output tiles of a product: large enough that packing is cheap, small enough that there is work to share. */
+typedef struct {
+    int M, N, tile_m, tile_n, across, count;
+} Tiles;
+
+static inline Tiles tiles_of(int M, int N) {
+    int m = 512, n = 512;
+    while (m > 64 || n > 64) {
+        if ((long)slice_count((size_t)M, (size_t)m) * slice_count((size_t)N, (size_t)n) >= 16) break;
+        if (m > M && m > 64) m /= 2; /* tiles beyond the matrix cost nothing to shrink */
+        else if (n > N && n > 64) n /= 2;
+        else if (m >= n) m /= 2;
+        else n /= 2;
+    }
+    int across = slice_count((size_t)N, (size_t)n);
+    return (Tiles){M, N, m, n, across, across * slice_count((size_t)M, (size_t)m)};
+}
+
+typedef struct {
+    int m, n, rows, cols; /* first row and column, and how many */
+} Tile;
+
+static inline Tile tile_at(const Tiles *t, size_t index) {
+    int m = (int)index / t->across * t->tile_m, n = (int)index % t->across * t->tile_n;
+    int rows = t->M - m < t->tile_m ? t->M - m : t->tile_m;
+    int cols = t->N - n < t->tile_n ? t->N - n : t->tile_n;
+    return (Tile){m, n, rows, cols};
+}
+
+/* One product cut into tiles: out (M,N) = A B (+ bias), A (M,K) or (K,M) if ta, B (K,N) or (N,K) if tb. */
+typedef struct {
+    real *out;
+    const real *A, *B, *bias;
+    size_t ldo, lda, ldb;
+    int K;
+    bool ta, tb, accumulate;
+    Tiles tiles;
+} Product;
+
+static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
+    Tile t = tile_at(&p->tiles, index);
+    const real *A = p->A + (p->ta ? (size_t)t.m : (size_t)t.m * p->lda);
+    const real *B = p->B + (p->tb ? (size_t)t.n * p->ldb : (size_t)t.n);
+    x->k->gemm(p->out + (size_t)t.m * p->ldo + t.n, p->ldo, A, p->lda, p->ta, B, p->ldb, p->tb,
+               p->bias ? p->bias + t.n : NULL, t.rows, t.cols, p->K, p->accumulate, scratch_of(x, slot));
+}

@@ -1,0 +1,154 @@
+/* differentiate: reads the recorded steps from the end and decides who writes which gradient, and how.
+ *
+ * Within one backward pass the first writer of a gradient overwrites and later ones add, so nothing is cleared. Where a
+ * step only passes a gradient on (a residual addition), both sides share one place if nobody can tell. */
+#include "plan/parts.h"
+
+#include <string.h>
+
+/* The gradient of a view is a view of the gradient. */
+static Tensor *gradient(Plan *p, Tensor *t) {
+    if (t->grad || t->kind == TENSOR_OUTSIDE) return t->grad;
+    if (t->whole) {
+        Tensor *whole = gradient(p, t->whole);
+        t->grad = tensor_view(p, whole, (int)t->column, (int)t->cols);
+        return t->grad;
+    }
+    t->grad = tensor_like(p, t);
+    t->grad->kept = t->kept && t->name;
+    return t->grad;
+}
+
+static void extend(Tensor *t, int moment) {
+    if (t->whole) extend(t->whole, moment);
+    if (t->first < 0 || moment < t->first) t->first = moment;
+    if (moment > t->last) t->last = moment;
+}
+
+static bool inside_cut(const Plan *p, int step) {
+    const Module *m = p->cut ? plan_module(p, p->cut) : NULL;
+    return m && step >= m->first && step < m->last;
+}
+
+static bool reached(const Step *s) {
+    if (s->op->source) return true;
+    for (int i = 0; i < s->outs; i++) {
+        const Tensor *t = s->out[i];
+        if (t->grad_written || (t->grad && t->grad->grad_written)) return true;
+    }
+    return false;
+}
+
+/* A written view marks its whole as written too: the producer of the whole reads all of it. */
+static void mark_written(Tensor *t) {
+    t->grad_written = true;
+    if (t->whole) t->whole->grad_written = true;
+}
+
+static void choose_modes(Plan *p) {
+    for (int i = p->count - 1; i >= 0; i--) {
+        Step *s = &p->steps[i];
+        s->differentiated = s->op->backward && !inside_cut(p, i) && reached(s);
+        if (!s->differentiated) continue;
+        bool any = false;
+        int moment = 2 * p->count - 1 - i;
+        for (int k = 0; k < s->ins; k++) {
+            Tensor *t = s->in[k];
+            if (!t || !t->needs_grad || !gradient(p, t)) continue;
+            if (t->grad_written) s->grad[k] = GRAD_ADD;
+            else s->grad[k] = t->kind == TENSOR_PARAMETER ? GRAD_HELD : GRAD_SET;
+            mark_written(t);
+            extend(t->grad, moment);
+            any = true;
+        }
+        s->differentiated = any;
+        if (!any) continue;
+        for (int k = 0; k < s->outs; k++)
+            if (s->out[k]->grad) extend(s->out[k]->grad, moment);
+    }
+}
+
+/* --- sharing ----------------------------------------------------------------------------------------------------- */
+static Tensor *place_of(Tensor *t) {
+    while (t->place != t) t = t->place;
+    return t;
+}
+
+/* The last moment at which the gradient `g` is written, and the one at which it is read. */
+typedef struct {
+    int written, read;
+} Use;
+
+static Use use_of(const Plan *p, const Tensor *t) {
+    Use u = {-1, -1};
+    int end = 2 * p->count;
+    for (int i = 0; i < p->count; i++) {
+        const Step *s = &p->steps[i];
+        if (!s->differentiated) continue;
+        int moment = end - 1 - i;
+        for (int k = 0; k < s->ins; k++)
+            if (s->in[k] == t && s->grad[k] != GRAD_NONE && moment > u.written) u.written = moment;
+        for (int k = 0; k < s->outs; k++)
+            if (s->out[k] == t && moment > u.read) u.read = moment;
+    }
+    if (t->grad->kept) u.read = end;
+    return u;
+}
+
+/* May the gradients of `a` and `b` lie in one place from `moment` on? Whoever is written later must find the other one
+ * already read. */
+static bool apart(const Plan *p, const Tensor *a, const Tensor *b, int moment) {
+    Use ua = use_of(p, a), ub = use_of(p, b);
+    if (ua.written > moment && ub.read >= ua.written) return false;
+    if (ub.written > moment && ua.read >= ub.written) return false;
+    return true;
+}
+
+static bool shareable(const Step *s, int k) {
+    const Tensor *t = s->in[k];
+    return (s->op->passes >> k & 1) && s->grad[k] == GRAD_SET && t->kind == TENSOR_STEP && !t->whole &&
+           t->grad->place == t->grad && s->out[0]->grad && !s->out[0]->whole;
+}
+
+/* May the gradient of `t` join the gradients that already share `place`? */
+static bool may_join(const Plan *p, const Tensor *t, const Tensor *place, int moment) {
+    for (int i = 0; i < p->tensor_count; i++) {
+        const Tensor *o = p->tensors[i];
+        if (o != t && o->grad && !o->whole && place_of(o->grad) == place && !apart(p, t, o, moment)) return false;
+    }
+    return true;
+}
+
+static void share_passed(Plan *p) {
+    for (int i = p->count - 1; i >= 0; i--) {
+        Step *s = &p->steps[i];
+        if (!s->differentiated || !s->op->passes) continue;
+        Tensor *place = place_of(s->out[0]->grad);
+        for (int k = 0; k < s->ins; k++) {
+            if (!shareable(s, k) || !may_join(p, s->in[k], place, 2 * p->count - 1 - i)) continue;
+            Tensor *g = s->in[k]->grad;
+            g->place = place;
+            extend(place, g->last);
+            s->grad[k] = GRAD_SHARED;
+        }
+    }
+}
+
+void plan_differentiate(Plan *p) {
+    choose_modes(p);
+    int end = 2 * p->count;
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        if (t->grad && t->kind == TENSOR_STEP && t->grad->kept && t->grad->first >= 0) extend(t->grad, end);
+    }
+    share_passed(p);
+    for (int i = 0; i < p->count; i++) {
+        const Step *s = &p->steps[i];
+        if (!s->differentiated) continue;
+        int moment = end - 1 - i;
+        for (int k = 0; k < s->ins; k++)
+            if (s->in[k] && (s->op->saved_inputs >> k & 1)) extend(s->in[k], moment);
+        for (int k = 0; k < s->outs; k++)
+            if (s->op->saved_outputs >> k & 1) extend(s->out[k], moment);
+    }
+}

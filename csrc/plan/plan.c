@@ -1,0 +1,286 @@
+/* Plan: recording and replaying. What a recording implies is decided in differentiate.c and layout.c. */
+#include "plan/parts.h"
+
+#include "base/memory.h"
+
+#include <fnmatch.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Tensors and texts lie in chunks that never move; they are freed together. */
+#define CHUNK 32768
+struct Chunk {
+    struct Chunk *next;
+    size_t used, room;
+    _Alignas(16) char bytes[];
+};
+
+static void fail_memory(Plan *p) { error_set(&p->error, ERROR_MEMORY, "no memory to record the plan"); }
+
+static void *take(Plan *p, size_t bytes) {
+    bytes = (bytes + 15) / 16 * 16;
+    struct Chunk *c = p->chunks;
+    if (!c || c->room - c->used < bytes) {
+        size_t room = bytes > CHUNK ? bytes : CHUNK;
+        c = memory_alloc(1, sizeof *c + room);
+        if (!c) {
+            fail_memory(p);
+            return NULL;
+        }
+        c->room = room;
+        c->next = p->chunks;
+        p->chunks = c;
+    }
+    void *block = c->bytes + c->used;
+    c->used += bytes;
+    return block;
+}
+
+static void free_chunks(Plan *p) {
+    while (p->chunks) {
+        struct Chunk *next = p->chunks->next;
+        memory_free(p->chunks);
+        p->chunks = next;
+    }
+}
+
+/* Room for one more element in a growing array; false when there is no memory. */
+static bool make_room(Plan *p, void *array, int count, int *room, size_t size) {
+    if (count < *room) return true;
+    int more = *room ? *room * 2 : 64;
+    void *old, *grown;
+    memcpy(&old, array, sizeof old);
+    grown = memory_grow(old, (size_t)more, size);
+    if (!grown) {
+        fail_memory(p);
+        return false;
+    }
+    memcpy(array, &grown, sizeof grown);
+    *room = more;
+    return true;
+}
+
+void plan_begin(Plan *p) {
+    free_chunks(p);
+    p->error = (Error){0};
+    p->count = p->module_count = p->tensor_count = p->depth = 0;
+    p->path[0] = '\0';
+    p->size = p->scratch = p->workspace = 0;
+    p->finished = false;
+    p->nowhere = (Tensor){.ndim = 3, .shape = {1, 1, 1}, .rows = 1, .cols = 1, .stride = 1, .producer = -1};
+    p->nowhere.place = &p->nowhere;
+}
+
+void plan_free(Plan *p) {
+    free_chunks(p);
+    memory_free(p->steps);
+    memory_free(p->modules);
+    memory_free(p->tensors);
+    memset(p, 0, sizeof *p);
+}
+
+/* --- tensors ----------------------------------------------------------------------------------------------------- */
+static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
+    if (p->error.code != FINE) return &p->nowhere;
+    Tensor *t = take(p, sizeof *t);
+    if (!t || !make_room(p, &p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return &p->nowhere;
+    *t = (Tensor){.kind = kind, .ndim = ndim, .rows = 1, .producer = -1, .first = -1, .last = -1};
+    t->place = t;
+    for (int i = 0; i < ndim; i++) {
+        t->shape[i] = shape[i];
+        size_t *into = i == ndim - 1 ? &t->cols : &t->rows;
+        size_t before = i == ndim - 1 ? 1 : t->rows;
+        if (shape[i] < 0 || !size_mul(into, before, (size_t)shape[i])) {
+            error_set(&p->error, ERROR_SHAPE, "%s: dimension %d is %d", p->path, i, shape[i]);
+            return &p->nowhere;
+        }
+    }
+    t->stride = t->cols;
+    p->tensors[p->tensor_count++] = t;
+    return t;
+}
+
+Tensor *tensor_new(Plan *p, int ndim, const int *shape) { return make(p, TENSOR_STEP, ndim, shape); }
+
+Tensor *tensor_like(Plan *p, const Tensor *t) { return make(p, TENSOR_STEP, t->ndim, t->shape); }
+
+Tensor *tensor_wide(Plan *p, const Tensor *t, int cols) {
+    int shape[TENSOR_DIMS];
+    memcpy(shape, t->shape, sizeof shape);
+    shape[t->ndim - 1] = cols;
+    return make(p, TENSOR_STEP, t->ndim, shape);
+}
+
+Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols) {
+    Tensor *v = tensor_wide(p, whole, cols);
+    if (v == &p->nowhere) return v;
+    v->kind = whole->kind;
+    v->whole = whole;
+    v->column = (size_t)column;
+    v->stride = whole->stride;
+    v->needs_grad = whole->needs_grad;
+    v->producer = whole->producer;
+    return v;
+}
+
+Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data) {
+    Tensor *t = make(p, TENSOR_OUTSIDE, ndim, shape);
+    if (t != &p->nowhere) t->data = data;
+    return t;
+}
+
+Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad) {
+    Tensor *t = make(p, TENSOR_PARAMETER, ndim, shape);
+    if (t == &p->nowhere) return t;
+    t->data = data;
+    t->grad = grad;
+    t->needs_grad = grad != NULL;
+    return t;
+}
+
+Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
+    if (p->error.code != FINE) return &p->nowhere;
+    char path[320];
+    snprintf(path, sizeof path, "%s.%s", p->path, leaf);
+    return p->parameter(p, path, ndim, shape);
+}
+
+/* --- steps ------------------------------------------------------------------------------------------------------- */
+static char *keep_text(Plan *p, const char *text) {
+    char *copy = take(p, strlen(text) + 1);
+    return copy ? strcpy(copy, text) : NULL;
+}
+
+Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+             size_t size) {
+    if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return &p->nowhere_step;
+    Step *s = &p->steps[p->count];
+    *s = (Step){.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs};
+    memcpy(s->in, in, (size_t)ins * sizeof *in);
+    memcpy(s->out, out, (size_t)outs * sizeof *out);
+    if (size) memcpy(s->numbers, numbers, size);
+    bool needs = false;
+    for (int i = 0; i < ins; i++) needs |= in[i] && in[i]->needs_grad;
+    for (int i = 0; i < outs; i++) {
+        out[i]->producer = p->count;
+        out[i]->needs_grad |= needs && op->backward;
+    }
+    p->count++;
+    return s;
+}
+
+void enter(Plan *p, const char *format, ...) {
+    size_t length = strlen(p->path);
+    if (p->depth == (int)(sizeof p->open / sizeof *p->open)) {
+        error_set(&p->error, ERROR_CONFIG, "%s: modules nested too deep", p->path);
+        return;
+    }
+    p->open[p->depth] = p->count;
+    p->path_length[p->depth++] = length;
+    if (length) length += (size_t)snprintf(p->path + length, sizeof p->path - length, ".");
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->path + length, sizeof p->path - length, format, args);
+    va_end(args);
+}
+
+static bool matches(const char *const *globs, int count, const char *name) {
+    for (int i = 0; i < count; i++)
+        if (fnmatch(globs[i], name, 0) == 0) return true;
+    return false;
+}
+
+static void keep(Plan *p, Tensor *t, bool gradient) {
+    if (!t || t == &p->nowhere) return;
+    t->kept = true;
+    if (t->whole) t->whole->kept = true;
+    t->needs_grad |= gradient && t->kind == TENSOR_STEP;
+}
+
+void leave(Plan *p, Tensor *input, Tensor *output) {
+    if (p->depth == 0) return;
+    const char *name = keep_text(p, p->path);
+    p->depth--;
+    if (name && make_room(p, &p->modules, p->module_count, &p->module_room, sizeof *p->modules)) {
+        p->modules[p->module_count++] = (Module){name, input, output, p->open[p->depth], p->count};
+        if (output && !output->name) output->name = name;
+        bool cut = p->cut && strcmp(p->cut, name) == 0;
+        if (cut || p->keep_all || matches(p->keep, p->keep_count, name)) {
+            keep(p, input, false);
+            keep(p, output, p->backward);
+        }
+    }
+    p->path[p->path_length[p->depth]] = '\0';
+}
+
+bool skipped(const Plan *p, const char *name) {
+    size_t length = strlen(p->path);
+    for (int i = 0; i < p->skip_count; i++) {
+        const char *skip = p->skip[i];
+        if (!length && strcmp(skip, name) == 0) return true;
+        if (strncmp(skip, p->path, length) == 0 && skip[length] == '.' && strcmp(skip + length + 1, name) == 0) return true;
+    }
+    return false;
+}
+
+static bool full_name(const Plan *p, const char *name, char *full, size_t room) {
+    return (size_t)snprintf(full, room, "%s%s%s", p->path, p->path[0] ? "." : "", name) < room;
+}
+
+bool kept(const Plan *p, const char *name) {
+    char full[320];
+    return full_name(p, name, full, sizeof full) && (p->keep_all || matches(p->keep, p->keep_count, full));
+}
+
+bool wanted(const Plan *p, const char *name) {
+    char full[320];
+    if (!full_name(p, name, full, sizeof full)) return false;
+    for (int i = 0; i < p->keep_count; i++) {
+        size_t length = strlen(p->keep[i]), tail = strlen(name);
+        if (length >= tail && strcmp(p->keep[i] + length - tail, name) == 0 && fnmatch(p->keep[i], full, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+const Module *plan_module(const Plan *p, const char *name) {
+    for (int i = 0; i < p->module_count; i++)
+        if (strcmp(p->modules[i].name, name) == 0) return &p->modules[i];
+    return NULL;
+}
+
+double plan_flops(const Plan *p, bool backward) {
+    double flops = 0;
+    for (int i = 0; i < p->count; i++) {
+        const Step *s = &p->steps[i];
+        if (!s->op->flops) continue;
+        flops += s->op->flops(s);
+        if (backward && s->differentiated)
+            for (int k = 0; k < s->ins; k++)
+                if (s->grad[k] != GRAD_NONE) flops += s->op->flops(s) * s->op->backward_flops;
+    }
+    return flops;
+}
+
+/* --- replaying --------------------------------------------------------------------------------------------------- */
+static bool going(const Exec *x) { return !x->cancel || !atomic_load(&x->cancel->stop); }
+
+bool plan_forward(Plan *p, Exec *x, int from, int to) {
+    if (from == 0) plan_rewind(p);
+    for (int i = from; i < to && going(x); i++) p->steps[i].op->forward(&p->steps[i], x);
+    return going(x);
+}
+
+bool plan_backward(Plan *p, Exec *x) {
+    for (int i = p->count - 1; i >= 0 && going(x); i--) {
+        Step *s = &p->steps[i];
+        for (Tensor *t = s->again; t; t = t->next_again) {
+            t->data = t->again->data;
+            const Step *producer = &p->steps[t->producer];
+            producer->op->forward(producer, x);
+        }
+        if (s->differentiated) s->op->backward(s, x);
+    }
+    return going(x);
+}

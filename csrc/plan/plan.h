@@ -1,0 +1,91 @@
+/* Plan: a model as a list of steps, recorded once for the shape at hand, replayed forwards, and read from the end for
+ * the backward pass.
+ *
+ * Life: plan_begin -> recording functions (tensor_new, record, enter, leave) -> plan_finish (decides gradients, places,
+ * what is computed again) -> plan_bind -> plan_forward / plan_backward any number of times -> plan_begin again.
+ *
+ * Recording can fail, and says so in the plan's sticky error; a failed plan hands out `nowhere`, so recording
+ * functions need not look. Replays cannot fail; they can be cancelled.
+ *
+ * The timeline: moment s is step s forwards, moment 2S-1-s is step s backwards, moment 2S is after everything. */
+#pragma once
+#include "base/error.h"
+#include "plan/op.h"
+
+typedef struct {
+    const char *name;
+    Tensor *input, *output; /* input NULL: the module reads ids */
+    int first, last;        /* its steps: [first, last) */
+} Module;
+
+typedef struct Plan {
+    Error error;
+    Step *steps;
+    int count, room;
+    Module *modules;
+    int module_count, module_room;
+    Tensor **tensors;
+    int tensor_count, tensor_room;
+    struct Chunk *chunks;    /* where tensors and texts live */
+    char path[256];          /* the module being recorded */
+    int open[32], depth;     /* first steps of the modules being recorded */
+    size_t path_length[32];
+    Tensor nowhere;
+    Step nowhere_step;
+
+    /* What was asked for. */
+    int B, T;
+    bool backward;           /* gradients are wanted */
+    bool training;           /* dropout happens */
+    bool keep_all;
+    const char *const *keep; /* globs over module paths */
+    int keep_count;
+    const char *const *skip; /* module paths left out */
+    int skip_count;
+    const char *cut;         /* the output of this module is a leaf: the user writes into it */
+    void *owner;             /* whoever answers `parameter` (the model) */
+    Tensor *(*parameter)(struct Plan *p, const char *path, int ndim, const int *shape); /* one tensor a path and recording */
+
+    /* What plan_finish decided. */
+    size_t size;             /* reals of activations and their gradients */
+    size_t scratch, workspace;
+
+    bool finished;
+} Plan;
+
+void plan_begin(Plan *p); /* forgets the recording, keeps its memory */
+void plan_free(Plan *p);
+
+/* --- recording --------------------------------------------------------------------------------------------------- */
+Tensor *tensor_new(Plan *p, int ndim, const int *shape);
+Tensor *tensor_like(Plan *p, const Tensor *t);
+Tensor *tensor_wide(Plan *p, const Tensor *t, int cols);              /* t's shape, another last dimension */
+Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols);
+Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data);
+/* The parameter `leaf` ("weight", "bias") of the module being recorded. */
+Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
+Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
+
+/* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
+Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+             size_t size);
+#define TENSORS(...) (Tensor *[]){__VA_ARGS__}
+
+/* Modules: enter(p, "self_attn") ... leave(p, x, y) builds dotted paths and the module table. `format` may hold %d. */
+void enter(Plan *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void leave(Plan *p, Tensor *input, Tensor *output);
+bool skipped(const Plan *p, const char *name); /* is the submodule `name` of the module being recorded left out? */
+/* Did the caller ask for the submodule `name` in so many words? (keep_all does not mean the costly ones.) */
+bool wanted(const Plan *p, const char *name);
+/* Is the submodule `name` to be kept? */
+bool kept(const Plan *p, const char *name);
+
+/* --- finishing and running --------------------------------------------------------------------------------------- */
+bool plan_finish(Plan *p, const Kernels *k); /* false: see p->error */
+void plan_bind(Plan *p, real *base);
+/* Steps [from, to) forwards. False: cancelled. */
+bool plan_forward(Plan *p, Exec *x, int from, int to);
+bool plan_backward(Plan *p, Exec *x);
+
+const Module *plan_module(const Plan *p, const char *name); /* NULL: not recorded */
+double plan_flops(const Plan *p, bool backward);
