@@ -1,0 +1,86 @@
+/* gemm: the product of two matrices, each stored either way round.
+ *
+ *   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
+ *
+ * out (M,N)   A (M,K), or (K,M) if ta   B (K,N), or (N,K) if tb   bias (N) or NULL   work GEMM_WORK reals
+ *
+ * A block of B, KC x NC, is packed so that it stays in the second-level cache; rows of A, MR at a time, are packed
+ * beside it and meet each of its panels. Transposition is a matter of packing. */
+#include "kernels/kernels.h"
+#include "kernels/tile.h"
+
+#ifndef NC
+#define NC 512
+#endif
+#define FEW_ROWS 6
+#define FEW_ROWS_WIDTH 4096 /* sums of a stripe of columns of all rows: stays in the first-level cache */
+#define GEMM_WORK (A_PANEL + KC * NC)
+
+static inline int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+
+/* sum[j] += sum_d a[d] b[d,j], in order of d */
+ALWAYS_INLINE void add_rows(real *restrict sum, const real *restrict a, size_t step, const real *restrict b, size_t ldb,
+                            const int depth, int cols) {
+    for (int j = 0; j < cols; j++) {
+        real s = sum[j];
+#pragma GCC unroll 4
+        for (int d = 0; d < depth; d++) s += a[d * step] * b[d * ldb + j];
+        sum[j] = s;
+    }
+}
+
+/* Few rows of A, B as stored: every row of B is read once, where it lies, and added into the sums. */
+static void gemm_few_rows(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb,
+                          const real *bias, int M, int N, int K, bool accumulate, real *sums) {
+    const size_t row = ta ? 1 : lda, step = ta ? lda : 1;
+    const int width = FEW_ROWS_WIDTH / M / NR * NR;
+    for (int n = 0; n < N; n += width) {
+        const int cols = smaller(width, N - n);
+        for (int k = 0; k < K || k == 0; k += KC) {
+            const int depth = smaller(KC, K - k);
+            memset(sums, 0, (size_t)M * width * sizeof(real));
+            int d = 0;
+            for (; d + 4 <= depth; d += 4)
+                for (int m = 0; m < M; m++)
+                    add_rows(sums + m * width, A + m * row + (k + d) * step, step, B + (k + d) * ldb + n, ldb, 4, cols);
+            for (; d < depth; d++)
+                for (int m = 0; m < M; m++)
+                    add_rows(sums + m * width, A + m * row + (k + d) * step, step, B + (k + d) * ldb + n, ldb, 1, cols);
+            for (int m = 0; m < M; m++) {
+                real *o = out + m * ldo + n;
+                const real *sum = sums + m * width;
+                const bool add = accumulate || k > 0;
+                for (int j = 0; j < cols; j++) o[j] = (sum[j] + (bias && k == 0 ? bias[n + j] : 0)) + (add ? o[j] : 0);
+            }
+        }
+    }
+}
+
+static void gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
+                 const real *bias, int M, int N, int K, bool accumulate, real *work) {
+    if (M == 0) return;
+    if (M <= FEW_ROWS && !tb) {
+        gemm_few_rows(out, ldo, A, lda, ta, B, ldb, bias, M, N, K, accumulate, work);
+        return;
+    }
+    real *a = work, *b = work + A_PANEL;
+    const int width = M <= MR && tb ? NR : NC;
+    for (int n = 0; n < N; n += width) {
+        const int cols = smaller(width, N - n);
+        for (int k = 0; k < K || k == 0; k += KC) {
+            const int depth = smaller(KC, K - k);
+            for (int j = 0; j < cols; j += NR)
+                pack_columns(b + j * KC, tb ? B + (n + j) * ldb + k : B + k * ldb + n + j, ldb, tb, depth,
+                             smaller(NR, cols - j));
+            for (int m = 0; m < M; m += MR) {
+                const int rows = smaller(MR, M - m);
+                pack_rows(a, ta ? A + k * lda + m : A + m * lda + k, lda, ta, rows, depth);
+                for (int j = 0; j < cols; j += NR)
+                    tile(out + m * ldo + n + j, ldo, a, ta, b + j * KC, NR, bias && k == 0 ? bias + n + j : NULL, rows,
+                         smaller(NR, cols - j), depth, accumulate || k > 0);
+            }
+        }
+    }
+}
