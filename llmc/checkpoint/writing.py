@@ -69,13 +69,13 @@ def write(folder, tensors, dtype=None, max_shard_size="5GB", metadata=None):
             _write_file(os.path.join(temporary, file), headers[file], shard, tensors, target)
         if len(shards) == 1:
             os.replace(os.path.join(temporary, SINGLE), os.path.join(folder, SINGLE))
+            names = {SINGLE}
         else:
-            _publish_shards(folder, temporary, shards, plans)
+            names = _publish_shards(folder, temporary, shards, plans)
     sync(folder)
-    if len(shards) == 1:
-        _remove(folder, INDEX)
+    _remove(folder, INDEX if len(shards) == 1 else SINGLE)
     for name in os.listdir(folder):
-        if name not in shards and (name == SINGLE or _SHARD.fullmatch(name)):
+        if name not in names and _SHARD.fullmatch(name):
             _remove(folder, name)
     sync(folder)
 
@@ -202,24 +202,36 @@ def _bytes(name, block, dtype):
 
 
 def _publish_shards(folder, temporary, shards, plans):
-    """Put the shards in place; the index, replaced at one instant, is what decides which set is the checkpoint."""
+    """Put the shards in place; the index, replaced at one instant, is what decides which set is the checkpoint.
+
+    Returns the names under which the shards stand.
+    """
     index = os.path.join(folder, INDEX)
     live = os.path.exists(index) and not os.path.exists(os.path.join(folder, SINGLE))
-    if live and any(os.path.exists(os.path.join(folder, file)) for file in shards):
-        # The old set uses the names of the new one: let an index point to the new files under names of their own
-        # while the old ones are replaced.
-        token = secrets.token_hex(4)
-        alias = {file: file.replace("model-", f"model-{token}-", 1) for file in shards}
-        linked = _link(folder, temporary, alias)
+    unused = []
+    try:
+        if live and any(os.path.exists(os.path.join(folder, file)) for file in shards):
+            # The old set uses the names of the new one: an index points to the new files under names of their own
+            # while the old files are replaced.
+            token = secrets.token_hex(4)
+            alias = {file: file.replace("model-", f"model-{token}-", 1) for file in shards}
+            unused.extend(alias.values())
+            linked = _link(folder, temporary, alias)
+            sync(folder)
+            write_json(index, _index(shards, plans, alias), sort_keys=True)
+            unused.clear()
+            if not linked:
+                return set(alias.values())
+        for file in shards:
+            unused.append(file)
+            os.replace(os.path.join(temporary, file), os.path.join(folder, file))
         sync(folder)
-        write_json(index, _index(shards, plans, alias), sort_keys=True)
-        if not linked:
-            shards.update({new: shards.pop(file) for file, new in alias.items()})
-            return
-    for file in shards:
-        os.replace(os.path.join(temporary, file), os.path.join(folder, file))
-    sync(folder)
-    write_json(index, _index(shards, plans, {}), sort_keys=True)
+        write_json(index, _index(shards, plans, {}), sort_keys=True)
+    except BaseException:
+        for file in unused:
+            _remove(folder, file)
+        raise
+    return set(shards)
 
 
 def _link(folder, temporary, alias):

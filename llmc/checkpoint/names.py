@@ -1,0 +1,120 @@
+"""Which tensor of a file is which of a model: prefixes, old spellings, old buffers, tied heads."""
+
+import re
+from typing import NamedTuple
+
+from llmc.errors import CheckpointError, nearest
+
+# What wrappers and heads put before a name, and what some savers leave out.
+_PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")
+_OLD_SPELLING = {"gamma": "weight", "beta": "bias"}
+# Constants that older releases stored; they follow from the configuration.
+_BUFFER = re.compile(
+    r"(?:.*\.)?(?:attn\.bias|attn\.masked_bias|attention\.bias|attention\.masked_bias|position_ids"
+    r"|rotary_emb\.inv_freq|rotary_emb\.cos_cached|rotary_emb\.sin_cached)"
+)
+
+
+class Alignment(NamedTuple):
+    """What `align` found.
+
+    Attributes
+    ----------
+    found : dict of str to str
+        The model's name to the file's.
+    missing : list of str
+        The model's names that the file does not have.
+    surplus : list of str
+        The file's names that the model does not have, known old buffers and tied heads apart.
+    dropped : list of str
+        Those buffers and heads.
+    """
+
+    found: dict
+    missing: list
+    surplus: list
+    dropped: list
+
+    def check(self, where):
+        """Raise `CheckpointError` if anything is missing or surplus; the message names it, with the nearest names."""
+        if not self.missing and not self.surplus:
+            return
+        parts = []
+        if self.missing:
+            parts.append(f"missing {_some(self.missing, self.surplus)}")
+        if self.surplus:
+            parts.append(f"surplus {_some(self.surplus, self.missing or self.found)}")
+        raise CheckpointError(
+            f"{where}: the tensors are not those of the model: {'; '.join(parts)}. "
+            "The configuration and the weights must belong together"
+        )
+
+
+def align(names_in_file, names_in_model, tied=None):
+    """Find the tensor of the file for each of the model.
+
+    A name that stands in the file as it is always wins. Otherwise prefixes that wrappers add or savers leave out
+    (`transformer.`, `model.`, `module.`, `_orig_mod.`, `base_model.model.`) and the old spellings `gamma` and `beta`
+    do not count.
+
+    Parameters
+    ----------
+    names_in_file, names_in_model : iterable of str
+    tied : dict of str to str, optional
+        Names that share one tensor, `{"lm_head.weight": "model.embed_tokens.weight"}`: either stands for both, and
+        the first need not be among the model's names.
+
+    Returns
+    -------
+    Alignment
+
+    Raises
+    ------
+    CheckpointError
+        If two tensors of the file would be the same tensor of the model.
+    """
+    names_in_file, names_in_model, tied = list(names_in_file), list(names_in_model), tied or {}
+    wanted = list(dict.fromkeys([*names_in_model, *tied]))
+    found = _match(names_in_file, wanted)
+    used = set(found.values())
+    rest = [name for name in names_in_file if name not in used]
+    dropped = [name for name in rest if _BUFFER.fullmatch(name)]
+    for first, second in tied.items():
+        if first in found and second in found and first not in names_in_model:
+            dropped.append(found.pop(first))
+        elif first in found:
+            found.setdefault(second, found[first])
+        elif second in found:
+            found[first] = found[second]
+    gone = set(dropped)
+    return Alignment(
+        {name: found[name] for name in names_in_model if name in found},
+        [name for name in names_in_model if name not in found],
+        [name for name in rest if name not in gone],
+        dropped,
+    )
+
+
+def _match(names_in_file, wanted):
+    exact = set(names_in_file) & set(wanted)
+    found = {name: name for name in exact}
+    by_core = {_core(name): name for name in wanted if name not in exact}
+    for name in names_in_file:
+        target = by_core.get(_core(name)) if name not in exact else None
+        if target is None:
+            continue
+        if target in found:
+            raise CheckpointError(f"both {found[target]!r} and {name!r} could be the model's {target!r}")
+        found[target] = name
+    return found
+
+
+def _core(name):
+    """The name without what does not count."""
+    stem, dot, last = name[_PREFIX.match(name).end() :].rpartition(".")
+    return stem + dot + _OLD_SPELLING.get(last, last)
+
+
+def _some(names, others):
+    listed = [f"{name!r}" + (f" ({hint})" if (hint := nearest(name, others, 1)) else "") for name in names[:4]]
+    return ", ".join(listed) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
