@@ -8,7 +8,8 @@ import types
 import warnings
 
 from llmc import rope
-from llmc.config_file import as_json, locate, read_json, write_whole
+from llmc.checkpoint.atomic import write_json
+from llmc.config_file import check_writable, locate, read_json
 from llmc.errors import ConfigError, nearest
 from llmc.families import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of
 
@@ -20,8 +21,8 @@ class Config:
     """What a model is: the fields of its config.json.
 
     Every field can be read, given and set under each of its names: `n_embd` and `hidden_size` are one field, as are
-    `n_layer` and `num_hidden_layers`, `dtype` and `torch_dtype`, `rope_parameters` and `rope_theta` with `rope_scaling`.
-    Fields that llmc does not know are kept and written back.
+    `n_layer` and `num_hidden_layers`, `dtype` and `torch_dtype`, `rope_parameters` and `rope_theta` with
+    `rope_scaling`. Fields that llmc does not know are kept and written back.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ class Config:
         if not self._family.rope:
             if given:
                 name, value = next(iter(given.items()))
-                raise ConfigError(f"{name} {value!r}: {self.model_type} has learned positions and no rope; leave it out")
+                raise ConfigError(f"{name} {value!r}: {self.model_type} has learned positions, no rope; leave it out")
             return
         theta = given.get("rope_theta", rope.DEFAULT_THETA)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
@@ -112,7 +113,8 @@ class Config:
             return self._rope_value(name)
         if name in self._extra:
             return self._extra[name]
-        raise AttributeError(f"a {self.model_type} configuration has no {name}; {nearest(name, [*CANONICAL, *self._extra])}")
+        near = nearest(name, [*CANONICAL, *self._extra])
+        raise AttributeError(f"a {self.model_type} configuration has no {name}; {near}")
 
     def _value(self, canonical):
         if canonical in _IDS and self._generation is not None:
@@ -146,6 +148,8 @@ class Config:
             self._set(CANONICAL[name], name, value)
         elif name not in ROPE_FIELDS:
             self._extra[name] = value
+            if name == rope.ORIGINAL and self._family.rope:
+                self._set_rope({**self._extra, "rope_parameters": self._rope})
         elif not self._family.rope or name in ("rope_parameters", "rope_scaling"):
             theta = self.rope_theta
             self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
@@ -195,14 +199,14 @@ class Config:
                 )
         if self.hidden_act not in self._family.activations:
             raise ConfigError(
-                f"{self._name('hidden_act')} {self.hidden_act!r} is not one that {self.model_type} has in llmc; those are "
-                + ", ".join(sorted(self._family.activations))
+                f"{self._name('hidden_act')} {self.hidden_act!r} is not one that {self.model_type} has in llmc; "
+                f"those are {', '.join(sorted(self._family.activations))}"
             )
         pad = self._fields["pad_token_id"]
         if self._family.pads and pad is not None and not -self.vocab_size <= pad < self.vocab_size:
             raise ConfigError(
-                f"pad_token_id {pad} has no row in an embedding of vocab_size {self.vocab_size}; set it to null or to a "
-                "token that exists"
+                f"pad_token_id {pad} has no row in an embedding of vocab_size {self.vocab_size}; set it to null or "
+                "to a token that exists"
             )
         self._validate_sizes()
         self._validate_refused()
@@ -210,24 +214,27 @@ class Config:
             rope.validate(self)
 
     def _validate_sizes(self):
+        def said(canonical):
+            return f"{self._name(canonical)} {self._value(canonical)}"
+
         width, heads, head_dim = self.hidden_size, self.num_attention_heads, self.head_dim
-        attention = (f"{self._name('num_attention_heads')} {heads} x head_dim {head_dim}", heads * head_dim)
-        channels = (f"{self._name('hidden_size')} {width}", width)
-        hidden = (f"{self._name('intermediate_size')} {self.intermediate_size}", self.intermediate_size)
-        vocabulary = (f"vocab_size {self.vocab_size}", self.vocab_size)
-        positions = (f"{self._name('max_position_embeddings')} {self.max_position_embeddings}", self.max_position_embeddings)
-        layers = (f"{self._name('num_hidden_layers')} {self.num_hidden_layers}", self.num_hidden_layers)
-        matrices = [(attention, channels), (hidden, channels), (vocabulary, channels)]
-        if not self._family.rope:
-            matrices.append((positions, channels))
-        if attention[1] > LARGEST:
-            raise ConfigError(f"{attention[0]} is above {LARGEST}, the largest size there is; make one smaller")
-        for (name, rows), (other, columns) in matrices:
-            if rows * columns > _LARGEST_TENSOR:
-                raise ConfigError(f"{name} x {other} is a matrix larger than any memory; make one smaller")
-        block = 2 * width * (attention[1] + width) + 3 * width * self.intermediate_size
-        if layers[1] * block > _LARGEST_TENSOR:
-            raise ConfigError(f"{layers[0]} of {channels[0]} are more than any memory holds; make one smaller")
+        if heads * head_dim > LARGEST:
+            raise ConfigError(
+                f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
+                "make one smaller"
+            )
+        tables = ("vocab_size", "intermediate_size") + (() if self._family.rope else ("max_position_embeddings",))
+        for canonical in tables:
+            if self._value(canonical) * width > _LARGEST_TENSOR:
+                raise ConfigError(
+                    f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
+                )
+        block = width * (4 * max(heads * head_dim, width) + 3 * self.intermediate_size)
+        if self.num_hidden_layers * block > _LARGEST_TENSOR:
+            raise ConfigError(
+                f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
+                f"{said('head_dim')} are larger than any memory; make one smaller"
+            )
 
     def _validate_refused(self):
         for name, (harmless, reason) in REFUSED.items():
@@ -302,7 +309,7 @@ class Config:
         """
         written = {"model_type": self.model_type, "architectures": [self._family.architecture]}
         for canonical, value in self._fields.items():
-            # As transformers: head_dim and num_key_value_heads are spelled out, n_inner stays null and follows the width.
+            # As transformers does: n_inner stays null and follows the width, the other two are spelled out.
             if value is None and canonical in ("head_dim", "num_key_value_heads"):
                 value = self._derived(canonical)
             written[self._name(canonical)] = value
@@ -333,10 +340,11 @@ class Config:
         files = {"config.json": self.to_dict()}
         if self._generation is not None:
             files["generation_config.json"] = self._generation
-        texts = {name: as_json(name, fields) for name, fields in files.items()}
+        for name, fields in files.items():
+            check_writable(name, fields)
         os.makedirs(directory, exist_ok=True)
-        for name, text in texts.items():
-            write_whole(os.path.join(directory, name), text)
+        for name, fields in files.items():
+            write_json(os.path.join(directory, name), fields)
 
     @classmethod
     def from_pretrained(cls, source, revision=None, local_files_only=False):
@@ -370,7 +378,8 @@ class Config:
         config = cls.__new__(cls)
         try:
             if "model_type" not in fields:
-                raise ConfigError(f"there is no model_type; add one (its architectures are {fields.get('architectures')})")
+                found = f"its architectures are {fields.get('architectures')}"
+                raise ConfigError(f"there is no model_type; add the one that fits: {found}")
             config._fill(fields.pop("model_type"), fields)
             config.validate()
         except ConfigError as error:

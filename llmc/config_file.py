@@ -1,10 +1,11 @@
-"""The JSON files of a configuration: found, read with suspicion, written whole."""
+"""The JSON files of a configuration: found, read with suspicion, and made sure to be writable."""
 
 import json
 import os
 import re
-import secrets
 
+from llmc.checkpoint import magic, strict_json
+from llmc.checkpoint.budget import Budget
 from llmc.errors import CheckpointError, ConfigError
 
 _LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
@@ -45,9 +46,10 @@ def locate(source, revision, local_files_only):
     try:
         path = fetch("config.json")
     except Exception as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
         raise FileNotFoundError(
             f"{source}: there is no such folder or file, and the hub gave no config.json of that name "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'})"
+            f"({type(error).__name__}: {reason})"
         ) from error
     try:
         return path, fetch("generation_config.json")
@@ -56,52 +58,30 @@ def locate(source, revision, local_files_only):
 
 
 def read_json(path):
-    """The object in a JSON file, or CheckpointError saying what the file is instead."""
+    """The object in a JSON file.
+
+    Raises
+    ------
+    CheckpointError
+        Saying what the file is instead.
+    """
     with open(path, "rb") as file:
         data = file.read(_LARGEST_FILE + 1)
     if len(data) > _LARGEST_FILE:
         raise CheckpointError(f"{path}: more than {_LARGEST_FILE} bytes is no configuration; is it the right file?")
-    for start, what in (
-        (b"version https://git-lfs", "a git-LFS pointer; fetch the file itself with `git lfs pull`"),
-        (b"<", "an HTML page, not JSON; download the file itself"),
-        (b"GGUF", "a GGUF model, not JSON; take the checkpoint it was made from"),
-    ):
-        if data.lstrip()[: len(start)] == start:
-            raise CheckpointError(f"{path}: this is {what}")
-    try:
-        fields = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: this is not JSON ({error}); download or write it again") from None
+    _, words = magic.identify(data[:512])
+    if words and not data.lstrip().startswith(b"{"):
+        raise CheckpointError(f"{path}: the file is {words}")
+    fields = strict_json.parse(data, path, Budget(path, len(data)))
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: this is JSON, but a {type(fields).__name__} and not an object of fields")
     return fields
 
 
-def as_json(file, fields):
-    """The text of a JSON file, or ConfigError naming the field that cannot be written."""
+def check_writable(file, fields):
+    """Raise ConfigError, naming the field, unless all of `fields` can stand in a JSON file."""
     for name, value in fields.items():
         try:
-            json.dumps({name: value})
+            json.dumps({name: value}, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{name} {value!r} cannot be written to {file} ({error}); take it out") from None
-    return json.dumps(fields, indent=2) + "\n"
-
-
-def write_whole(path, text):
-    """Beside, to the disk, then under its name: a crash leaves the old file or the new one."""
-    beside = f"{path}.{secrets.token_hex(4)}.part"
-    try:
-        with open(beside, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

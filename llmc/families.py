@@ -1,4 +1,4 @@
-"""The families: one row each, saying which fields of Hugging Face's config.json it has, their defaults and spellings."""
+"""The families: one row each, saying which fields of config.json it has, their defaults and spellings."""
 
 import difflib
 import math
@@ -244,16 +244,16 @@ _GPT = replace(
 FAMILIES = {"openai-gpt": _GPT, "gpt2": _GPT2, "llama": _LLAMA, "mistral": _MISTRAL}
 
 _NOT_DONE = "llmc does not do that"
-# Fields that no family here has, but that change what transformers computes: (the values that change nothing, the reason)
+# Fields that no family here has but that change what transformers computes: (values that change nothing, reason)
 REFUSED = {
     "add_cross_attention": ((None, False), "the decoder would read an encoder that is not there; set it to false"),
-    "attention_chunk_size": ((None,), f"transformers' cache would cut the past into chunks; {_NOT_DONE}; set it to null"),
+    "attention_chunk_size": ((None,), f"the cache would be cut into chunks; {_NOT_DONE}; set it to null"),
     "is_causal": ((True,), f"tokens would see the ones after them; {_NOT_DONE}; leave it out"),
     "is_encoder_decoder": ((None, False), f"these families are decoders; {_NOT_DONE}; set it to false"),
     "kv_sharing_modes": ((None,), f"layers would share keys and values; {_NOT_DONE}; set it to null"),
     "per_layer_config": ((None, {}), f"layers would differ from each other; {_NOT_DONE}; leave it out"),
     "pruned_heads": ((None, {}), f"layers would differ in their heads; {_NOT_DONE}; save the model without pruning"),
-    "quantization_config": ((None, {}), f"the weights are quantised; {_NOT_DONE}; take the checkpoint it was made from"),
+    "quantization_config": ((None, {}), f"the weights are quantised; {_NOT_DONE}; open the checkpoint before"),
 }
 
 

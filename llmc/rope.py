@@ -1,13 +1,15 @@
 """Rotary position embedding: the inverse frequencies of every rope type, as transformers computes them in float32.
 
-Rounding is followed step by step, because a position of a hundred thousand multiplies whatever is lost here: torch turns a
-Python number that meets a float32 tensor into float32, raises to powers in float32, and divides a number by a tensor
-as number * (1 / tensor).
+Rounding is followed step by step, because a position of a hundred thousand multiplies whatever is lost here: torch
+turns a Python number that meets a float32 tensor into float32, raises to powers in float32, and divides a number by a
+tensor as number * (1 / tensor).
 """
 
+import copy
 import difflib
 import math
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -55,9 +57,11 @@ def standardise(given, theta, fields):
     ConfigError
         When `given` is no dict.
     """
-    if given is not None and not isinstance(given, dict):
+    if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f"rope_parameters is {given!r}, not a dict; write {{'rope_type': 'default'}} or null")
-    parameters = {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in (given or {}).items()}
+    parameters = copy.deepcopy(dict(given or {}))
+    if parameters.get("partial_rotary_factor", 1.0) is None:
+        del parameters["partial_rotary_factor"]
     kind = parameters.setdefault("rope_type", parameters.get("type", "default"))
     if parameters.get("rope_theta") is None:
         parameters["rope_theta"] = theta
@@ -103,7 +107,8 @@ def validate(config):
         raise ConfigError(f"rope_parameters: rope_type {kind!r} needs {', '.join(missing)}, which is not given")
     if head_dim % 2:
         raise ConfigError(
-            f"head_dim {head_dim} is odd, but rope rotates pairs; make head_dim (or hidden_size / num_attention_heads) even"
+            f"head_dim {head_dim} is odd, but rope rotates pairs; make head_dim, or hidden_size / num_attention_heads, "
+            "even"
         )
     _number("rope_theta", parameters["rope_theta"])
     _validate_fraction(parameters, kind, config)
@@ -173,7 +178,8 @@ def warn(config):
 def _number(key, value, head_dim=None, low_counts=False):
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not good or value < 0 or (value == 0 and not low_counts):
-        raise ConfigError(f"rope_parameters: {key} is {value!r}, not a finite number {'from' if low_counts else 'above'} 0")
+        bound = "from" if low_counts else "above"
+        raise ConfigError(f"rope_parameters: {key} is {value!r}, not a finite number {bound} 0")
 
 
 def _number_or_none(key, value, head_dim):
@@ -197,8 +203,8 @@ def _flag(key, value, head_dim):
 
 
 def _factors(key, value, head_dim):
-    if not isinstance(value, list) or len(value) != head_dim // 2:
-        found = f"a list of {len(value)}" if isinstance(value, list) else repr(value)
+    if not isinstance(value, (list, tuple)) or len(value) != head_dim // 2:
+        found = f"a list of {len(value)}" if isinstance(value, (list, tuple)) else repr(value)
         raise ConfigError(
             f"rope_parameters: {key} is {found}, but head_dim {head_dim} needs a list of {head_dim // 2} numbers"
         )
@@ -227,11 +233,12 @@ def _validate_fraction(parameters, kind, config):
     fraction = parameters.get("partial_rotary_factor", 1.0)
     _number("partial_rotary_factor", fraction, low_counts=True)
     if fraction > 1:
-        raise ConfigError(f"rope_parameters: partial_rotary_factor {fraction} is above 1; a head has no more than itself")
+        raise ConfigError(f"rope_parameters: partial_rotary_factor {fraction} is above 1, more than a whole head")
     if kind not in ("default", "proportional") and int(config.head_dim * fraction) != config.head_dim:
         raise ConfigError(
-            f"rope_parameters: partial_rotary_factor {fraction} with rope_type {kind!r} leaves part of a head unrotated, "
-            f"which {config.model_type} cannot do (nor can transformers' own); use rope_type 'proportional', or leave it out"
+            f"rope_parameters: partial_rotary_factor {fraction} with rope_type {kind!r} leaves part of a head "
+            f"unrotated, which {config.model_type} cannot do (nor can transformers' own); use rope_type "
+            "'proportional', or leave it out"
         )
 
 

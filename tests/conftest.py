@@ -23,7 +23,7 @@ TINY = {
         initializer_range=0.15, bos_token_id=None, eos_token_id=None,
     ),
     "mistral": dict(
-        model_type="mistral", vocab_size=109, hidden_size=42, num_hidden_layers=3, num_attention_heads=6,
+        model_type="mistral", vocab_size=109, hidden_size=43, num_hidden_layers=3, num_attention_heads=6,
         num_key_value_heads=2, head_dim=6, intermediate_size=47, max_position_embeddings=233, sliding_window=7,
         initializer_range=0.15, bos_token_id=None, eos_token_id=None,
     ),
@@ -37,7 +37,7 @@ TOLERANCE = {
     "gradient": 1e-4,  # relative to the largest element of the tensor: twice the depth of a forward
     "hidden": 1e-4,  # absolute, of a module's output: as logits
     "parameters": 1e-5,  # absolute, after 20 AdamW steps: each step may turn a gradient's rounding into lr * 1e-4
-    "inverse_frequency": 1,  # units in the last place: libm's powf and the peer's vector pow may round differently
+    "inverse_frequency": 3,  # units in the last place: the peer's vector pow errs by one, and 1/x and a sum double it
     # Against ourselves.
     "slope": 1e-7,  # relative: double gradients against central differences, whose own error is about 1e-9
     "company": 1e-5,  # absolute: padding, other rows, cached or not change block sizes, hence the order of sums

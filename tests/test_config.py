@@ -1,0 +1,485 @@
+"""Config: every spelling, every refusal, and the same computation as transformers from the same file."""
+
+import copy
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, TOLERANCE
+
+from llmc.config import Config
+from llmc.errors import CheckpointError, ConfigError
+from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES
+from llmc.initialise import initialise
+
+SPEC = {
+    "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "intermediate_size", "max_position_embeddings", "window", "norm_eps", "activation", "attention_bias",
+    "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "rotary_dim", "embd_pdrop", "resid_pdrop",
+    "attn_pdrop", "rope_grows",
+}  # fmt: skip
+KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "kernels.h"
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.7, "mscale_all_dim": 0.9}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}  # fmt: skip
+
+# Configurations that must compute the same here, there, and from each other's files.
+VARIANTS = [
+    ("openai-gpt", {}),
+    ("openai-gpt", dict(afn="relu", tie_word_embeddings=False)),
+    ("openai-gpt", dict(afn="silu", layer_norm_epsilon=0.01)),
+    ("gpt2", {}),
+    ("gpt2", dict(n_inner=None, activation_function="relu2", tie_word_embeddings=False)),
+    ("gpt2", dict(scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True)),
+    ("gpt2", dict(layer_norm_epsilon=0.1, activation_function="gelu_10", pad_token_id=3, eos_token_id=[4, 5])),
+    ("llama", {}),
+    ("llama", dict(head_dim=None, hidden_size=48, num_key_value_heads=None, tie_word_embeddings=True)),
+    ("llama", dict(attention_bias=True, mlp_bias=True, hidden_act="mish", num_key_value_heads=1, rms_norm_eps=0.01)),
+    ("llama", dict(rope_theta=500.0, rope_scaling={"type": "linear", "factor": 3.0}, pad_token_id=-1)),
+    ("llama", dict(rope_parameters=YARN | {"rope_theta": 77.0})),
+    ("llama", dict(rope_parameters=LLAMA3, rope_theta=5e5, original_max_position_embeddings=24)),
+    ("llama", dict(rope_scaling={"rope_type": "proportional", "partial_rotary_factor": 0.5})),
+    ("llama", dict(partial_rotary_factor=0.5, pretraining_tp=2, layer_types=["full_attention"] * 3)),
+    ("llama", dict(rope_theta=7.0, rope_parameters={"rope_type": "default", "rope_theta": 9.0})),
+    ("mistral", {}),
+    ("mistral", dict(sliding_window=None, num_key_value_heads=6)),
+    ("mistral", dict(sliding_window=3, rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=8)),
+]
+
+# Fields, and what the message must say.
+IMPOSSIBLE = [
+    ("llama", dict(hidden_size=0), ["hidden_size 0", "positive whole number"]),
+    ("llama", dict(hidden_size=-4), ["hidden_size -4"]),
+    ("llama", dict(hidden_size=44.0), ["hidden_size 44.0"]),
+    ("llama", dict(hidden_size="44"), ["hidden_size '44'"]),
+    ("llama", dict(num_hidden_layers=True), ["num_hidden_layers True"]),
+    ("llama", dict(num_hidden_layers=0), ["num_hidden_layers 0"]),
+    ("llama", dict(num_attention_heads=None), ["num_attention_heads None"]),
+    ("llama", dict(vocab_size=0), ["vocab_size 0"]),
+    ("llama", dict(vocab_size=2**31), ["vocab_size 2147483648", "above 2147483647"]),
+    ("llama", dict(vocab_size=2**31 - 1, hidden_size=2**30), ["vocab_size 2147483647", "hidden_size 1073741824"]),
+    ("llama", dict(head_dim=2**30), ["num_attention_heads 4 x head_dim 1073741824", "2147483647"]),
+    ("llama", dict(num_hidden_layers=2**31 - 1, hidden_size=2**20), ["num_hidden_layers 2147483647"]),
+    ("gpt2", dict(n_positions=2**31 - 1, n_embd=2**30, n_head=2), ["n_positions 2147483647", "n_embd 1073741824"]),
+    ("llama", dict(hidden_size=46), ["hidden_size 46", "num_attention_heads 4"]),
+    ("gpt2", dict(n_embd=40), ["n_embd 40", "n_head 3"]),
+    ("mistral", dict(head_dim=None), ["hidden_size 43", "num_attention_heads 6"]),
+    ("llama", dict(num_key_value_heads=3), ["num_attention_heads 4", "num_key_value_heads 3"]),
+    ("llama", dict(num_key_value_heads=8), ["num_attention_heads 4", "num_key_value_heads 8"]),
+    ("llama", dict(head_dim=9), ["head_dim 9", "odd"]),
+    ("llama", dict(intermediate_size=None), ["intermediate_size", "llama needs a number"]),
+    ("llama", dict(rms_norm_eps=float("nan")), ["rms_norm_eps nan"]),
+    ("llama", dict(rms_norm_eps="1e-5"), ["rms_norm_eps '1e-5'"]),
+    ("llama", dict(rms_norm_eps=-1e-5), ["rms_norm_eps -1e-05"]),
+    ("llama", dict(initializer_range=float("inf")), ["initializer_range inf"]),
+    ("llama", dict(initializer_range=1.5), ["initializer_range 1.5", "from 0 to 1"]),
+    ("gpt2", dict(resid_pdrop=1.0), ["resid_pdrop 1.0", "below 1"]),
+    ("gpt2", dict(embd_pdrop=-0.1), ["embd_pdrop -0.1"]),
+    ("gpt2", dict(attn_pdrop=True), ["attn_pdrop True"]),
+    ("llama", dict(attention_bias=1), ["attention_bias 1", "true or false"]),
+    ("llama", dict(tie_word_embeddings=None), ["tie_word_embeddings None"]),
+    ("llama", dict(eos_token_id=2.0), ["eos_token_id 2.0"]),
+    ("llama", dict(eos_token_id=[1, None]), ["eos_token_id [1, None]"]),
+    ("llama", dict(pad_token_id=True), ["pad_token_id True"]),
+    ("llama", dict(pad_token_id=107), ["pad_token_id 107", "vocab_size 107"]),
+    ("llama", dict(pad_token_id=-108), ["pad_token_id -108", "vocab_size 107"]),
+    ("llama", dict(dtype="float12"), ["dtype 'float12'", "bfloat16"]),
+    ("llama", dict(hidden_act="hardswish"), ["hidden_act 'hardswish'", "gelu_new", "silu"]),
+    ("openai-gpt", dict(afn="gelu_new"), ["afn 'gelu_new'", "gelu, relu, silu, swish"]),
+    ("openai-gpt", dict(n_inner=99), ["n_inner 99", "180"]),
+    ("openai-gpt", dict(scale_attn_by_inverse_layer_idx=True), ["scale_attn_by_inverse_layer_idx True", "openai-gpt"]),
+    ("gpt2", dict(num_key_value_heads=1), ["num_key_value_heads 1", "gpt2", "with 3"]),
+    ("gpt2", dict(head_dim=12), ["head_dim 12", "with 13"]),
+    ("gpt2", dict(attention_bias=False), ["attention_bias False", "gpt2"]),
+    ("gpt2", dict(rope_theta=1e4), ["rope_theta 10000.0", "learned positions"]),
+    ("gpt2", dict(add_cross_attention=True), ["add_cross_attention True"]),
+    ("gpt2", dict(pruned_heads={"0": [1]}), ["pruned_heads"]),
+    ("llama", dict(resid_pdrop=0.1), ["resid_pdrop 0.1", "llama"]),
+    ("llama", dict(sliding_window=8), ["sliding_window 8", "llama"]),
+    ("llama", dict(is_causal=False), ["is_causal False"]),
+    ("llama", dict(is_encoder_decoder=True), ["is_encoder_decoder True"]),
+    ("llama", dict(quantization_config={"bits": 4}), ["quantization_config", "quantised"]),
+    ("llama", dict(per_layer_config={"0": {"head_dim": 4}}), ["per_layer_config"]),
+    ("llama", dict(layer_types=["full_attention", "sliding_attention", "full_attention"]), ["layer_types"]),
+    ("llama", dict(layer_types=["full_attention"]), ["layer_types", "3 layers"]),
+    ("mistral", dict(layer_types=["full_attention"] * 3), ["layer_types", "sliding_window 7"]),
+    ("mistral", dict(sliding_window=0), ["sliding_window 0"]),
+    ("mistral", dict(attention_bias=True), ["attention_bias True", "mistral"]),
+    ("llama", dict(n_embd=48), ["hidden_size 44", "n_embd 48", "disagree"]),
+    ("gpt2", dict(torch_dtype="float16", dtype="bfloat16"), ["float16", "bfloat16", "disagree"]),
+]
+
+
+def fields_of(family, **changes):
+    return {**TINY[family], **changes}
+
+
+def write(folder, name, fields):
+    (folder / name).write_text(fields if isinstance(fields, str) else json.dumps(fields))
+    return folder
+
+
+def peer_config(peers, fields):
+    fields = copy.deepcopy(fields)
+    return peers.transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+def logits_of(peers, config, state=None):
+    """Logits of transformers' model of a configuration, and its state."""
+    peers.torch.manual_seed(0)
+    model = peers.transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    if state is not None:
+        model.load_state_dict(state)
+    ids = peers.torch.arange(24).reshape(2, 12) * 5 % config.vocab_size
+    with peers.torch.no_grad():
+        return model(ids).logits.numpy(), model.state_dict()
+
+
+def test_spec_has_exactly_the_keys_of_the_core(family):
+    spec = Config(**TINY[family]).spec()
+    assert set(spec) == SPEC
+    assert all(isinstance(value, (int, float)) for name, value in spec.items() if name != "model_type")
+
+
+def test_spec_of_gpt2_has_its_scaling_switches():
+    config = Config(**fields_of("gpt2", scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True))
+    assert config.spec()["attention_scale"] == 1.0
+    assert config.spec()["scale_by_layer"] == 1
+    assert Config(**TINY["gpt2"]).spec()["attention_scale"] == 13**-0.5
+
+
+def test_spec_says_when_frequencies_depend_on_the_length():
+    grows = {"rope_type": "dynamic", "factor": 2.0}
+    assert Config(**fields_of("llama", rope_scaling=grows)).spec()["rope_grows"] == 1
+    assert Config(**fields_of("llama", rope_scaling=YARN)).spec()["rope_grows"] == 0
+
+
+def test_mistral_without_a_window_is_wide_open_and_an_absent_one_is_4096():
+    assert Config(**fields_of("mistral", sliding_window=None)).spec()["window"] == 0
+    absent = {name: value for name, value in TINY["mistral"].items() if name != "sliding_window"}
+    assert Config(**absent).spec()["window"] == 4096
+
+
+@pytest.mark.parametrize("name, other", [(n, c) for n, c in CANONICAL.items() if n != c])
+def test_both_spellings_are_one_field(family, name, other):
+    config = Config(**TINY[family])
+    value = {"hidden_act": "relu", "dtype": "bfloat16"}.get(other, 0.25 if "eps" in other or "pdrop" in other else 8)
+    if other in FAMILIES[family].fixed and other != "intermediate_size":
+        value = FAMILIES[family].fixed[other]
+    setattr(config, name, value)
+    assert getattr(config, other) == getattr(config, name) == value
+    setattr(config, other, value)
+    assert getattr(config, name) == value
+
+
+def test_llama_reads_the_spelling_of_gpt2():
+    old = dict(n_embd=44, n_layer=3, n_head=4, n_positions=229, n_inner=37, activation_function="silu")
+    same = {name: value for name, value in TINY["llama"].items() if CANONICAL.get(name) not in map(CANONICAL.get, old)}
+    assert Config(**same, **old) == Config(**TINY["llama"])
+
+
+def test_both_spellings_may_be_given_when_they_agree():
+    assert Config(**fields_of("gpt2", hidden_size=39, torch_dtype="float16", dtype="float16")).n_embd == 39
+
+
+def test_what_follows_from_other_sizes_follows_when_they_change():
+    config = Config(**fields_of("gpt2", n_inner=None))
+    config.hidden_size = 60
+    assert (config.head_dim, config.n_inner, config.num_key_value_heads) == (20, 240, 3)
+
+
+def test_setting_a_field_checks_it_and_spec_checks_the_rest():
+    config = Config(**TINY["llama"])
+    with pytest.raises(ConfigError, match="hidden_size 0"):
+        config.hidden_size = 0
+    config.hidden_size = 46
+    with pytest.raises(ConfigError, match="hidden_size 46 is not a multiple"):
+        config.spec()
+
+
+def test_rope_has_one_value_under_three_names():
+    config = Config(**fields_of("llama", rope_theta=5e5, rope_scaling={"type": "linear", "factor": 2.0}))
+    assert config.rope_parameters == {"type": "linear", "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    config.rope_theta = 3e4
+    assert config.rope_parameters["rope_theta"] == config.rope_theta == 3e4
+    config.rope_scaling = {"rope_type": "dynamic", "factor": 4.0}
+    assert config.rope_parameters == {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 3e4}
+    config.rope_parameters = {"rope_theta": 1e6}
+    assert (config.rope_theta, config.rope_scaling) == (1e6, None)
+    config.rope_scaling = None
+    assert config.rope_theta == 1e6
+
+
+def test_rope_parameters_can_be_written_into_and_scaling_says_that_it_cannot():
+    config = Config(**fields_of("llama", rope_scaling={"rope_type": "linear", "factor": 2.0}))
+    config.rope_parameters["factor"] = 4.0
+    assert config.rope_scaling["factor"] == 4.0
+    with pytest.raises(TypeError):
+        config.rope_scaling["factor"] = 8.0
+
+
+@pytest.mark.parametrize("family, fields, words", IMPOSSIBLE)
+def test_impossible_fields_are_refused_by_name(family, fields, words):
+    with pytest.raises(ConfigError) as caught:
+        Config(**fields_of(family, **fields))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_family_lists_those_there_are_nearest_first():
+    with pytest.raises(ConfigError, match="model_type 'mixtral'.*nearest first: mistral"):
+        Config("mixtral")
+    with pytest.raises(ConfigError, match="nearest first: gpt2"):
+        Config("gpt")
+    with pytest.raises(ConfigError, match="model_type None"):
+        Config(None)
+
+
+def test_a_misspelt_field_is_said_and_kept():
+    with pytest.warns(UserWarning, match="hidden_sise.*did you mean hidden_size"):
+        config = Config(**fields_of("llama", hidden_sise=64))
+    assert config.hidden_size == 44 and config.to_dict()["hidden_sise"] == 64
+
+
+def test_an_absent_name_is_an_attribute_error_with_the_nearest():
+    with pytest.raises(AttributeError, match="hidden_size"):
+        Config(**TINY["llama"]).hiden_size  # noqa: B018
+
+
+def test_unknown_fields_are_kept_and_written_back(tmp_path):
+    extra = {"summary_type": "cls_index", "task_specific_params": {"a": [1, 2]}, "_name_or_path": "x", "use_cache": True}
+    config = Config(**fields_of("gpt2", **extra))
+    config.save_pretrained(tmp_path)
+    assert extra.items() <= json.loads((tmp_path / "config.json").read_text()).items()
+    assert Config.from_pretrained(tmp_path) == config
+    assert config.task_specific_params == {"a": [1, 2]}
+
+
+def test_what_was_given_is_not_shared(family):
+    scaling = {"rope_type": "longrope", "short_factor": [1.0] * 5, "long_factor": [2.0] * 5, "factor": 2.0}
+    config = Config(**fields_of("llama", rope_scaling=scaling, note=[1]))
+    config.rope_parameters["short_factor"][0] = 9.0
+    config.to_dict()["note"].append(2)
+    assert scaling["short_factor"][0] == 1.0 and config.note == [1]
+
+
+@pytest.mark.parametrize("family, changes", VARIANTS)
+def test_saved_is_read_back_equal(tmp_path, family, changes):
+    config = Config(**fields_of(family, **changes))
+    config.save_pretrained(tmp_path / "new" / "folder")
+    again = Config.from_pretrained(tmp_path / "new" / "folder")
+    assert again == config and again.spec() == config.spec()
+    assert Config(**config.to_dict()) == config
+    assert Config.from_pretrained(tmp_path / "new" / "folder" / "config.json") == config
+
+
+def test_copies_and_pickles_are_equal_and_apart(family):
+    config = Config(**TINY[family])
+    for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert twin == config
+        twin.vocab_size = 99
+        assert twin != config
+    assert config != "a string"
+
+
+def test_repr_is_the_json_of_the_fields(family):
+    config = Config(**TINY[family])
+    assert json.loads(repr(config).removeprefix("Config ")) == config.to_dict()
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    config = Config(**fields_of("llama", hidden_size=np.int64(44), attention_bias=np.True_, eos_token_id=[np.int32(1)]))
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == [1]
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    Config(**TINY["llama"]).save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError):
+        Config(**TINY["gpt2"]).save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_field_that_is_no_json_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="note .*config.json"):
+        Config(**fields_of("llama", note=object())).save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid", "git-LFS"),
+        ("<!DOCTYPE html><html>", "HTML"),
+        ("GGUF\x03", "GGUF"),
+        ("[1, 2]", "not an object"),
+        ('{"model_type": "llama", ', "not valid JSON"),
+        ('{"vocab_size": 1, "vocab_size": 2}', "stands twice"),
+        ('{"a": ' + "[" * 100000, "deeper"),
+        ("", "JSON"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_what_it_is(tmp_path, text, words):
+    with pytest.raises(CheckpointError, match=words) as caught:
+        Config.from_pretrained(write(tmp_path, "config.json", text))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_an_impossible_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "config.json")) + ": hidden_size -1"):
+        Config.from_pretrained(write(tmp_path, "config.json", {**TINY["llama"], "hidden_size": -1}))
+    with pytest.raises(ConfigError, match="no model_type.*GPT2LMHeadModel"):
+        Config.from_pretrained(write(tmp_path, "config.json", {"architectures": ["GPT2LMHeadModel"]}))
+
+
+def test_missing_files_are_not_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        Config.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Config.from_pretrained(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="hub"):
+        Config.from_pretrained("nobody/nothing-of-this-name", local_files_only=True)
+
+
+def test_generation_config_overrides_the_ids_for_generation_and_is_written_back(tmp_path):
+    write(tmp_path, "config.json", {**TINY["llama"], "eos_token_id": 2, "pad_token_id": 5})
+    write(tmp_path, "generation_config.json", {"eos_token_id": [3, 4], "temperature": 0.6})
+    config = Config.from_pretrained(tmp_path)
+    assert (config.eos_token_id, config.pad_token_id, config.padding_idx) == ([3, 4], None, 5)
+    config.bos_token_id = 7
+    config.save_pretrained(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written == {"eos_token_id": [3, 4], "temperature": 0.6, "bos_token_id": 7}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 2
+    write(tmp_path, "generation_config.json", {"eos_token_id": "2"})
+    with pytest.raises(ConfigError, match="generation_config.json: eos_token_id '2'"):
+        Config.from_pretrained(tmp_path)
+
+
+def test_activation_numbers_are_the_core_s():
+    body = re.search(r"typedef enum \{(.*?)\} Activation;", KERNELS.read_text(), re.S)[1]
+    order = [name.removeprefix("ACT_").lower() for name in re.findall(r"ACT_\w+", body)]
+    first_name = {number: name for name, number in reversed(ACTIVATIONS.items())}
+    renamed = {"gelu_tanh": "gelu_new", "gelu_quick": "quick_gelu"}
+    assert [first_name[number] for number in range(len(order) - 1)] == [renamed.get(n, n) for n in order[:-1]]
+
+
+# Beside transformers
+
+
+def test_activations_of_one_number_are_one_function(peers):
+    functions = peers.transformers.activations.ACT2FN
+    x = peers.torch.linspace(-12, 12, 1001)
+    values = {name: functions[name](x).numpy() for name in ACTIVATIONS}
+    for name in ACTIVATIONS:
+        for other in ACTIVATIONS:
+            close = np.allclose(values[name], values[other], atol=1e-6)
+            assert close == (ACTIVATIONS[name] == ACTIVATIONS[other]), (name, other)
+    assert {"hardswish", "prelu", "sqrtsoftplus", "xielu"} >= set(functions) - set(ACTIVATIONS)
+
+
+def test_gpt_has_the_activations_of_its_own_table(peers):
+    from transformers.models.openai.modeling_openai import ACT_FNS
+
+    assert set(ACT_FNS) == set(FAMILIES["openai-gpt"].activations)
+
+
+def test_defaults_are_transformers(peers, family):
+    theirs = peers.transformers.AutoConfig.for_model(family)
+    ours = Config(family)
+    for canonical in FAMILIES[family].defaults.keys() - {"dtype", "intermediate_size"}:
+        name = FAMILIES[family].names.get(canonical, canonical)
+        assert getattr(ours, name) == getattr(theirs, name), name
+    if FAMILIES[family].rope:
+        assert ours.rope_parameters == theirs.rope_parameters
+        assert ours.intermediate_size == theirs.intermediate_size
+    else:
+        assert ours.intermediate_size == 4 * theirs.n_embd
+
+
+@pytest.mark.parametrize("family, changes", VARIANTS)
+def test_files_of_either_side_compute_the_same(peers, tmp_path, family, changes):
+    fields = fields_of(family, **changes)
+    theirs = peer_config(peers, fields)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = Config(**fields)
+    ours.save_pretrained(tmp_path / "ours")
+
+    read = Config.from_pretrained(tmp_path / "theirs")
+    assert read.spec() == ours.spec() and read.padding_idx == ours.padding_idx
+    assert getattr(read, "rope_theta", None) == getattr(ours, "rope_theta", None)
+
+    opened = peers.transformers.AutoConfig.from_pretrained(tmp_path / "ours")
+    expected, state = logits_of(peers, theirs)
+    assert np.array_equal(logits_of(peers, opened, state)[0], expected)
+    assert opened.architectures == [type(peers.transformers.AutoModelForCausalLM.from_config(opened)).__name__]
+
+
+def test_generation_ids_are_transformers(peers, tmp_path):
+    for number, generation in enumerate([None, {}, {"eos_token_id": [3, 4]}, {"pad_token_id": 1}]):
+        folder = tmp_path / str(number)
+        model = peers.transformers.AutoModelForCausalLM.from_config(
+            peer_config(peers, fields_of("llama", eos_token_id=9, pad_token_id=8))
+        )
+        model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink()
+        if generation is not None:
+            write(folder, "generation_config.json", generation)
+        theirs = peers.transformers.AutoModelForCausalLM.from_pretrained(folder)
+        ours = Config.from_pretrained(folder)
+        for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+            assert getattr(ours, name) == getattr(theirs.generation_config, name), (generation, name)
+        assert ours.padding_idx == theirs.model.padding_idx
+
+
+# Initialisation
+
+
+@pytest.mark.parametrize("family, changes", VARIANTS)
+def test_initialisation_has_transformers_statistics(peers, family, changes):
+    fields = fields_of(family, **changes)
+    model = peers.transformers.AutoModelForCausalLM.from_config(peer_config(peers, fields))
+    theirs = {name: value.numpy() for name, value in model.state_dict().items()}
+    ours = {name: np.full(value.shape, np.nan, np.float32) for name, value in theirs.items()}
+    config = Config(**fields)
+    initialise(ours, config, seed=3)
+    if config.tie_word_embeddings:
+        assert np.isnan(ours.pop("lm_head.weight")).all()
+    for name, values in ours.items():
+        assert np.isfinite(values).all(), name
+        errors = TOLERANCE["initialisation"] * max(theirs[name].std(), values.std()) / np.sqrt(values.size)
+        assert abs(values.mean() - theirs[name].mean()) <= 2 * errors, name
+        assert abs(values.std() - theirs[name].std()) <= 2 * errors, name
+        assert np.array_equal(~values.any(axis=-1), ~theirs[name].any(axis=-1)), name
+
+
+def test_initialisation_depends_on_name_and_seed_alone():
+    config = Config(**TINY["llama"])
+    shapes = {"model.embed_tokens.weight": (107, 44), "model.layers.0.mlp.up_proj.weight": (37, 44)}
+    first = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+    other = {name: np.empty(shape, np.float32) for name, shape in reversed(shapes.items())}
+    initialise(first, config, 1)
+    initialise(other, config, 1)
+    assert all(np.array_equal(first[name], other[name]) for name in shapes)
+    initialise(other, config, 2)
+    assert not any(np.array_equal(first[name], other[name]) for name in shapes)
+    names = list(shapes)
+    assert not np.array_equal(first[names[0]].flat[:100], first[names[1]].flat[:100])
+
+
+def test_initialisation_fills_double_and_strided_views():
+    config = Config(**TINY["llama"])
+    whole = np.zeros((20, 8))
+    initialise({"model.layers.0.mlp.up_proj.weight": whole[:, ::2]}, config, 0)
+    assert whole[:, ::2].all() and not whole[:, 1::2].any()
+    assert 0.05 < whole[:, ::2].std() < 0.3
