@@ -18,7 +18,7 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def temporary_directory(parent, name):
-    """A new folder `.tmp-…-name` in `parent`, removed at the end; locked meanwhile, so that `sweep` leaves it alone."""
+    """A new folder `.tmp-…-name` in `parent`, removed at the end; it is locked, so that `sweep` leaves it alone."""
     path, lock = _make_locked(parent, name)
     try:
         yield path
@@ -119,7 +119,8 @@ def require_space(folder, nbytes):
         there = os.path.dirname(there)
     free = shutil.disk_usage(there).free
     if free < nbytes:
-        raise OSError(errno.ENOSPC, f"{nbytes:,} bytes are to be written, {free:,} are free; nothing was touched", folder)
+        message = f"{nbytes:,} bytes are to be written, {free:,} are free; nothing was touched"
+        raise OSError(errno.ENOSPC, message, folder)
 
 
 def sync(path):

@@ -8,7 +8,7 @@ _LEGACY = re.compile(rb"\x80[\x02-\x05](\x95[\s\S]{8})?\x8a\x0al\xfc\x9cF\xf9 j\
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 
 _TEXTS = (
-    (rb"version https://git-lfs", "a git-LFS pointer, not the file it stands for; run `git lfs pull`, or download it again"),
+    (rb"version https://git-lfs", "a git-LFS pointer, not what it points to; run `git lfs pull`, or download it again"),
     (rb"<(!doctype|html|head|\?xml)", "an HTML page, not a checkpoint; the download was answered with a web page"),
     (rb"\{", "a JSON text, not weights; open the folder that holds it"),
 )

@@ -7,6 +7,7 @@ import re
 from llmc.checkpoint import strict_json
 from llmc.checkpoint.atomic import write_json
 from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -45,7 +46,7 @@ def verify(folder):
         if name not in there:
             raise CheckpointError(f"{file}: the file is missing; {path} lists it")
         if not isinstance(expected, dict) or expected.keys() != {"bytes", "sha256"}:
-            raise CheckpointError(f"{path}: {name!r} is not described by bytes and sha256")
+            raise CheckpointError(f"{path}: {quoted(name)} is not described by bytes and sha256")
         size = os.path.getsize(file)
         if size != expected["bytes"]:
             raise CheckpointError(f"{file}: {size} bytes, {path} says {expected['bytes']}")

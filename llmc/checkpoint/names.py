@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from llmc.errors import CheckpointError, nearest
+from llmc.checkpoint.wording import hint, quoted
+from llmc.errors import CheckpointError
 
 # What wrappers and heads put before a name, and what some savers leave out.
 _PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")
@@ -104,7 +105,7 @@ def _match(names_in_file, wanted):
         if target is None:
             continue
         if target in found:
-            raise CheckpointError(f"both {found[target]!r} and {name!r} could be the model's {target!r}")
+            raise CheckpointError(f"both {quoted(found[target])} and {quoted(name)} could be the model's {target!r}")
         found[target] = name
     return found
 
@@ -116,5 +117,5 @@ def _core(name):
 
 
 def _some(names, others):
-    listed = [f"{name!r}" + (f" ({hint})" if (hint := nearest(name, others, 1)) else "") for name in names[:4]]
+    listed = [quoted(name) + (f" ({near[2:]})" if (near := hint(name, others)) else "") for name in names[:4]]
     return ", ".join(listed) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

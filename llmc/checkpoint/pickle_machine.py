@@ -282,7 +282,8 @@ def _tensor_of_storage(machine, storage, offset, shape, strides, requires_grad=F
 
 def _tensor_of_dtype(machine, storage, offset, shape, strides, requires_grad, hooks, dtype, metadata=None):
     if not isinstance(dtype, Global) or dtype.module != "torch" or dtype.name not in TORCH_DTYPE:
-        machine.fail(f"a tensor's dtype is {dtype if isinstance(dtype, Global) else type(dtype).__name__}, not a known one")
+        what = dtype if isinstance(dtype, Global) else type(dtype).__name__
+        machine.fail(f"a tensor's dtype is {what}, not a known one")
     return machine.tensor(storage, offset, shape, strides, TORCH_DTYPE[dtype.name])
 
 

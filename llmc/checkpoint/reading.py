@@ -8,7 +8,8 @@ from llmc.checkpoint import magic, strict_json
 from llmc.checkpoint.mapped_file import MappedFile
 from llmc.checkpoint.safetensors_file import read_safetensors
 from llmc.checkpoint.torch_file import read_torch
-from llmc.errors import CheckpointError, UnknownNameError, nearest
+from llmc.checkpoint.wording import hint, quoted
+from llmc.errors import CheckpointError, UnknownNameError
 
 # In the order in which Hugging Face looks.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -54,10 +55,12 @@ class Checkpoint(Mapping):
         if expected is not None:
             for name in expected - entries.keys():
                 raise CheckpointError(
-                    f"{path}: no tensor {name!r} in it, though {self.path} says so; {nearest(name, entries)}".rstrip("; ")
+                    f"{path}: no tensor {quoted(name)} in it, though {self.path} says so{hint(name, entries)}"
                 )
             for name in entries.keys() - expected:
-                raise CheckpointError(f"{path}: tensor {name!r} is in it, though {self.path} does not place it there")
+                raise CheckpointError(
+                    f"{path}: tensor {quoted(name)} is in it, though {self.path} does not place it there"
+                )
         self.metadata.update(metadata)
         self._entries.update(entries)
         self._file_of.update(dict.fromkeys(entries, path))
@@ -92,7 +95,7 @@ class Checkpoint(Mapping):
             return self._entries[name]
         except KeyError:
             raise UnknownNameError(
-                f"{self.path}: no tensor {name!r} among its {len(self)}; {nearest(str(name), self._entries)}".rstrip("; ")
+                f"{self.path}: no tensor {quoted(name)} among its {len(self)}{hint(str(name), self._entries)}"
             ) from None
 
     def names(self):
@@ -192,7 +195,9 @@ def read_index(path):
     shards = {}
     for name, file in weight_map.items():
         if not isinstance(file, str):
-            raise CheckpointError(f"{path}: tensor {name!r} is placed in a {type(file).__name__}, not in a file")
+            raise CheckpointError(
+                f"{path}: tensor {quoted(name)} is placed in a {type(file).__name__}, not in a file"
+            )
         if file not in shards:
             _check_shard_name(path, name, file, suffix)
             shards[file] = set()
@@ -201,20 +206,18 @@ def read_index(path):
         if not os.path.exists(os.path.join(folder, file)):
             raise FileNotFoundError(
                 f"{os.path.join(folder, file)}: this shard is not there; {path} places {len(shards[file])} tensors in "
-                f"it, {min(shards[file])!r} among them"
+                f"it, {quoted(min(shards[file]))} among them"
             )
     return {os.path.join(folder, file): names for file, names in shards.items()}
 
 
 def _check_shard_name(path, name, file, suffix):
     parts = re.split(r"[/\\]", file)
-    if (
-        ".." in parts or "" in parts or "\\" in file or "\0" in file or re.match(r"[A-Za-z]:", file)
-        or not file.isprintable()
-    ):
-        raise CheckpointError(f"{path}: tensor {name!r} is placed in {file!r}, outside the folder of the index")
+    where = f"{path}: tensor {quoted(name)} is placed in {quoted(file)}"
+    if ".." in parts or "" in parts or "\\" in file or re.match(r"[A-Za-z]:", file) or not file.isprintable():
+        raise CheckpointError(f"{where}, which is no place inside the folder of the index")
     if not file.endswith(suffix):
-        raise CheckpointError(f"{path}: tensor {name!r} is placed in {file!r}, which is not a {suffix} file")
+        raise CheckpointError(f"{where}, which is not a {suffix} file")
 
 
 def _reader(mapped):

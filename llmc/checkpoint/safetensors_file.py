@@ -3,6 +3,7 @@
 from llmc.checkpoint import magic, strict_json
 from llmc.checkpoint.dtypes import SAFETENSORS, SUB_BYTE
 from llmc.checkpoint.entry import MAX_BYTES, Entry, check_shape
+from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 
 MAX_HEADER = 100_000_000
@@ -38,7 +39,7 @@ def read_safetensors(file):
     if length > MAX_HEADER:
         file.fail(f"a header of {length} bytes is claimed, at most {MAX_HEADER} are allowed; this is not safetensors")
     if 8 + length > file.size:
-        file.fail(f"a header of {length} bytes is claimed, the file has {file.size - 8} after its length; it is cut short")
+        file.fail(f"a header of {length} bytes is claimed, {file.size - 8} are there; the file is cut short")
     header = strict_json.parse(file.read(8, length), f"{file.path}: header", file.budget)
     if not isinstance(header, dict):
         file.fail(f"the header is a JSON {type(header).__name__}, not an object")
@@ -54,7 +55,7 @@ def _metadata(file, metadata):
         file.fail(f"__metadata__ is a {type(metadata).__name__}, not an object")
     for key, value in metadata.items():
         if not isinstance(value, str):
-            file.fail(f"__metadata__ {key!r} holds a {type(value).__name__}; only strings are allowed")
+            file.fail(f"__metadata__ {quoted(key)} holds a {type(value).__name__}; only strings are allowed")
     return metadata
 
 
@@ -63,17 +64,19 @@ def _tensor(file, name, info):
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        file.fail(f"tensor name {name!r} holds half a character (a lone surrogate)")
-    where = f"{file.path}: tensor {name!r}"
+        file.fail(f"tensor name {quoted(name)} holds half a character (a lone surrogate)")
+    where = f"{file.path}: tensor {quoted(name)}"
     if not isinstance(info, dict):
         raise CheckpointError(f"{where}: described by a {type(info).__name__}, not an object")
     if info.keys() != FIELDS:
         odd = sorted(info.keys() ^ FIELDS)[0]
-        raise CheckpointError(f"{where}: field {odd!r} is {'unknown' if odd in info else 'missing'}")
+        raise CheckpointError(f"{where}: field {quoted(odd)} is {'unknown' if odd in info else 'missing'}")
     dtype = info["dtype"]
-    if not isinstance(dtype, str) or dtype not in SAFETENSORS:
+    if not isinstance(dtype, str):
+        raise CheckpointError(f"{where}: dtype is a {type(dtype).__name__}, not a string")
+    if dtype not in SAFETENSORS:
         why = "packs several numbers into a byte, which is not read here" if dtype in SUB_BYTE else "is unknown"
-        raise CheckpointError(f"{where}: dtype {dtype!r} {why}; known: {', '.join(SAFETENSORS)}")
+        raise CheckpointError(f"{where}: dtype {quoted(dtype)} {why}; known: {', '.join(SAFETENSORS)}")
     dtype = SAFETENSORS[dtype]
     shape = tuple(_whole_numbers(info["shape"], f"{where}: shape"))
     offsets = _whole_numbers(info["data_offsets"], f"{where}: data_offsets")
@@ -106,7 +109,7 @@ def _lay_out(file, data, tensors):
     for name, entry, begin, end in tensors:
         if begin != last:
             what = "overlaps the tensor before it" if begin < last else "leaves a hole before it"
-            file.fail(f"tensor {name!r} begins at byte {begin} of the data and {what}, which ends at {last}")
+            file.fail(f"tensor {quoted(name)} begins at byte {begin} of the data and {what}, which ends at {last}")
         file.budget.spend(200)
         entries[name] = Entry(entry.dtype, entry.shape, data + begin)
         last = end

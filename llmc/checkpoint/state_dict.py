@@ -2,6 +2,7 @@
 
 from llmc.checkpoint.entry import Entry, check_shape, count
 from llmc.checkpoint.pickle_machine import Tensor
+from llmc.checkpoint.wording import quoted
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 EXPANSION_FLOOR = 16 << 20
@@ -37,7 +38,7 @@ def read_state_dict(file, value, place, swapped):
         elif isinstance(item, PLAIN):
             metadata[name] = str(item)
         else:
-            file.fail(f"{name!r} in the state dict is a {type(item).__name__}, not a tensor")
+            file.fail(f"{quoted(name)} in the state dict is a {type(item).__name__}, not a tensor")
     return entries, metadata
 
 
@@ -51,7 +52,7 @@ def _find(file, value):
             inner = value.get(key)
             if isinstance(inner, dict) and _has_tensors(inner):
                 return inner
-        keys = ", ".join(repr(key)[:40] for key in list(value)[:8])
+        keys = ", ".join(quoted(key) for key in list(value)[:8])
         file.fail(f"no tensors in it, nor under {', '.join(map(repr, NESTED))}; it holds: {keys or 'nothing'}")
     return value
 
@@ -61,7 +62,7 @@ def _has_tensors(value):
 
 
 def _entry(file, name, tensor, place, swapped):
-    where = f"{file.path}: tensor {name!r}"
+    where = f"{file.path}: tensor {quoted(name)}"
     nbytes = check_shape(tensor.shape, tensor.dtype, where)
     start, available = place(tensor.storage)
     itemsize = tensor.dtype.itemsize
@@ -70,12 +71,12 @@ def _entry(file, name, tensor, place, swapped):
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
     if (last + 1) * itemsize > available:
         file.fail(
-            f"tensor {name!r}: its last element is number {last} of its storage, "
+            f"tensor {quoted(name)}: its last element is number {last} of its storage, "
             f"which holds {available // itemsize} ({available} bytes)"
         )
     if nbytes > available and nbytes > max(EXPANSION_FLOOR, file.size):
         file.fail(
-            f"tensor {name!r}: shape {list(tensor.shape)} repeats {available} stored bytes into {nbytes}, "
+            f"tensor {quoted(name)}: shape {list(tensor.shape)} repeats {available} stored bytes into {nbytes}, "
             "more than the whole file; save it contiguous"
         )
     strides = tuple(stride * itemsize for stride in tensor.strides)

@@ -3,6 +3,7 @@
 import re
 from json.decoder import JSONDecodeError, scanstring
 
+from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 
 MAX_DEPTH = 64
@@ -100,7 +101,7 @@ class _Parser:
                 self.fail("':' was expected")
             self.at += 1
             if key in result:
-                self.fail(f"the key {key[:200]!r} stands twice")
+                self.fail(f"the key {quoted(key)} stands twice")
             self.budget.spend(100)
             result[key] = self.value(depth)
         self.at += 1

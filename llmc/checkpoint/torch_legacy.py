@@ -5,6 +5,7 @@ import sys
 from llmc.checkpoint.pickle_machine import PickleMachine, Storage
 from llmc.checkpoint.state_dict import read_state_dict
 from llmc.checkpoint.torch_zip import storage
+from llmc.checkpoint.wording import quoted
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -32,7 +33,7 @@ def read_torch_legacy(file):
         itemsize = roots[part.key]
         if (part.first + part.numel) * itemsize > available:
             file.fail(
-                f"storage {part.key!r}: elements {part.first} to {part.first + part.numel} are used, "
+                f"storage {quoted(part.key)}: elements {part.first} to {part.first + part.numel} are used, "
                 f"{available // itemsize} are there"
             )
         return start + part.first * itemsize, part.numel * itemsize
@@ -46,15 +47,15 @@ def _persistent_load(machine, pid, roots):
     root = storage(machine, *pid[1:5])
     itemsize = root.dtype.itemsize if root.dtype is not None else 1
     if roots.setdefault(root.key, itemsize) != itemsize:
-        machine.fail(f"storage {root.key!r} is used with two element sizes")
+        machine.fail(f"storage {quoted(root.key)} is used with two element sizes")
     view = pid[5]
     if view is None:
         return root
     if not isinstance(view, tuple) or len(view) != 3:
         machine.fail("a storage view is not (key, offset, size)")
     _, first, numel = view
-    if type(first) is not int or type(numel) is not int or not (0 <= first and 0 <= numel and first + numel <= root.numel):
-        machine.fail(f"a view lies outside its storage {root.key!r} of {root.numel} elements")
+    if type(first) is not int or type(numel) is not int or not 0 <= first <= first + numel <= root.numel:
+        machine.fail(f"a view lies outside its storage {quoted(root.key)} of {root.numel} elements")
     return Storage(root.key, root.dtype, numel, first)
 
 
@@ -65,16 +66,17 @@ def _places(file, keys, roots, at, byte_order):
     places = {}
     for key in keys:
         if key not in roots or key in places:
-            file.fail(f"storage {key[:60]!r} stands in the list of storages {'twice' if key in places else 'for no tensor'}")
+            why = "twice" if key in places else "for no tensor"
+            file.fail(f"storage {quoted(key)} stands in the list of storages {why}")
         numel = int.from_bytes(file.read(at, 8), byte_order)
         nbytes = numel * roots[key]
         if at + 8 + nbytes > file.size:
-            file.fail(f"storage {key!r} has {nbytes} bytes from byte {at + 8} on, the file ends at {file.size}")
+            file.fail(f"storage {quoted(key)} has {nbytes} bytes from byte {at + 8} on, the file ends at {file.size}")
         places[key] = at + 8, nbytes
         at += 8 + nbytes
     missing = [key for key in roots if key not in places]
     if missing:
-        file.fail(f"storage {missing[0]!r} is used by a tensor but not in the list of storages")
+        file.fail(f"storage {quoted(missing[0])} is used by a tensor but not in the list of storages")
     if at != file.size:
         file.fail(f"the storages end at byte {at}, the file at {file.size}")
     return places

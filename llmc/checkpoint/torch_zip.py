@@ -6,6 +6,7 @@ import sys
 from llmc.checkpoint.pickle_machine import PickleMachine, Global, Storage
 from llmc.checkpoint.dtypes import TORCH_STORAGE
 from llmc.checkpoint.state_dict import read_state_dict
+from llmc.checkpoint.wording import quoted
 
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -29,10 +30,10 @@ def read_torch_zip(file):
     def place(storage):
         at, size = entries.get(f"{top}data/{storage.key}", (None, 0))
         if at is None:
-            file.fail(f"storage {storage.key!r} is named by data.pkl, but the archive has no {top}data/{storage.key}")
+            file.fail(f"storage {quoted(storage.key)} is named by data.pkl, but is not in the archive under {top}data/")
         wanted = storage.numel * (storage.dtype.itemsize if storage.dtype is not None else 1)
         if wanted != size:
-            file.fail(f"storage {storage.key!r}: data.pkl says {wanted} bytes, the archive holds {size}")
+            file.fail(f"storage {quoted(storage.key)}: data.pkl says {wanted} bytes, the archive holds {size}")
         return at, size
 
     return read_state_dict(file, value, place, swapped)
@@ -61,7 +62,7 @@ def _top(file, entries):
         file.fail(f"a zip archive with {len(tops)} data.pkl in it; torch.save writes one")
     top = tops[0]
     if f"{top}constants.pkl" in entries:
-        file.fail("a TorchScript archive (it has constants.pkl), a program and not a state dict; save model.state_dict()")
+        file.fail("a TorchScript archive (it has constants.pkl): a program, no state dict; save model.state_dict()")
     return top
 
 
@@ -98,11 +99,11 @@ def _directory(file):
         at = tail
         file.budget.spend(400 + name_length)
         if name in entries:
-            file.fail(f"the archive holds {name!r} twice")
+            file.fail(f"the archive holds {quoted(name)} twice")
         if method != _STORED or packed != size:
-            file.fail(f"{name!r} in the archive is compressed; torch stores tensors as they are")
+            file.fail(f"{quoted(name)} in the archive is compressed; torch stores tensors as they are")
         if flags & _ENCRYPTED:
-            file.fail(f"{name!r} in the archive is encrypted")
+            file.fail(f"{quoted(name)} in the archive is encrypted")
         data = _data_start(file, name, offset, size, flags, name_length, start)
         entries[name] = data, size
         spans.append((offset, data + size, name))
@@ -111,7 +112,7 @@ def _directory(file):
     spans.sort()
     for (_, before, first), (begin, _, second) in zip(spans, spans[1:]):
         if begin < before:
-            file.fail(f"{first!r} and {second!r} in the archive overlap")
+            file.fail(f"{quoted(first)} and {quoted(second)} in the archive overlap")
     return entries
 
 
@@ -173,18 +174,18 @@ def _wide(file, name, at, length, size, packed, offset):
             if None not in numbers:
                 return numbers
         at += count
-    file.fail(f"{name!r} in the archive lacks the zip64 numbers it refers to")
+    file.fail(f"{quoted(name)} in the archive lacks the zip64 numbers it refers to")
 
 
 def _data_start(file, name, offset, size, flags, name_length, directory):
     """The first byte of an entry's data, which only its local header knows (torch pads there)."""
-    head = _unpack(file, _LOCAL, offset, b"PK\x03\x04", f"the header of {name!r}", directory)
+    head = _unpack(file, _LOCAL, offset, b"PK\x03\x04", f"the header of {quoted(name)}", directory)
     method, packed, unpacked, local_name, extra = head[3], head[7], head[8], head[9], head[10]
     data = offset + _LOCAL.size + local_name + extra
     if method != _STORED or local_name != name_length or file.read(offset + _LOCAL.size, local_name) != name.encode():
-        file.fail(f"{name!r}: the archive's directory and its header at byte {offset} disagree")
+        file.fail(f"{quoted(name)}: the archive's directory and its header at byte {offset} disagree")
     if not flags & _SIZES_FOLLOW and not {packed, unpacked} <= {size, 0xFFFFFFFF}:
-        file.fail(f"{name!r}: the archive's directory says {size} bytes, its header at byte {offset} {unpacked}")
+        file.fail(f"{quoted(name)}: the archive's directory says {size} bytes, its header at byte {offset} {unpacked}")
     if data + size > directory:
-        file.fail(f"{name!r} would end at byte {data + size} of the archive, behind its data at {directory}")
+        file.fail(f"{quoted(name)} would end at byte {data + size} of the archive, behind its data at {directory}")
     return data

@@ -16,7 +16,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CHUNK = 16 << 20
 SPACE_FOR_FOLDERS = 1 << 16
-_SHARD = re.compile(r"model.*-\d{5}-of-\d{5}\.safetensors")
+_SHARD = re.compile(r"model(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _RANK = {dtype: rank for rank, dtype in enumerate(SAFETENSORS.values())}
 
