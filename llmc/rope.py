@@ -288,7 +288,7 @@ def _dynamic(config, parameters, length):
         base = theta * ((factor * trained / trained) - (factor - 1)) ** exponent
     else:
         grown = np.float32(factor) * np.float32(length) / np.float32(trained) - np.float32(factor - 1)
-        base = np.float32(theta) * _power(grown, np.asarray([exponent]))[0]
+        base = np.float32(theta) * np.float32(float(grown) ** exponent)
     return _reciprocal(_power(base, _exponents(dim))), 1.0
 
 

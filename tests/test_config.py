@@ -22,9 +22,11 @@ SPEC = {
     "attn_pdrop", "rope_grows",
 }  # fmt: skip
 KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "kernels.h"
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.7, "mscale_all_dim": 0.9}
+YARN = {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.9,
+        "original_max_position_embeddings": 16}  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
 
 # Configurations that must compute the same here, there, and from each other's files.
 VARIANTS = [
@@ -46,7 +48,7 @@ VARIANTS = [
     ("llama", dict(rope_theta=7.0, rope_parameters={"rope_type": "default", "rope_theta": 9.0})),
     ("mistral", {}),
     ("mistral", dict(sliding_window=None, num_key_value_heads=6)),
-    ("mistral", dict(sliding_window=3, rope_scaling={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=8)),
+    ("mistral", dict(sliding_window=3, rope_scaling=DYNAMIC, max_position_embeddings=8)),
 ]
 
 # Fields, and what the message must say.
@@ -152,8 +154,7 @@ def test_spec_of_gpt2_has_its_scaling_switches():
 
 
 def test_spec_says_when_frequencies_depend_on_the_length():
-    grows = {"rope_type": "dynamic", "factor": 2.0}
-    assert Config(**fields_of("llama", rope_scaling=grows)).spec()["rope_grows"] == 1
+    assert Config(**fields_of("llama", rope_scaling=DYNAMIC)).spec()["rope_grows"] == 1
     assert Config(**fields_of("llama", rope_scaling=YARN)).spec()["rope_grows"] == 0
 
 
@@ -250,7 +251,7 @@ def test_an_absent_name_is_an_attribute_error_with_the_nearest():
 
 
 def test_unknown_fields_are_kept_and_written_back(tmp_path):
-    extra = {"summary_type": "cls_index", "task_specific_params": {"a": [1, 2]}, "_name_or_path": "x", "use_cache": True}
+    extra = {"summary_type": "cls_index", "task_specific_params": {"a": [1, 2]}, "_name_or_path": "x"}
     config = Config(**fields_of("gpt2", **extra))
     config.save_pretrained(tmp_path)
     assert extra.items() <= json.loads((tmp_path / "config.json").read_text()).items()
