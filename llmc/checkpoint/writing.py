@@ -208,30 +208,38 @@ def _publish_shards(folder, temporary, shards, plans):
     """
     index = os.path.join(folder, INDEX)
     live = os.path.exists(index) and not os.path.exists(os.path.join(folder, SINGLE))
-    unused = []
+    placed = []
     try:
         if live and any(os.path.exists(os.path.join(folder, file)) for file in shards):
             # The old set uses the names of the new one: an index points to the new files under names of their own
             # while the old files are replaced.
             token = secrets.token_hex(4)
             alias = {file: file.replace("model-", f"model-{token}-", 1) for file in shards}
-            unused.extend(alias.values())
+            placed.extend(alias.values())
             linked = _link(folder, temporary, alias)
             sync(folder)
             write_json(index, _index(shards, plans, alias), sort_keys=True)
-            unused.clear()
             if not linked:
                 return set(alias.values())
         for file in shards:
-            unused.append(file)
+            placed.append(file)
             os.replace(os.path.join(temporary, file), os.path.join(folder, file))
         sync(folder)
         write_json(index, _index(shards, plans, {}), sort_keys=True)
     except BaseException:
-        for file in unused:
+        for file in set(placed) - _named(index):
             _remove(folder, file)
         raise
     return set(shards)
+
+
+def _named(index):
+    """The files that the index points to; none if there is no index, or none worth the name."""
+    try:
+        with open(index, encoding="utf-8") as file:
+            return set(json.load(file)["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def _link(folder, temporary, alias):
