@@ -1,0 +1,202 @@
+/* Attention of one head, in blocks of queries and keys: the (T,Tk) pattern is never stored.
+ *
+ *   p[t,s]   = exp(scale q[t].k[s] - logsumexp[t]) where query t sees key s, 0 elsewhere;  sum_s p[t,s] = 1
+ *   out[t,:] = sum_s drop(p[t,s]) v[s,:]            drop(p) = p / (1 - rate) where kept, 0 elsewhere
+ *
+ *   delta[t]  = dout[t].out[t]
+ *   ds[t,s]   = scale p[t,s] (drop'(dout[t].v[s]) - delta[t])
+ *   dq[t,:]   = sum_s ds[t,s] k[s,:]     dk[s,:] = sum_t ds[t,s] q[t,:]     dv[s,:] = sum_t drop(p[t,s]) dout[t,:]
+ *
+ * q, out (T,D)   k, v (Tk,D)   logsumexp (T)   work attention_work(D) reals
+ *
+ * Query t sits at key slot t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than `window`
+ * slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's output has
+ * the same bits whichever queries share the call: a decoded token equals its row of the full forward. */
+#include "kernels/kernels.h"
+#include "kernels/math.h"
+#include "kernels/tile.h"
+#include "base/rng.h"
+
+#ifndef QUERIES
+#define QUERIES 96
+#define KEYS 192 /* at most KC, a multiple of LANES: one chain, and no remainder in the sums */
+#endif
+
+/* Keys [first, last) are those that query t sees, padding aside. */
+typedef struct {
+    int first, last;
+} Span;
+
+static inline Span visible_keys(const Attention *a, int t) {
+    const int slot = t + a->Tk - a->T;
+    const int first = a->window > 0 ? slot - a->window + 1 : 0;
+    const int last = a->causal ? slot + 1 : a->Tk;
+    return (Span){first > 0 ? first : 0, last > 0 ? last : 0};
+}
+
+/* Key blocks that any query of [t0, t1) sees: spans move forwards with t. */
+static inline Span visible_blocks(const Attention *a, int t0, int t1) {
+    return (Span){visible_keys(a, t0).first / KEYS * KEYS, visible_keys(a, t1 - 1).last};
+}
+
+/* Scores of the keys [key, key + count) of query t, scaled; -inf where unseen and up to the next whole vector. Returns
+ * how many numbers that makes. */
+static int mask_scores(real *scores, const Attention *a, int t, int key, int count) {
+    const int whole = (count + LANES - 1) / LANES * LANES;
+    const Span seen = visible_keys(a, t);
+    const int first = seen.first > key ? smaller(seen.first - key, count) : 0;
+    const int last = seen.last > key ? smaller(seen.last - key, count) : 0;
+    for (int j = 0; j < count; j++) scores[j] *= a->scale;
+    if (a->mask)
+        for (int j = 0; j < count; j++) scores[j] = a->mask[key + j] ? scores[j] : -INFINITY;
+    for (int j = 0; j < first; j++) scores[j] = -INFINITY;
+    for (int j = last; j < whole; j++) scores[j] = -INFINITY;
+    return whole;
+}
+
+/* exp for weights beside 1: what is below exp(-80) is nothing, and no subnormal is ever computed */
+static inline real weight_of(real x) {
+    const real floor = -80;
+    const real y = math_exp(x > floor ? x : floor);
+    return x > floor ? y : 0;
+}
+
+static inline real dropout_factor(const Attention *a, int t, int key) {
+    return rng_uniform(a->dropout.key, a->drop_base + (size_t)t * a->Tk + key) >= a->dropout.rate
+               ? 1 / (1 - a->dropout.rate)
+               : 0;
+}
+
+/* Scores become weights exp(score - top); top and total follow. Returns what earlier sums must be multiplied by. */
+static real weigh_scores(real *scores, real *top, real *total, const Attention *a, int t, int key, int count) {
+    const int whole = mask_scores(scores, a, t, key, count);
+    real highest = *top, sum = 0;
+#pragma omp simd reduction(max : highest)
+    for (int j = 0; j < whole; j++) highest = scores[j] > highest ? scores[j] : highest;
+    if (highest == -INFINITY) {
+        memset(scores, 0, count * sizeof(real));
+        return 0;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int j = 0; j < whole; j++) {
+        scores[j] = weight_of(scores[j] - highest);
+        sum += scores[j];
+    }
+    const real shrink = weight_of(*top - highest);
+    *top = highest;
+    *total = *total * shrink + sum;
+    if (a->dropout.rate > 0)
+        for (int j = 0; j < count; j++) scores[j] *= dropout_factor(a, t, key + j);
+    return shrink;
+}
+
+static void attention_forward(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
+                              const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work) {
+    real *scores = work + GEMM_WORK, *top = scores + QUERIES * KEYS, *total = top + QUERIES;
+    const int D = a->D;
+    for (int t = t0; t < t1; t += QUERIES) {
+        const int queries = smaller(QUERIES, t1 - t);
+        const Span blocks = visible_blocks(a, t, t + queries);
+        for (int i = 0; i < queries; i++) {
+            top[i] = -INFINITY;
+            total[i] = 0;
+            memset(out + (t + i) * ldo, 0, D * sizeof(real));
+        }
+        for (int key = blocks.first; key < blocks.last; key += KEYS) {
+            const int keys = smaller(KEYS, blocks.last - key);
+            gemm(scores, KEYS, q + t * ldq, ldq, false, k + key * ldk, ldk, true, NULL, queries, keys, D, false, work);
+            for (int i = 0; i < queries; i++) {
+                const real shrink = weigh_scores(scores + i * KEYS, top + i, total + i, a, t + i, key, keys);
+                real *out_t = out + (t + i) * ldo;
+                if (shrink != 1)
+                    for (int d = 0; d < D; d++) out_t[d] *= shrink;
+            }
+            gemm(out + t * ldo, ldo, scores, KEYS, false, v + key * ldv, ldv, false, NULL, queries, D, keys, true, work);
+        }
+        for (int i = 0; i < queries; i++) {
+            const real share = total[i] > 0 ? 1 / total[i] : 0;
+            real *out_t = out + (t + i) * ldo;
+            for (int d = 0; d < D; d++) out_t[d] *= share;
+            logsumexp[t + i] = total[i] > 0 ? top[i] + math_log(total[i]) : -INFINITY;
+        }
+    }
+}
+
+/* Scores become drop(p), dprobabilities (dout.v) become ds. */
+static void differentiate_scores(real *scores, real *dprobabilities, real logsumexp, real delta, const Attention *a, int t,
+                                 int key, int count) {
+    if (logsumexp == -INFINITY) {
+        memset(scores, 0, count * sizeof(real));
+        memset(dprobabilities, 0, count * sizeof(real));
+        return;
+    }
+    mask_scores(scores, a, t, key, count);
+    if (a->dropout.rate > 0) {
+        for (int j = 0; j < count; j++) {
+            const real p = weight_of(scores[j] - logsumexp), factor = dropout_factor(a, t, key + j);
+            scores[j] = p * factor;
+            dprobabilities[j] = a->scale * p * (dprobabilities[j] * factor - delta);
+        }
+    } else {
+        for (int j = 0; j < count; j++) {
+            const real p = weight_of(scores[j] - logsumexp);
+            scores[j] = p;
+            dprobabilities[j] = a->scale * p * (dprobabilities[j] - delta);
+        }
+    }
+}
+
+static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
+                               size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q, size_t ldq,
+                               const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a, bool accumulate,
+                               real *work) {
+    real *scores = work + GEMM_WORK, *dscores = scores + QUERIES * KEYS;
+    const int D = a->D;
+    for (int t = 0; t < a->T; t++) memset(dq + t * lddq, 0, D * sizeof(real));
+    for (int s = 0; s < a->Tk && !accumulate; s++) {
+        memset(dk + s * lddk, 0, D * sizeof(real));
+        memset(dv + s * lddv, 0, D * sizeof(real));
+    }
+    for (int t = 0; t < a->T; t += QUERIES) {
+        const int queries = smaller(QUERIES, a->T - t);
+        const Span blocks = visible_blocks(a, t, t + queries);
+        for (int key = blocks.first; key < blocks.last; key += KEYS) {
+            const int keys = smaller(KEYS, blocks.last - key);
+            gemm(scores, KEYS, q + t * ldq, ldq, false, k + key * ldk, ldk, true, NULL, queries, keys, D, false, work);
+            gemm(dscores, KEYS, dout + t * lddo, lddo, false, v + key * ldv, ldv, true, NULL, queries, keys, D, false, work);
+            for (int i = 0; i < queries; i++) {
+                const real *dout_t = dout + (t + i) * lddo, *out_t = out + (t + i) * ldo;
+                real delta = 0;
+#pragma omp simd reduction(+ : delta)
+                for (int d = 0; d < D; d++) delta += dout_t[d] * out_t[d];
+                differentiate_scores(scores + i * KEYS, dscores + i * KEYS, logsumexp[t + i], delta, a, t + i, key, keys);
+            }
+            gemm(dv + key * lddv, lddv, scores, KEYS, true, dout + t * lddo, lddo, false, NULL, keys, D, queries, true, work);
+            gemm(dk + key * lddk, lddk, dscores, KEYS, true, q + t * ldq, ldq, false, NULL, keys, D, queries, true, work);
+            gemm(dq + t * lddq, lddq, dscores, KEYS, false, k + key * ldk, ldk, false, NULL, queries, D, keys, true, work);
+        }
+    }
+}
+
+static void attention_pattern(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
+                              const Attention *a) {
+    for (int t = 0; t < a->T; t++) {
+        const Span seen = visible_keys(a, t);
+        const real *q_t = q + t * ldq;
+        real *pattern_t = pattern + (size_t)t * a->Tk;
+        for (int s = 0; s < a->Tk; s++) {
+            pattern_t[s] = 0;
+            if (s < seen.first || s >= seen.last || (a->mask && !a->mask[s])) continue;
+            const real *k_s = k + s * ldk;
+            real score = 0;
+#pragma omp simd reduction(+ : score)
+            for (int d = 0; d < a->D; d++) score += q_t[d] * k_s[d];
+            pattern_t[s] = weight_of(score * a->scale - logsumexp[t]);
+        }
+    }
+}
+
+static size_t attention_work(int D) {
+    (void)D;
+    return GEMM_WORK + 2 * QUERIES * KEYS + 2 * QUERIES;
+}
