@@ -11,7 +11,7 @@ from llmc import rope
 from llmc.checkpoint.atomic import write_json
 from llmc.config_file import check_writable, locate, read_json
 from llmc.errors import ConfigError, nearest
-from llmc.families import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of
+from llmc.families import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of, shown
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
@@ -63,7 +63,8 @@ class Config:
             before = given.setdefault(canonical, (name, value))
             if before[1] != value:
                 raise ConfigError(
-                    f"{before[0]} {before[1]!r} and {name} {value!r} are the same field and disagree; give one of them"
+                    f"{before[0]} {shown(before[1])} and {name} {shown(value)} are the same field and disagree; "
+                    "give one of them"
                 )
         for canonical, (name, value) in given.items():
             self._set(canonical, name, value)
@@ -74,14 +75,15 @@ class Config:
         try:
             value = check(value)
         except ConfigError as error:
-            raise ConfigError(f"{name} {value!r} {error}") from None
+            raise ConfigError(f"{name} {shown(value)} {error}") from None
         if value is None and canonical in DERIVED and canonical not in self._family.may_be_none:
             raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
         if canonical in self._family.fixed:
             only = self._family.fixed[canonical]
             if canonical not in DERIVED and value not in (None, only):
                 raise ConfigError(
-                    f"{name} {value!r}: {self.model_type} has no such field and computes as with {only!r}; leave it out"
+                    f"{name} {shown(value)}: {self.model_type} has no such field and computes as with {only!r}; "
+                    "leave it out"
                 )
         self._fields[canonical] = value
         if canonical in _IDS and self._generation is not None:
@@ -92,7 +94,7 @@ class Config:
         if not self._family.rope:
             if given:
                 name, value = next(iter(given.items()))
-                raise ConfigError(f"{name} {value!r}: {self.model_type} has learned positions, no rope; leave it out")
+                raise ConfigError(f"{name} {shown(value)}: {self.model_type} has learned positions; leave it out")
             return
         theta = given.get("rope_theta", rope.DEFAULT_THETA)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
@@ -199,7 +201,7 @@ class Config:
                 )
         if self.hidden_act not in self._family.activations:
             raise ConfigError(
-                f"{self._name('hidden_act')} {self.hidden_act!r} is not one that {self.model_type} has in llmc; "
+                f"{self._name('hidden_act')} {shown(self.hidden_act)} is not one that {self.model_type} has in llmc; "
                 f"those are {', '.join(sorted(self._family.activations))}"
             )
         pad = self._fields["pad_token_id"]
@@ -239,14 +241,14 @@ class Config:
     def _validate_refused(self):
         for name, (harmless, reason) in REFUSED.items():
             if name in self._extra and not any(self._extra[name] is v or self._extra[name] == v for v in harmless):
-                raise ConfigError(f"{name} {self._extra[name]!r}: {reason}")
+                raise ConfigError(f"{name} {shown(self._extra[name])}: {reason}")
         kinds = self._extra.get("layer_types")
         if kinds is None:
             return
         kind = "full_attention" if self.sliding_window is None else "sliding_attention"
         if kinds != [kind] * self.num_hidden_layers:
             raise ConfigError(
-                f"layer_types {kinds!r}: with sliding_window {self.sliding_window} every one of the "
+                f"layer_types {shown(kinds)}: with sliding_window {self.sliding_window} every one of the "
                 f"{self.num_hidden_layers} layers of {self.model_type} is {kind}; leave it out"
             )
 
@@ -396,5 +398,5 @@ class Config:
             try:
                 generation[name] = FIELDS[name][0](generation[name])
             except ConfigError as error:
-                raise ConfigError(f"{path}: {name} {generation[name]!r} {error}") from None
+                raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
         self.__dict__["_generation"] = generation

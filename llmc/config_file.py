@@ -7,6 +7,7 @@ import re
 from llmc.checkpoint import magic, strict_json
 from llmc.checkpoint.budget import Budget
 from llmc.errors import CheckpointError, ConfigError
+from llmc.families import shown
 
 _LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
 
@@ -84,4 +85,4 @@ def check_writable(file, fields):
         try:
             json.dumps({name: value}, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{name} {value!r} cannot be written to {file} ({error}); take it out") from None
+            raise ConfigError(f"{name} {shown(value)} cannot be written to {file} ({error}); take it out") from None

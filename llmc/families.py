@@ -30,6 +30,15 @@ ACTIVATIONS = {
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8")
 
 
+def shown(value):
+    """A value as an error message shows it: never long, and never an error itself."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else text[:200] + " …"
+
+
 def _size(value):
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -52,26 +61,18 @@ def _flag(value):
     return bool(value)
 
 
-def _number(value, low, high):
+def _fraction(value):
     try:
         number = math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not low <= number <= high or math.isinf(number):
-        raise ConfigError(f"is not a number from {low:g} to {high:g}")
+    if not 0.0 <= number <= 1.0:
+        raise ConfigError("is not a number from 0 to 1")
     return number
 
 
-def _epsilon(value):
-    return _number(value, 0.0, 1.0)
-
-
-def _deviation(value):
-    return _number(value, 0.0, 1.0)
-
-
 def _rate(value):
-    rate = 0.0 if value is None else _number(value, 0.0, 1.0)
+    rate = 0.0 if value is None else _fraction(value)
     if rate == 1.0:
         raise ConfigError("would drop everything; a rate is below 1")
     return rate
@@ -79,9 +80,12 @@ def _rate(value):
 
 def _token(value):
     try:
-        return None if value is None else operator.index(None if isinstance(value, bool) else value)
+        token = None if value is None else operator.index("" if isinstance(value, bool) else value)
     except TypeError:
         raise ConfigError("is not a token id (a whole number) or null") from None
+    if token is not None and abs(token) > LARGEST:
+        raise ConfigError(f"is a token id beyond {LARGEST}")
+    return token
 
 
 def _tokens(value):
@@ -92,14 +96,14 @@ def _tokens(value):
     return [_token(item) for item in value]
 
 
-def _word(value):
+def _activation(value):
     if not isinstance(value, str):
-        raise ConfigError("is not a name")
+        raise ConfigError("is not the name of an activation function")
     return value
 
 
 def _dtype(value):
-    name = "float32" if value is None else str(value).removeprefix("torch.")
+    name = "float32" if value is None else shown(value).strip("'").removeprefix("torch.")
     if name not in DTYPES:
         raise ConfigError(f"is not a dtype of weights; those are {', '.join(DTYPES)}")
     return name
@@ -115,9 +119,9 @@ FIELDS = {
     "num_key_value_heads": (_size_or_none, ()),
     "head_dim": (_size_or_none, ()),
     "max_position_embeddings": (_size, ("n_positions",)),
-    "hidden_act": (_word, ("activation_function", "afn")),
-    "norm_eps": (_epsilon, ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")),
-    "initializer_range": (_deviation, ()),
+    "hidden_act": (_activation, ("activation_function", "afn")),
+    "norm_eps": (_fraction, ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")),
+    "initializer_range": (_fraction, ()),
     "embd_pdrop": (_rate, ()),
     "resid_pdrop": (_rate, ()),
     "attn_pdrop": (_rate, ("attention_dropout",)),
@@ -267,5 +271,5 @@ def family_of(model_type):
     """
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
-    near = difflib.get_close_matches(str(model_type), FAMILIES, n=len(FAMILIES), cutoff=0.0)
-    raise ConfigError(f"model_type {model_type!r} is not one llmc has; nearest first: {', '.join(near)}")
+    near = difflib.get_close_matches(shown(model_type).strip("'"), FAMILIES, n=len(FAMILIES), cutoff=0.0)
+    raise ConfigError(f"model_type {shown(model_type)} is not one llmc has; nearest first: {', '.join(near)}")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmc.errors import ConfigError
+from llmc.families import shown
 
 DEFAULT_THETA = 10000.0
 ORIGINAL = "original_max_position_embeddings"
@@ -31,6 +32,7 @@ TYPES = {
     "llama3": ({"factor", ORIGINAL, "low_freq_factor", "high_freq_factor"}, set()),
     "proportional": (set(), {"factor"}),
 }
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
 GROWING = ("dynamic", "longrope")  # the frequencies depend on the length
 
 
@@ -58,7 +60,7 @@ def standardise(given, theta, fields):
         When `given` is no dict.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise ConfigError(f"rope_parameters is {given!r}, not a dict; write {{'rope_type': 'default'}} or null")
+        raise ConfigError(f"rope_parameters is {shown(given)}, not a dict; write {{'rope_type': 'default'}} or null")
     parameters = copy.deepcopy(dict(given or {}))
     if parameters.get("partial_rotary_factor", 1.0) is None:
         del parameters["partial_rotary_factor"]
@@ -90,9 +92,9 @@ def validate(config):
     parameters, head_dim = config.rope_parameters, config.head_dim
     kind = parameters.get("rope_type")
     if not isinstance(kind, str) or kind not in TYPES:
-        close = difflib.get_close_matches(str(kind), TYPES, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(shown(kind).strip("'"), TYPES, n=1, cutoff=0.4)
         raise ConfigError(
-            f"rope_parameters: rope_type {kind!r} is not one llmc has; nearest first: "
+            f"rope_parameters: rope_type {shown(kind)} is not one llmc has; nearest first: "
             + ", ".join(sorted(TYPES, key=lambda name: name not in close))
         )
     nested = [key for key, value in parameters.items() if isinstance(value, dict)]
@@ -104,7 +106,7 @@ def validate(config):
     needed, optional = TYPES[kind]
     missing = sorted(needed - parameters.keys())
     if missing:
-        raise ConfigError(f"rope_parameters: rope_type {kind!r} needs {', '.join(missing)}, which is not given")
+        raise ConfigError(f"rope_parameters: rope_type {shown(kind)} needs {', '.join(missing)}, which is not given")
     if head_dim % 2:
         raise ConfigError(
             f"head_dim {head_dim} is odd, but rope rotates pairs; make head_dim, or hidden_size / num_attention_heads, "
@@ -115,7 +117,7 @@ def validate(config):
     for key in sorted((needed | optional) & parameters.keys()):
         _CHECKS[key](key, parameters[key], head_dim)
     if kind in ("linear", "dynamic", "llama3") and parameters["factor"] is None:
-        raise ConfigError(f"rope_parameters: factor is null, but rope_type {kind!r} needs a number above 0")
+        raise ConfigError(f"rope_parameters: factor is null, but rope_type {shown(kind)} needs a number above 0")
     if kind == "llama3" and not parameters["low_freq_factor"] < parameters["high_freq_factor"]:
         raise ConfigError(
             f"rope_parameters: high_freq_factor {parameters['high_freq_factor']} is not above low_freq_factor "
@@ -129,7 +131,7 @@ def validate(config):
             sound = False
         if not sound:
             raise ConfigError(
-                f"rope_parameters: {parameters} with head_dim {head_dim} and max_position_embeddings "
+                f"rope_parameters: {shown(parameters)} with head_dim {head_dim} and max_position_embeddings "
                 f"{config.max_position_embeddings} gives frequencies that are not finite at length {length}; choose "
                 "other parameters"
             )
@@ -159,7 +161,7 @@ def inverse_frequencies(config, length):
     """
     validate(config)
     if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
-        raise ConfigError(f"rope: length is {length!r}, not a positive whole number")
+        raise ConfigError(f"rope: length is {shown(length)}, not a positive whole number")
     return _frequencies(config, int(length))
 
 
@@ -170,16 +172,16 @@ def warn(config):
     used = set().union(*TYPES[kind], {"rope_type", "type", "rope_theta", "partial_rotary_factor"})
     unused = sorted(parameters.keys() - used)
     if unused:
-        warnings.warn(f"rope_parameters: rope_type {kind!r} does not use {', '.join(unused)}", stacklevel=4)
+        warnings.warn(f"rope_parameters: rope_type {shown(kind)} does not use {', '.join(unused)}", stacklevel=4)
     if "factor" in used and (parameters.get("factor") or 1) < 1:
         warnings.warn(f"rope_parameters: factor {parameters['factor']} is below 1, which shortens", stacklevel=4)
 
 
 def _number(key, value, head_dim=None, low_counts=False):
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < 0 or (value == 0 and not low_counts):
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not abs(value) <= _LARGEST_NUMBER or value < 0 or (value == 0 and not low_counts):
         bound = "from" if low_counts else "above"
-        raise ConfigError(f"rope_parameters: {key} is {value!r}, not a finite number {bound} 0")
+        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a finite number {bound} 0")
 
 
 def _number_or_none(key, value, head_dim):
@@ -194,12 +196,12 @@ def _weight_or_none(key, value, head_dim):
 
 def _length(key, value, head_dim):
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"rope_parameters: {key} is {value!r}, not a positive whole number")
+        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a positive whole number")
 
 
 def _flag(key, value, head_dim):
     if not isinstance(value, bool):
-        raise ConfigError(f"rope_parameters: {key} is {value!r}, not true or false")
+        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not true or false")
 
 
 def _factors(key, value, head_dim):
@@ -236,7 +238,7 @@ def _validate_fraction(parameters, kind, config):
         raise ConfigError(f"rope_parameters: partial_rotary_factor {fraction} is above 1, more than a whole head")
     if kind not in ("default", "proportional") and int(config.head_dim * fraction) != config.head_dim:
         raise ConfigError(
-            f"rope_parameters: partial_rotary_factor {fraction} with rope_type {kind!r} leaves part of a head "
+            f"rope_parameters: partial_rotary_factor {fraction} with rope_type {shown(kind)} leaves part of a head "
             f"unrotated, which {config.model_type} cannot do (nor can transformers' own); use rope_type "
             "'proportional', or leave it out"
         )

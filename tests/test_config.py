@@ -12,7 +12,7 @@ from conftest import TINY, TOLERANCE
 
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError
-from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES
+from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
 from llmc.initialise import initialise
 
 SPEC = {
@@ -228,6 +228,22 @@ def test_impossible_fields_are_refused_by_name(family, fields, words):
         Config(**fields_of(family, **fields))
     for word in words:
         assert word in str(caught.value)
+
+
+HOSTILE = [None, True, -1, 0, 1, 2**31, 2**64, 10**5000, 0.5, float("nan"), -float("inf"), "", "x", [], [{}], {"a": {}}]
+ALL_NAMES = [*CANONICAL, *REFUSED, *ROPE_FIELDS, "layer_types", "original_max_position_embeddings"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_any_value_of_any_field_is_taken_or_refused_in_words(family, name):
+    same = CANONICAL.get(name, name)
+    fields = {other: kept for other, kept in TINY[family].items() if CANONICAL.get(other) != same}
+    for value in HOSTILE:
+        try:
+            Config(**{**fields, name: value}).spec()
+        except ConfigError as error:
+            assert len(str(error)) > 20
 
 
 def test_an_unknown_family_lists_those_there_are_nearest_first():
