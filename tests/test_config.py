@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, TOLERANCE
+from conftest import TINY
 
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError
 from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
-from llmc.initialise import initialise
 
 SPEC = {
     "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -457,46 +456,3 @@ def test_generation_ids_are_transformers(peers, tmp_path):
         for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
             assert getattr(ours, name) == getattr(theirs.generation_config, name), (generation, name)
         assert ours.padding_idx == theirs.model.padding_idx
-
-
-# Initialisation
-
-
-@pytest.mark.parametrize("family, changes", VARIANTS)
-def test_initialisation_has_transformers_statistics(peers, family, changes):
-    fields = fields_of(family, **changes)
-    model = peers.transformers.AutoModelForCausalLM.from_config(peer_config(peers, fields))
-    theirs = {name: value.numpy() for name, value in model.state_dict().items()}
-    ours = {name: np.full(value.shape, np.nan, np.float32) for name, value in theirs.items()}
-    config = Config(**fields)
-    initialise(ours, config, seed=3)
-    if config.tie_word_embeddings:
-        assert np.isnan(ours.pop("lm_head.weight")).all()
-    for name, values in ours.items():
-        assert np.isfinite(values).all(), name
-        errors = TOLERANCE["initialisation"] * max(theirs[name].std(), values.std()) / np.sqrt(values.size)
-        assert abs(values.mean() - theirs[name].mean()) <= 2 * errors, name
-        assert abs(values.std() - theirs[name].std()) <= 2 * errors, name
-        assert np.array_equal(~values.any(axis=-1), ~theirs[name].any(axis=-1)), name
-
-
-def test_initialisation_depends_on_name_and_seed_alone():
-    config = Config(**TINY["llama"])
-    shapes = {"model.embed_tokens.weight": (107, 44), "model.layers.0.mlp.up_proj.weight": (37, 44)}
-    first = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
-    other = {name: np.empty(shape, np.float32) for name, shape in reversed(shapes.items())}
-    initialise(first, config, 1)
-    initialise(other, config, 1)
-    assert all(np.array_equal(first[name], other[name]) for name in shapes)
-    initialise(other, config, 2)
-    assert not any(np.array_equal(first[name], other[name]) for name in shapes)
-    names = list(shapes)
-    assert not np.array_equal(first[names[0]].flat[:100], first[names[1]].flat[:100])
-
-
-def test_initialisation_fills_double_and_strided_views():
-    config = Config(**TINY["llama"])
-    whole = np.zeros((20, 8))
-    initialise({"model.layers.0.mlp.up_proj.weight": whole[:, ::2]}, config, 0)
-    assert whole[:, ::2].all() and not whole[:, 1::2].any()
-    assert 0.05 < whole[:, ::2].std() < 0.3
