@@ -5,10 +5,9 @@
 #include "blocks/spec.h"
 #include "plan/plan.h"
 
-/* What the blocks of one recording share: the rotary tables, and the caches of a generation. */
+/* What the blocks of one recording share: the rotary table, and the caches of a generation. */
 typedef struct {
-    Tensor *rope;       /* of this call's positions; NULL without rope */
-    Tensor *rope_cache; /* of the cached keys' positions; NULL unless keys are cached unrotated */
+    Tensor *rope; /* of this call's positions; NULL without rope */
     Tensor *const *keys, *const *values; /* (B,capacity,G*D) a layer; NULL without a past */
 } Memory;
 

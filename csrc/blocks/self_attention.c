@@ -28,14 +28,15 @@ static Heads heads_of(Plan *p, const Spec *s, Tensor *x) {
     return h;
 }
 
-/* Keys of the past are cached as they will be read: rotated, unless rotation depends on the length still to come. */
+/* Keys are cached as they are read: rotated. */
 static Heads with_past(Plan *p, const Spec *s, const Memory *mem, Heads h, int l) {
-    if (mem->rope) h.q = rope(p, h.q, mem->rope, s->H, s->D, false);
-    if (mem->rope && !mem->rope_cache) h.k = rope(p, h.k, mem->rope, s->G, s->D, false);
+    if (mem->rope) {
+        h.q = rope(p, h.q, mem->rope, s->H, s->D);
+        h.k = rope(p, h.k, mem->rope, s->G, s->D);
+    }
     if (!mem->keys) return h;
     h.k = remember(p, h.k, mem->keys[l]);
     h.v = remember(p, h.v, mem->values[l]);
-    if (mem->rope_cache) h.k = rope(p, h.k, mem->rope_cache, s->G, s->D, true);
     return h;
 }
 

@@ -39,6 +39,5 @@ typedef struct {
     bool scale_by_layer;  /* and divides it by layer + 1 */
     bool attention_bias, ffn_bias;
     bool tied;            /* the head is the embedding */
-    bool rope_grows;      /* frequencies depend on the length: cached keys stay unrotated */
     real embed_dropout, residual_dropout, attention_dropout;
 } Spec;

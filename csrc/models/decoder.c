@@ -19,8 +19,7 @@ static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
     if (s->position == POSITION_LEARNED)
         x = add(p, x, embedded(p, s, s->names.positions, s->max_positions, BY_POSITIONS));
     x = dropout(p, x, s->embed_dropout, 0);
-    if (s->position == POSITION_ROPE) mem.rope = rope_table(p, p->B, p->T, s->D, false);
-    if (s->rope_grows && w->capacity) mem.rope_cache = rope_table(p, p->B, w->capacity, s->D, true);
+    if (s->position == POSITION_ROPE) mem.rope = rope_table(p, s->D);
     for (int l = 0; l < s->L; l++) x = block(p, s, &mem, x, l);
     if (s->final == FINAL_NORM) x = norm(p, s, x, s->names.final);
     leave(p, NULL, x);

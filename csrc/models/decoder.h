@@ -7,7 +7,6 @@ typedef struct {
     bool losses;    /* against the call's targets */
     bool logits;    /* formed also when nobody keeps lm_head */
     int last;       /* logits of the last positions alone; 0: of all */
-    int capacity;   /* slots of a cache, 0: no past */
     Tensor **keys, **values; /* one a layer, NULL without a past */
 } Wanted;
 

@@ -48,14 +48,14 @@ static Tensor *declare_parameter(Plan *p, const char *path, int ndim, const int 
     return tensor_parameter(p, ndim, shape, NULL, NULL);
 }
 
-bool model_init(Model *m, const Spec *spec, Error *e) {
+bool model_init(Model *m, const Spec *spec, bool take, Error *e) {
     *m = (Model){.spec = *spec};
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare_parameter};
     plan_begin(&plan);
     decoder(&plan, &m->spec, &(Wanted){.losses = true});
     *e = plan.error;
     plan_free(&plan);
-    if (e->code == FINE && !(m->arena = arena_new(m->size)))
+    if (e->code == FINE && take && !(m->arena = arena_new(m->size)))
         error_set(e, ERROR_MEMORY, "no memory for %zu parameters (%.1f GB)", model_parameter_count(m),
                   (double)m->size * sizeof(real) / 1e9);
     if (e->code != FINE) model_free(m);

@@ -21,8 +21,9 @@ typedef struct {
     int structure; /* counts structural changes: a Run or an optimizer made before one asks to be made anew */
 } Model;
 
-/* Declares the parameters by recording the model once. False: see e (no memory, sizes that do not fit); m is empty. */
-bool model_init(Model *m, const Spec *spec, Error *e);
+/* Declares the parameters by recording the model once, and takes their memory if `take` (a model without serves
+ * forecasts alone). False: see e (no memory, sizes that do not fit); m is empty. */
+bool model_init(Model *m, const Spec *spec, bool take, Error *e);
 void model_free(Model *m);
 /* -1: there is none. */
 int model_find(const Model *m, const char *name);

@@ -4,7 +4,6 @@
 
 typedef struct {
     int heads, D;
-    bool of_cache; /* rows are the slots of a cache: only the first past+T of each batch row count */
 } Numbers;
 
 typedef struct {
@@ -12,23 +11,18 @@ typedef struct {
     Exec *x;
 } Job;
 
-/* Task -> rows [first, first + count) of a (B,T,…) tensor, none of them beyond what counts. */
+/* The rows of a task. */
 typedef struct {
     size_t first;
     int count;
 } Rows;
 
-static int slices_a_row(const Tensor *t) { return slice_count((size_t)t->shape[1], ROWS_EACH); }
-
-static Rows rows_of(const Job *j, const Tensor *t, size_t index) {
-    size_t slices = (size_t)slices_a_row(t), b = index / slices, slice = index % slices;
-    size_t T = (size_t)t->shape[1], used = T;
-    if (step_numbers(j->s, Numbers)->of_cache) used = (size_t)(j->x->feed.past + j->x->T);
-    size_t first = slice * ROWS_EACH, end = slice_end(used, ROWS_EACH, slice);
-    return (Rows){b * T + first, first < end ? (int)(end - first) : 0};
+static Rows rows_of(const Tensor *t, size_t index) {
+    size_t first = index * ROWS_EACH;
+    return (Rows){first, (int)(slice_end(t->rows, ROWS_EACH, index) - first)};
 }
 
-static size_t tasks(const Tensor *t) { return (size_t)(t->shape[0] * slices_a_row(t)); }
+static size_t tasks(const Tensor *t) { return (size_t)slice_count(t->rows, ROWS_EACH); }
 
 static void table_rows(void *context, size_t index, int slot) {
     (void)slot;
@@ -36,10 +30,9 @@ static void table_rows(void *context, size_t index, int slot) {
     const Numbers *n = step_numbers(j->s, Numbers);
     const Tensor *table = j->s->out[0];
     const Feed *f = &j->x->feed;
-    Rows r = rows_of(j, table, index);
-    const int32_t *positions = n->of_cache ? f->slot_positions : f->positions;
-    j->x->k->rope_table(table->data + r.first * table->cols, positions + r.first, f->inv_freq, f->rope_factor, r.count,
-                        n->D);
+    Rows r = rows_of(table, index);
+    j->x->k->rope_table(table->data + r.first * table->cols, f->positions + r.first, f->inv_freq, f->rope_factor,
+                        r.count, n->D);
 }
 
 static void table_forward(const Step *s, Exec *x) {
@@ -52,7 +45,7 @@ static void forward_rows(void *context, size_t index, int slot) {
     const Job *j = context;
     const Numbers *n = step_numbers(j->s, Numbers);
     const Tensor *in = j->s->in[0], *table = j->s->in[1], *out = j->s->out[0];
-    Rows r = rows_of(j, in, index);
+    Rows r = rows_of(in, index);
     j->x->k->rope_forward(out->data + r.first * out->cols, in->data + r.first * in->cols,
                           table->data + r.first * table->cols, r.count, n->heads, n->D);
 }
@@ -67,7 +60,7 @@ static void backward_rows(void *context, size_t index, int slot) {
     const Job *j = context;
     const Numbers *n = step_numbers(j->s, Numbers);
     const Tensor *in = j->s->in[0], *table = j->s->in[1], *dout = j->s->out[0]->grad;
-    Rows r = rows_of(j, in, index);
+    Rows r = rows_of(in, index);
     j->x->k->rope_backward(grad_of(j->s, 0) + r.first * in->cols, dout->data + r.first * dout->cols,
                            table->data + r.first * table->cols, r.count, n->heads, n->D, grad_adds(j->s, j->x, 0));
 }
@@ -80,18 +73,18 @@ static void backward(const Step *s, Exec *x) {
 static const Op ROPE_TABLE = {.name = "rope_table", .forward = table_forward};
 static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .saved_inputs = 2};
 
-Tensor *rope_table(Plan *p, int B, int T, int D, bool of_cache) {
-    Tensor *table = tensor_new(p, 3, (int[]){B, T, D});
-    Numbers n = {1, D, of_cache};
+Tensor *rope_table(Plan *p, int D) {
+    Tensor *table = tensor_new(p, 3, (int[]){p->B, p->T, D});
+    Numbers n = {1, D};
     record(p, &ROPE_TABLE, 0, NULL, 1, TENSORS(table), &n, sizeof n);
     return table;
 }
 
-Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D, bool of_cache) {
+Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D) {
     if (x->cols != (size_t)heads * (size_t)D)
         error_set(&p->error, ERROR_SHAPE, "%s: width %zu is not %d heads of %d", p->path, x->cols, heads, D);
     Tensor *out = tensor_like(p, x);
-    Numbers n = {heads, D, of_cache};
+    Numbers n = {heads, D};
     record(p, &ROPE, 2, TENSORS(x, table), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

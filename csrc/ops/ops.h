@@ -17,10 +17,10 @@ Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out);
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out); /* the same with weights at hand */
 
-/* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions, or of the cached keys' (B,capacity,D);
- * rope turns every head of x (B,T,heads*D) by it */
-Tensor *rope_table(Plan *p, int B, int T, int D, bool of_cache);
-Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D, bool of_cache);
+/* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions; rope turns every head of x
+ * (B,T,heads*D) by it */
+Tensor *rope_table(Plan *p, int D);
+Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
 
 /* op_cache.c   appends k (B,T,C) after the past in `cache` (B,capacity,C) and gives the cache */
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache);
@@ -44,6 +44,9 @@ Tensor *add(Plan *p, Tensor *a, Tensor *b);
 /* op_dropout.c   happens in training recordings with rate > 0 alone; `salt` tells two of one module apart */
 Tensor *dropout(Plan *p, Tensor *x, real rate, int salt);
 Dropout dropout_now(const Exec *x, const char *path, int salt, real rate);
+
+/* op_softmax.c   over the last axis. Its gradient has one writer: nothing else may read x */
+Tensor *softmax(Plan *p, Tensor *x);
 
 /* op_select.c   the last n positions of every row: (B,T,C) -> (B,n,C) */
 Tensor *select_last(Plan *p, Tensor *x, int n);

@@ -36,7 +36,6 @@ typedef struct {
     const int32_t *positions;  /* (B,T) */
     const uint8_t *mask;       /* (B,keys), row stride mask_stride; NULL: everything may be seen */
     size_t mask_stride;
-    const int32_t *slot_positions; /* (B,capacity): the positions of the cached keys */
     const real *inv_freq;      /* (rotary/2) */
     real rope_factor;
     int past;                  /* keys already in the cache */

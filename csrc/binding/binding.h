@@ -1,0 +1,80 @@
+/* binding: the only folder that sees Python. Parse -> enter -> convert -> gate -> unlock -> one core call -> wrap.
+ *
+ * It computes nothing and checks what memory safety needs; friendlier checks are llmc's Python. */
+#pragma once
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/pool.h"
+#include "models/model.h"
+#include "models/optimizer.h"
+#include "models/run.h"
+
+typedef struct {
+    PyObject *error, *config, *shape, *data, *name, *busy, *nonfinite; /* llmc.errors' classes */
+    PyTypeObject *model, *run, *optimizer;
+} State;
+
+State *state_of(PyObject *module);
+State *state_of_type(PyTypeObject *type); /* of a type defined by this module */
+
+/* py_error.c   raises what `e` says; always returns NULL */
+PyObject *raise_error(const State *s, const Error *e);
+
+/* Many readers or one writer: changed with the GIL held, so plain numbers do. */
+typedef struct {
+    int readers;
+    bool writing;
+} Guard;
+bool guard_read(const State *s, Guard *g, const char *what); /* false: BusyError is set */
+bool guard_write(const State *s, Guard *g, const char *what);
+
+/* The core call without the GIL, which is taken back now and then to see whether Ctrl-C was pressed. */
+typedef struct {
+    PyThreadState *thread;
+    Cancel cancel;
+} Unlocked;
+void unlock(Unlocked *u);
+/* False: a signal handler raised. */
+bool lock(Unlocked *u);
+
+/* py_view.c   the only file that includes NumPy */
+int view_begin(void);
+/* A writable view into an arena, which it keeps alive. strides in reals. */
+PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides);
+PyObject *view_tensor(Arena *a, const Tensor *t);
+/* Copies a C-contiguous array of exactly `count` numbers into `out`; false: an error that names `what` is set. */
+bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what);
+bool copy_uint8(const State *s, PyObject *array, uint8_t *out, size_t count, const char *what);
+bool copy_reals(const State *s, PyObject *array, real *out, size_t count, const char *what);
+/* Borrows the data of a C-contiguous array of reals; NULL: an error is set. */
+real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool writable, const char *what);
+const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what);
+const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what);
+
+/* A tuple or list of str as C strings that live as long as it; NULL with an error set. Release with memory_free. */
+const char **borrow_strings(const State *s, PyObject *sequence, int *count);
+
+typedef struct {
+    PyObject_HEAD
+    Model model;
+    Guard guard;
+} ModelObject;
+
+typedef struct {
+    PyObject_HEAD
+    ModelObject *owner;
+    Run run;
+    bool busy, ready;
+} RunObject;
+
+/* One method's use of a run: the run is its own, the model is read. */
+bool run_enter(const State *s, RunObject *r);
+void run_leave(RunObject *r);
+
+extern PyType_Spec model_type_spec, run_type_spec, optimizer_type_spec;
+
+/* py_piece.c */
+PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs);

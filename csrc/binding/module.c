@@ -1,0 +1,192 @@
+/* module: what Python imports. Threads, instruction set and products are process-wide; all else belongs to objects. */
+#include "base/cpu.h"
+#include "base/memory.h"
+#include "binding/binding.h"
+#include "kernels/blas.h"
+#include "kernels/engine.h"
+#include "models/families.h"
+
+#include <string.h>
+
+State *state_of(PyObject *module) { return PyModule_GetState(module); }
+State *state_of_type(PyTypeObject *type) { return PyType_GetModuleState(type); }
+
+static PyObject *set_num_threads(PyObject *module, PyObject *argument) {
+    long n = PyLong_AsLong(argument);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (n < 1 || n > POOL_MOST) {
+        PyErr_Format(state_of(module)->config, "set_num_threads(%ld): 1 to %d threads", n, POOL_MOST);
+        return NULL;
+    }
+    bool all;
+    Py_BEGIN_ALLOW_THREADS
+    all = pool_set_threads((int)n);
+    Py_END_ALLOW_THREADS
+    if (!all) {
+        PyErr_Format(PyExc_MemoryError, "the system starts no more than %d threads", pool_threads());
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_num_threads(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromLong(pool_threads());
+}
+
+static PyObject *choose(PyObject *module, PyObject *args) {
+    const char *isa, *gemm, *blas;
+    if (!PyArg_ParseTuple(args, "zzz:choose", &isa, &gemm, &blas)) return NULL;
+    const char *problem = engine_choose(isa, gemm, blas);
+    if (problem) {
+        PyErr_SetString(state_of(module)->config, problem);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *offers(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(0);
+    const char *name;
+    for (int i = 0; list && (name = engine_offers(i)); i++) {
+        PyObject *text = PyUnicode_FromString(name);
+        if (!text || PyList_Append(list, text) < 0) Py_CLEAR(list);
+        Py_XDECREF(text);
+    }
+    return list;
+}
+
+static PyObject *info(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    bool blas = strcmp(engine_gemm(), "openblas") == 0;
+    return Py_BuildValue("{s:s,s:s,s:s,s:s,s:i,s:s,s:s}", "processor", cpu_brand(), "instruction_set",
+                         engine_kernels()->name, "gemm", engine_gemm(), "openblas",
+                         blas ? blas_config() : "", "processors", pool_processors(), "openblas_kernels",
+                         blas ? blas_corename() : "", "real", REAL_NAME);
+}
+
+static PyObject *families(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(family_count());
+    for (int i = 0; list && i < family_count(); i++)
+        PyList_SET_ITEM(list, i, PyUnicode_FromString(family_at(i)->model_type));
+    return list;
+}
+
+#ifdef LLMC_TESTING
+static PyObject *fail_allocation(PyObject *module, PyObject *args) {
+    (void)module;
+    long k, count = 1;
+    if (!PyArg_ParseTuple(args, "l|l:fail_allocation", &k, &count)) return NULL;
+    memory_fail(k, count);
+    Py_RETURN_NONE;
+}
+
+static PyObject *live_allocations(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromLong(memory_live());
+}
+#endif
+
+static PyMethodDef functions[] = {
+    {"set_num_threads", set_num_threads, METH_O, "Threads of the pool, from now on."},
+    {"get_num_threads", get_num_threads, METH_NOARGS, "Threads of the pool."},
+    {"choose", choose, METH_VARARGS, "choose(isa, gemm, blas_path): the kernels to use; None lets the core decide."},
+    {"offers", offers, METH_NOARGS, "Instruction sets that this build and this processor have, best first."},
+    {"info", info, METH_NOARGS, "What runs here."},
+    {"families", families, METH_NOARGS, "Model types of the core."},
+    {"piece", (PyCFunction)(void (*)(void))piece_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
+#ifdef LLMC_TESTING
+    {"fail_allocation", fail_allocation, METH_VARARGS, "fail_allocation(k, count=1): the k-th allocation fails."},
+    {"live_allocations", live_allocations, METH_NOARGS, "Blocks taken and not given back."},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static bool find_errors(State *s) {
+    PyObject *errors = PyImport_ImportModule("llmc.errors");
+    if (!errors) return false;
+    struct {
+        const char *name;
+        PyObject **into;
+    } classes[] = {{"Error", &s->error}, {"ConfigError", &s->config}, {"ShapeError", &s->shape}, {"DataError", &s->data},
+                   {"UnknownNameError", &s->name}, {"BusyError", &s->busy}, {"NonFiniteError", &s->nonfinite}};
+    bool all = true;
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        all = (*classes[i].into = PyObject_GetAttrString(errors, classes[i].name)) && all;
+    Py_DECREF(errors);
+    return all;
+}
+
+static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type && PyModule_AddType(module, (PyTypeObject *)type) < 0) Py_CLEAR(type);
+    return (PyTypeObject *)type;
+}
+
+static int execute(PyObject *module) {
+    State *s = state_of(module);
+    if (view_begin() < 0 || !find_errors(s)) return -1;
+    if (!(s->model = add_type(module, &model_type_spec))) return -1;
+    if (!(s->run = add_type(module, &run_type_spec))) return -1;
+    if (!(s->optimizer = add_type(module, &optimizer_type_spec))) return -1;
+    pool_begin();
+    const char *problem = engine_choose(NULL, "own", NULL);
+    if (!problem) return 0;
+    PyErr_SetString(PyExc_ImportError, problem);
+    return -1;
+}
+
+static int visit_state(PyObject *module, visitproc visit, void *arg) {
+    State *s = state_of(module);
+    Py_VISIT(s->model);
+    Py_VISIT(s->run);
+    Py_VISIT(s->optimizer);
+    return 0;
+}
+
+static int clear_state(PyObject *module) {
+    State *s = state_of(module);
+    Py_CLEAR(s->error);
+    Py_CLEAR(s->config);
+    Py_CLEAR(s->shape);
+    Py_CLEAR(s->data);
+    Py_CLEAR(s->name);
+    Py_CLEAR(s->busy);
+    Py_CLEAR(s->nonfinite);
+    Py_CLEAR(s->model);
+    Py_CLEAR(s->run);
+    Py_CLEAR(s->optimizer);
+    return 0;
+}
+
+static void free_state(void *module) { clear_state(module); }
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)execute},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "llmc." TEXT(LLMC_MODULE),
+    .m_doc = "The C core, " REAL_NAME ".",
+    .m_size = sizeof(State),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = visit_state,
+    .m_clear = clear_state,
+    .m_free = free_state,
+};
+
+PyMODINIT_FUNC JOIN(PyInit_, LLMC_MODULE)(void);
+PyMODINIT_FUNC JOIN(PyInit_, LLMC_MODULE)(void) { return PyModuleDef_Init(&definition); }

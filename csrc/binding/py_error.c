@@ -1,0 +1,76 @@
+/* py_error: the core's errors as llmc's exceptions; busy objects; the unlocked region. */
+#include "base/memory.h"
+#include "binding/binding.h"
+
+PyObject *raise_error(const State *s, const Error *e) {
+    if (PyErr_Occurred()) return NULL; /* Ctrl-C came first */
+    PyObject *type = s->error;
+    switch (e->code) {
+    case ERROR_CONFIG: type = s->config; break;
+    case ERROR_SHAPE: type = s->shape; break;
+    case ERROR_DATA: type = s->data; break;
+    case ERROR_NAME: type = s->name; break;
+    case ERROR_BUSY: type = s->busy; break;
+    case ERROR_NONFINITE: type = s->nonfinite; break;
+    case ERROR_MEMORY: type = PyExc_MemoryError; break;
+    case ERROR_CANCELLED: type = PyExc_KeyboardInterrupt; break;
+    case ERROR_STATE: case FINE: break;
+    }
+    PyErr_SetString(type, e->message);
+    return NULL;
+}
+
+bool guard_read(const State *s, Guard *g, const char *what) {
+    if (g->writing) {
+        PyErr_Format(s->busy, "%s: another thread is changing the model (a step, a load or a merge); try again after it", what);
+        return false;
+    }
+    g->readers++;
+    return true;
+}
+
+bool guard_write(const State *s, Guard *g, const char *what) {
+    if (g->writing || g->readers) {
+        PyErr_Format(s->busy, "%s: another thread is using the model; try again after it", what);
+        return false;
+    }
+    g->writing = true;
+    return true;
+}
+
+/* Called by the core between tasks: 50 times a second at most. */
+static bool interrupted(void *context) {
+    Unlocked *u = context;
+    PyEval_RestoreThread(u->thread);
+    bool raised = PyErr_CheckSignals() != 0;
+    u->thread = PyEval_SaveThread();
+    return raised;
+}
+
+void unlock(Unlocked *u) {
+    *u = (Unlocked){.cancel = {.poll = interrupted, .context = u}};
+    u->thread = PyEval_SaveThread();
+}
+
+bool lock(Unlocked *u) {
+    PyEval_RestoreThread(u->thread);
+    return !PyErr_Occurred();
+}
+
+const char **borrow_strings(const State *s, PyObject *sequence, int *count) {
+    (void)s;
+    PyObject *fast = PySequence_Fast(sequence, "a list of names is needed");
+    if (!fast) return NULL;
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
+    const char **strings = memory_alloc((size_t)n + 1, sizeof *strings);
+    if (!strings) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; strings && i < n; i++) {
+        strings[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(fast, i));
+        if (strings[i]) continue;
+        memory_free(strings);
+        strings = NULL;
+    }
+    Py_DECREF(fast); /* a list or tuple holds the strings on */
+    *count = (int)n;
+    return strings;
+}

@@ -1,0 +1,110 @@
+/* py_view: tensors as NumPy arrays, and arrays as numbers. The only file that includes NumPy. */
+#include "binding/binding.h"
+
+#define NPY_NO_DEPRECATED_API NPY_1_19_API_VERSION
+#include <numpy/arrayobject.h>
+
+#ifdef LLMC_DOUBLE
+#define NPY_REAL NPY_DOUBLE
+#else
+#define NPY_REAL NPY_FLOAT
+#endif
+
+int view_begin(void) {
+    import_array1(-1);
+    return 0;
+}
+
+static void let_go(PyObject *capsule) { arena_release(PyCapsule_GetPointer(capsule, "llmc.arena")); }
+
+PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
+    npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
+    for (int i = 0; i < ndim; i++) {
+        dims[i] = shape[i];
+        steps[i] = (npy_intp)(strides[i] * sizeof(real));
+    }
+    PyObject *keeper = PyCapsule_New(arena_retain(a), "llmc.arena", let_go);
+    if (!keeper) {
+        arena_release(a);
+        return NULL;
+    }
+    PyObject *array = PyArray_New(&PyArray_Type, ndim, dims, NPY_REAL, steps, (void *)data, 0, NPY_ARRAY_WRITEABLE, NULL);
+    if (!array || PyArray_SetBaseObject((PyArrayObject *)array, keeper) < 0) { /* steals keeper, also when it fails */
+        if (!array) Py_DECREF(keeper);
+        Py_XDECREF(array);
+        return NULL;
+    }
+    PyArray_UpdateFlags((PyArrayObject *)array, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS | NPY_ARRAY_ALIGNED);
+    return array;
+}
+
+PyObject *view_tensor(Arena *a, const Tensor *t) {
+    size_t strides[TENSOR_DIMS], step = t->stride;
+    strides[t->ndim - 1] = 1;
+    for (int i = t->ndim - 2; i >= 0; i--) {
+        strides[i] = step;
+        step *= (size_t)t->shape[i];
+    }
+    return view_arena(a, t->data, t->ndim, t->shape, strides);
+}
+
+static PyArrayObject *checked(const State *s, PyObject *object, int type, const char *type_name, bool writable,
+                              const char *what) {
+    if (!PyArray_Check(object) || PyArray_TYPE((PyArrayObject *)object) != type) {
+        PyErr_Format(PyExc_TypeError, "%s: an array of %s is needed", what, type_name);
+        return NULL;
+    }
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (!PyArray_ISCARRAY_RO(array) || (writable && !PyArray_ISWRITEABLE(array))) {
+        PyErr_Format(s->shape, "%s: a C-contiguous%s array is needed", what, writable ? ", writable" : "");
+        return NULL;
+    }
+    return array;
+}
+
+static const void *counted(const State *s, PyObject *object, int type, const char *type_name, size_t count,
+                           const char *what) {
+    PyArrayObject *array = checked(s, object, type, type_name, false, what);
+    if (!array) return NULL;
+    if ((size_t)PyArray_SIZE(array) != count) {
+        PyErr_Format(s->shape, "%s: %zd numbers were given, %zu are needed", what, (Py_ssize_t)PyArray_SIZE(array), count);
+        return NULL;
+    }
+    return PyArray_DATA(array);
+}
+
+static bool copied(void *out, const void *data, size_t bytes) {
+    if (data) memcpy(out, data, bytes);
+    return data != NULL;
+}
+
+bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what) {
+    return copied(out, borrow_int32(s, array, count, what), count * sizeof *out);
+}
+bool copy_uint8(const State *s, PyObject *array, uint8_t *out, size_t count, const char *what) {
+    return copied(out, borrow_uint8(s, array, count, what), count);
+}
+bool copy_reals(const State *s, PyObject *array, real *out, size_t count, const char *what) {
+    return copied(out, counted(s, array, NPY_REAL, REAL_NAME, count, what), count * sizeof *out);
+}
+const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what) {
+    return counted(s, array, NPY_INT32, "int32", count, what);
+}
+const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what) {
+    return counted(s, array, NPY_UINT8, "uint8", count, what);
+}
+
+real *borrow_reals(const State *s, PyObject *object, int *ndim, int *shape, bool writable, const char *what) {
+    PyArrayObject *array = checked(s, object, NPY_REAL, REAL_NAME, writable, what);
+    if (!array) return NULL;
+    *ndim = PyArray_NDIM(array);
+    for (int i = 0; i < *ndim && *ndim <= TENSOR_DIMS; i++) {
+        if (PyArray_DIM(array, i) > INT32_MAX) *ndim = TENSOR_DIMS + 1;
+        else shape[i] = (int)PyArray_DIM(array, i);
+    }
+    if (*ndim < 1 || *ndim > TENSOR_DIMS) {
+        PyErr_Format(s->shape, "%s: 1 to %d dimensions below 2^31 are needed", what, TENSOR_DIMS);
+        return NULL;
+    }
+    return PyArray_DATA(array);
+}

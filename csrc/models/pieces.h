@@ -1,0 +1,29 @@
+/* pieces: the ops alone, on the caller's arrays: a plan of one step. */
+#pragma once
+#include "plan/plan.h"
+
+#define PIECE_ARRAYS 4
+
+/* An array of the caller and, where wanted, its gradient (same shape, written). */
+typedef struct {
+    int ndim, shape[TENSOR_DIMS];
+    real *data, *grad; /* data NULL: absent */
+} PieceArray;
+
+typedef struct {
+    const char *op; /* "embedding", "rmsnorm", "layernorm", "linear", "rope", "attention", "activation", "gate",
+                       "softmax", "cross_entropy" */
+    PieceArray in[PIECE_ARRAYS];
+    const real *dout;         /* NULL: forward */
+    real *out;                /* forward: the result, of the shape the piece gives */
+    const int32_t *ids;       /* embedding: rows;  rope: positions;  cross_entropy: targets */
+    const uint8_t *mask;      /* attention: (B,keys) */
+    int B, T;                 /* the shape of the ids, positions or mask; of attention's queries */
+    double number;            /* eps, theta, scale; cross_entropy: the targets that count */
+    int kind;                 /* activation */
+    int heads, groups, D, window;
+    bool causal;
+} Piece;
+
+/* False: see e. `out` and gradients are written only on success. */
+bool piece_run(const Piece *piece, Error *e, Cancel *cancel);

@@ -1,0 +1,386 @@
+/* Run: prepares (records, takes memory) and replays. */
+#include "models/run.h"
+
+#include "base/memory.h"
+#include "kernels/engine.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A window's cache holds the window and the new tokens; it is compacted when its end is reached, every so often. */
+#define WINDOW_SLACK 256
+
+static int cache_capacity(const Spec *s, const RunOptions *o) {
+    if (!o->past) return 0;
+    long slack = o->length > WINDOW_SLACK ? o->length : WINDOW_SLACK;
+    if (s->window && s->window + slack < o->past) return (int)(s->window + slack);
+    return o->past;
+}
+
+/* --- recording ---------------------------------------------------------------------------------------------------- */
+static Tensor *run_parameter(Plan *p, const char *path, int ndim, const int *shape) {
+    Run *r = p->owner;
+    int i = model_find(r->model, path);
+    if (i < 0) {
+        error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter", path);
+        return &p->nowhere;
+    }
+    if (r->by_parameter[i]) return r->by_parameter[i];
+    const Parameter *q = &r->model->parameters[i];
+    Tensor *grad = NULL;
+    if (p->backward && q->trainable && r->gradients)
+        grad = tensor_parameter(p, ndim, shape, r->gradients->arena->data + q->offset, NULL);
+    else if (p->backward && q->trainable) /* only counted */
+        grad = tensor_parameter(p, ndim, shape, NULL, NULL);
+    real *data = r->model->arena ? r->model->arena->data + q->offset : NULL;
+    return r->by_parameter[i] = tensor_parameter(p, ndim, shape, data, grad);
+}
+
+static void record_call(Run *r, const Call *c) {
+    Plan *p = &r->plan;
+    p->B = c->B;
+    p->T = c->T;
+    p->backward = r->options.backward;
+    p->training = r->options.dropout;
+    p->keep_all = r->options.keep_all;
+    p->keep = r->options.keep;
+    p->keep_count = r->options.keep_count;
+    p->skip = c->skip;
+    p->skip_count = c->skip_count;
+    p->cut = c->until;
+    p->owner = r;
+    p->parameter = run_parameter;
+    plan_begin(p);
+    memset(r->by_parameter, 0, (size_t)r->model->count * sizeof(Tensor *));
+    int L = r->model->spec.L;
+    Wanted w = {.losses = c->losses, .logits = !c->losses || c->all_logits, .last = c->last};
+    if (r->capacity) {
+        for (int l = 0; l < 2 * L; l++) {
+            size_t each = (size_t)r->options.batch * (size_t)r->capacity * (size_t)r->model->spec.G * (size_t)r->model->spec.D;
+            real *data = r->cache ? r->cache->data + (size_t)l * arena_round(each) : NULL;
+            r->cached[l] = tensor_outside(p, 3, (int[]){c->B, r->capacity, r->model->spec.G * r->model->spec.D}, data);
+        }
+        w.keys = r->cached;
+        w.values = r->cached + L;
+    }
+    r->given = decoder(p, &r->model->spec, &w);
+    plan_finish(p, engine_kernels());
+}
+
+/* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
+static void check_names(Run *r, const Call *c) {
+    Plan *p = &r->plan;
+    const Names *n = &r->model->spec.names;
+    for (int i = 0; i < c->skip_count; i++) {
+        char block[160], attention[224], ffn[224];
+        bool found = false;
+        for (int l = 0; l < r->model->spec.L && !found; l++) {
+            snprintf(block, sizeof block, "%s.%s.%d", n->root, n->layers, l);
+            snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
+            snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
+            found = !strcmp(c->skip[i], block) || !strcmp(c->skip[i], attention) || !strcmp(c->skip[i], ffn);
+        }
+        if (!found)
+            error_set(&p->error, ERROR_NAME, "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
+                      c->skip[i], n->root, n->layers, n->root, n->layers, n->ffn);
+    }
+    if (c->until && p->error.code == FINE && !plan_module(p, c->until))
+        error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
+}
+
+/* The text that tells one recording from another. */
+static char *recording_key(const Run *r, const Call *c) {
+    size_t room = 160 + (c->until ? strlen(c->until) : 0);
+    for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
+    char *key = memory_alloc(room, 1);
+    if (!key) return NULL;
+    int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
+                      engine_kernels()->name, c->until ? c->until : "");
+    for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
+    (void)r;
+    return key;
+}
+
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+static bool replace(Arena **arena, size_t count, Error *e) {
+    if (*arena && (*arena)->count >= count) return true;
+    Arena *larger = arena_new(count);
+    if (!larger) {
+        error_set(e, ERROR_MEMORY, "no memory for %.2f GB of activations", (double)count * sizeof(real) / 1e9);
+        return false;
+    }
+    arena_release(*arena);
+    *arena = larger;
+    return true;
+}
+
+static bool take_scratch(Run *r, Error *e) {
+    r->slots = pool_threads();
+    if (!replace(&r->scratch, r->plan.scratch * (size_t)r->slots + r->plan.workspace, e)) return false;
+    r->exec.scratch = r->scratch->data;
+    r->exec.scratch_stride = r->plan.scratch;
+    r->exec.workspace = r->scratch->data + r->plan.scratch * (size_t)r->slots;
+    r->exec.slots = r->slots;
+    return true;
+}
+
+static bool fail(Error *e, const Error *why) {
+    if (e->code == FINE) *e = *why;
+    return false;
+}
+
+static bool record_and_bind(Run *r, const Call *c, Error *e) {
+    char *key = recording_key(r, c);
+    if (!key) {
+        error_set(e, ERROR_MEMORY, "no memory to record the plan");
+        return false;
+    }
+    if (r->recorded && r->plan.finished && strcmp(key, r->recorded) == 0) {
+        memory_free(key);
+        return true;
+    }
+    memory_free(r->recorded);
+    r->recorded = NULL;
+    record_call(r, c);
+    check_names(r, c);
+    if (r->plan.error.code != FINE || !replace(&r->arena, r->plan.size, e)) {
+        memory_free(key);
+        r->plan.finished = false;
+        return fail(e, &r->plan.error);
+    }
+    plan_bind(&r->plan, r->arena->data);
+    r->recorded = key;
+    return true;
+}
+
+/* The most demanding call of a run: its losses where it goes back, else its logits. */
+static Call largest(const RunOptions *o) {
+    return (Call){.B = o->batch, .T = o->length, .losses = o->backward, .last = o->past ? 1 : 0};
+}
+
+static bool take_inputs(Run *r) {
+    const RunOptions *o = &r->options;
+    size_t N = (size_t)o->batch * (size_t)o->length;
+    size_t width = r->capacity ? (size_t)r->capacity : (size_t)o->length;
+    r->mask_stride = width;
+    r->ids = memory_alloc(N, sizeof *r->ids);
+    r->targets = memory_alloc(N, sizeof *r->targets);
+    r->positions = memory_alloc(N, sizeof *r->positions);
+    r->mask = memory_alloc((size_t)o->batch * width, 1);
+    r->inv_freq = memory_alloc((size_t)r->model->spec.D, sizeof *r->inv_freq);
+    return r->ids && r->targets && r->positions && r->mask && r->inv_freq;
+}
+
+static bool copy_keep(Run *r) {
+    r->keep = memory_alloc((size_t)r->options.keep_count + 1, sizeof *r->keep);
+    if (!r->keep) return false;
+    for (int i = 0; i < r->options.keep_count; i++) {
+        r->keep[i] = memory_alloc(strlen(r->options.keep[i]) + 1, 1);
+        if (!r->keep[i]) return false;
+        strcpy(r->keep[i], r->options.keep[i]);
+    }
+    r->options.keep = (const char *const *)r->keep;
+    return true;
+}
+
+static size_t cache_reals(const Run *r) {
+    const Spec *s = &r->model->spec;
+    size_t each = (size_t)r->options.batch * (size_t)r->capacity * (size_t)s->G * (size_t)s->D;
+    return 2 * (size_t)s->L * arena_round(each);
+}
+
+static void begin(Run *r, Model *m, const RunOptions *o) {
+    *r = (Run){.model = m, .structure = m->structure, .options = *o, .capacity = cache_capacity(&m->spec, o), .reached = -1};
+}
+
+bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e) {
+    begin(r, m, o);
+    size_t N;
+    if (!size_mul(&N, (size_t)o->batch, (size_t)(o->length > r->capacity ? o->length : r->capacity)) || N > INT_MAX) {
+        error_set(e, ERROR_CONFIG, "a batch of %d rows of %d tokens is more than 2^31 tokens", o->batch, o->length);
+        r->options.keep_count = 0;
+        return false;
+    }
+    r->by_parameter = memory_alloc((size_t)m->count, sizeof *r->by_parameter);
+    r->cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r->cached);
+    bool fine = copy_keep(r) && r->by_parameter && r->cached && take_inputs(r);
+    if (fine && r->capacity) fine = (r->cache = arena_new(cache_reals(r))) != NULL;
+    if (fine && o->backward) fine = (r->gradients = shared ? gradients_retain(shared) : gradients_new(m)) != NULL;
+    if (!fine) error_set(e, ERROR_MEMORY, "no memory for a run of %d rows of %d tokens", o->batch, o->length);
+    Call c = largest(o);
+    if (fine) fine = record_and_bind(r, &c, e) && take_scratch(r, e);
+    if (!fine) run_free(r);
+    return fine;
+}
+
+void run_free(Run *r) {
+    plan_free(&r->plan);
+    for (int i = 0; r->keep && i < r->options.keep_count; i++) memory_free(r->keep[i]);
+    memory_free(r->keep);
+    memory_free(r->recorded);
+    memory_free(r->by_parameter);
+    memory_free(r->cached);
+    memory_free(r->ids);
+    memory_free(r->targets);
+    memory_free(r->positions);
+    memory_free(r->mask);
+    memory_free(r->inv_freq);
+    arena_release(r->arena);
+    arena_release(r->scratch);
+    arena_release(r->cache);
+    gradients_release(r->gradients);
+    memset(r, 0, sizeof *r);
+}
+
+/* --- the cache ---------------------------------------------------------------------------------------------------- */
+/* Forgets the oldest positions so that T more fit; a window no longer sees them. */
+static void compact(Run *r, int T) {
+    const Spec *s = &r->model->spec;
+    int stays = s->window - 1 < r->past ? s->window - 1 : r->past, goes = r->past - stays;
+    if (r->past + T <= r->capacity || goes <= 0) return;
+    size_t row = (size_t)s->G * (size_t)s->D, each = (size_t)r->options.batch * (size_t)r->capacity * row;
+    for (int b = 0; b < r->options.batch; b++) {
+        for (int l = 0; l < 2 * s->L; l++) {
+            real *slots = r->cache->data + (size_t)l * arena_round(each) + (size_t)b * (size_t)r->capacity * row;
+            memmove(slots, slots + (size_t)goes * row, (size_t)stays * row * sizeof(real));
+        }
+        uint8_t *mask = r->mask + (size_t)b * r->mask_stride;
+        memmove(mask, mask + goes, (size_t)stays);
+    }
+    r->past = stays;
+}
+
+void run_rewind(Run *r) {
+    r->past = 0;
+    r->any_masked = false;
+}
+
+/* --- calls -------------------------------------------------------------------------------------------------------- */
+bool run_make_room(Run *r, const Call *c, Error *e) {
+    if (r->structure != r->model->structure) {
+        error_set(e, ERROR_STATE, "the model's adapters changed since this run was made: make it anew with model.run(...)");
+        return false;
+    }
+    if (c->B < 1 || c->T < 1 || c->B > r->options.batch || c->T > r->options.length) {
+        error_set(e, ERROR_SHAPE, "ids of shape (%d, %d) do not fit a run of batch %d, length %d", c->B, c->T,
+                  r->options.batch, r->options.length);
+        return false;
+    }
+    r->reached = -1;
+    r->differentiable = false;
+    if (r->capacity) {
+        compact(r, c->T);
+        if (r->past + c->T > r->capacity) {
+            error_set(e, ERROR_SHAPE, "%d more tokens do not fit a cache of %d positions that holds %d", c->T, r->capacity,
+                      r->past);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool run_prepare(Run *r, const Call *c, Error *e) {
+    if (!record_and_bind(r, c, e) || !take_scratch(r, e)) return false;
+    r->exec.k = engine_kernels();
+    r->exec.B = c->B;
+    r->exec.T = c->T;
+    r->exec.feed = (Feed){.ids = r->ids, .targets = c->losses ? r->targets : NULL, .positions = r->positions,
+                          .mask = c->masked || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
+                          .inv_freq = r->inv_freq, .rope_factor = r->rope_factor,
+                          .past = r->past, .items = r->items, .seed = r->options.seed, .update = r->update,
+                          .micro = r->micro};
+    r->any_masked |= r->capacity && c->masked;
+    r->exec.losses_wanted = false;
+    r->reached = 0;
+    return true;
+}
+
+static void sum_losses(Run *r) {
+    const Tensor *losses = r->given.losses;
+    if (!losses) return;
+    double sum = engine_kernels()->sum(losses->data, tensor_count(losses));
+    r->loss = r->items > 0 ? sum / r->items : 0;
+}
+
+bool run_forward(Run *r, const char *until, Cancel *cancel) {
+    r->exec.cancel = cancel;
+    const Module *m = until ? plan_module(&r->plan, until) : NULL;
+    int to = m ? m->last : r->plan.count;
+    if (!plan_forward(&r->plan, &r->exec, r->reached, to)) {
+        r->reached = -1;
+        return false;
+    }
+    r->reached = to;
+    if (to < r->plan.count) return true;
+    if (r->capacity) r->past += r->exec.T;
+    sum_losses(r);
+    r->differentiable = r->given.losses && r->options.backward;
+    return true;
+}
+
+/* Parameters that this pass did not reach have a gradient of zero, and must show it. */
+static void clear_unreached(Run *r) {
+    for (int i = 0; i < r->model->count; i++) {
+        const Tensor *t = r->by_parameter[i];
+        const Parameter *q = &r->model->parameters[i];
+        if (!q->trainable || (t && t->grad_written)) continue;
+        memset(r->gradients->arena->data + q->offset, 0, q->count * sizeof(real));
+    }
+}
+
+bool run_backward(Run *r, Cancel *cancel) {
+    Gradients *g = r->gradients;
+    r->exec.cancel = cancel;
+    r->exec.gradients_held = g->held;
+    r->differentiable = false;
+    g->interrupted = true;
+    if (!plan_backward(&r->plan, &r->exec)) return false;
+    if (!g->held) clear_unreached(r);
+    g->held = true;
+    g->interrupted = false;
+    return true;
+}
+
+bool run_forward_backward(Run *r, Cancel *cancel) {
+    r->exec.cancel = cancel;
+    r->exec.losses_wanted = true;
+    int loss = r->plan.count - 1; /* the losses are recorded last */
+    bool going = plan_forward(&r->plan, &r->exec, 0, loss);
+    going = going && run_backward(r, cancel);
+    r->exec.losses_wanted = false;
+    r->reached = going ? r->plan.count : -1;
+    if (going) sum_losses(r);
+    return going;
+}
+
+real *run_parameter_gradient(Run *r, int i) {
+    const Parameter *q = &r->model->parameters[i];
+    if (!r->gradients || !q->trainable) return NULL;
+    real *grad = r->gradients->arena->data + q->offset;
+    if (!r->gradients->held) memset(grad, 0, q->count * sizeof(real));
+    return grad;
+}
+
+/* --- forecasts ---------------------------------------------------------------------------------------------------- */
+bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) {
+    Run r;
+    begin(&r, (Model *)m, o);
+    r.by_parameter = memory_alloc((size_t)m->count, sizeof *r.by_parameter);
+    r.cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r.cached);
+    bool fine = copy_keep(&r) && r.by_parameter && r.cached;
+    if (!fine) error_set(e, ERROR_MEMORY, "no memory to record the plan");
+    Call c = largest(o);
+    if (fine) record_call(&r, &c);
+    if (fine && !r.plan.finished) fine = fail(e, &r.plan.error);
+    if (fine) {
+        size_t scratch = r.plan.scratch * (size_t)pool_threads() + r.plan.workspace;
+        double forward = plan_flops(&r.plan, false);
+        *out = (Estimate){.parameters = m->size * sizeof(real), .gradients = o->backward ? m->size * sizeof(real) : 0,
+                          .activations = (r.plan.size + scratch) * sizeof(real), .cache = cache_reals(&r) * sizeof(real),
+                          .forward_flops = forward,
+                          .backward_flops = o->backward ? plan_flops(&r.plan, true) - forward : 0};
+    }
+    run_free(&r);
+    return fine;
+}

@@ -1,0 +1,21 @@
+"""llmc: train GPT, GPT-2, LLaMA and Mistral on a CPU, look inside them, and exchange them with Hugging Face."""
+
+from llmc import checkpoint, data, functional
+from llmc.config import Config
+from llmc.core import get_num_threads, set_num_threads
+from llmc.doctor import doctor
+from llmc.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Error,
+    NonFiniteError,
+    ShapeError,
+    UnknownNameError,
+)
+from llmc.model import Model
+from llmc.optimizer import AdamW
+from llmc.tokenizer import Tokenizer
+
+__version__ = "0.1.0"

@@ -1,0 +1,59 @@
+"""The compiled core, with the kernels this process is to use.
+
+LLMC_ISA forces an instruction set ("portable", "avx2", "avx512"), LLMC_GEMM who multiplies ("own", "openblas"); both
+are read once, at import. Without them the core takes the fastest that the processor has.
+"""
+
+import os
+from pathlib import Path
+
+from llmc import _core
+from llmc.errors import ConfigError
+
+
+def openblas_path():
+    """The OpenBLAS this build carries or was told of; None when it was built without."""
+    folder = Path(__file__).parent / "_blas"
+    try:
+        told = (folder / "path.txt").read_text().strip()
+    except OSError:
+        return None
+    if not told:
+        return None
+    carried = folder / told
+    return str(carried) if carried.exists() else told
+
+
+def choose(core):
+    """Choose the kernels of `core` from the environment.
+
+    Raises
+    ------
+    ConfigError
+        When the environment asks for what this build or this processor lacks; the message lists what there is.
+    """
+    isa, gemm = os.environ.get("LLMC_ISA") or None, os.environ.get("LLMC_GEMM") or None
+    if isa and isa not in core.offers():
+        raise ConfigError(f"LLMC_ISA={isa}: this build on this processor has {', '.join(core.offers())}")
+    if gemm not in (None, "own", "openblas"):
+        raise ConfigError(f"LLMC_GEMM={gemm}: products are done by 'own' or by 'openblas'")
+    core.choose(isa, gemm, openblas_path())
+
+
+choose(_core)
+
+
+def set_num_threads(n):
+    """Set how many threads compute, from now on; results have the same bits at any number.
+
+    Parameters
+    ----------
+    n : int
+        1 to 256, also more than there are cores.
+    """
+    _core.set_num_threads(n)
+
+
+def get_num_threads():
+    """How many threads compute."""
+    return _core.get_num_threads()

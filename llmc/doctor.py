@@ -1,0 +1,50 @@
+"""doctor: what runs here, for whoever asks why something is slow or missing."""
+
+import importlib.metadata
+import platform
+
+from llmc.core import _core, get_num_threads, openblas_path
+from llmc.table import Table
+
+_PACKAGES = ("llmc", "numpy", "ml_dtypes", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "torch",
+             "transformers", "peft")  # fmt: skip
+
+
+def doctor():
+    """A table of the processor, the kernels in use, threads, memory and versions.
+
+    Returns
+    -------
+    Table
+    """
+    info = _core.info()
+    rows = [
+        ("processor", info["processor"]),
+        ("processors for this process", info["processors"]),
+        ("threads", get_num_threads()),
+        ("instruction set", f"{info['instruction_set']} (of {', '.join(_core.offers())})"),
+        ("products by", info["gemm"]),
+        ("OpenBLAS", info["openblas"] or f"carried, not used: {openblas_path() or 'none'}"),
+        ("OpenBLAS kernels", info["openblas_kernels"] or "-"),
+        ("memory", _memory()),
+        ("Python", platform.python_version()),
+        ("system", platform.platform()),
+    ]
+    rows += [(name, _version(name)) for name in _PACKAGES]
+    return Table(["what", "value"], [{"what": what, "value": str(value)} for what, value in rows])
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _memory():
+    try:
+        with open("/proc/meminfo") as file:
+            sizes = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in file}
+        return f"{sizes['MemAvailable']:.1f} GiB free of {sizes['MemTotal']:.1f}"
+    except (OSError, KeyError, ValueError, IndexError):
+        return "unknown"

@@ -1,0 +1,325 @@
+"""Model: a family's parameters, opened from or saved to Hugging Face's files, and what can be asked of them."""
+
+import copy
+import os
+
+import ml_dtypes
+import numpy as np
+
+from llmc import checkpoint, core, generation, hub, tree
+from llmc.config import Config
+from llmc.errors import CheckpointError, ConfigError, ShapeError
+from llmc.initialise import initialise
+from llmc.inputs import whole
+from llmc.rope import inverse_frequencies
+from llmc.run import Run
+from llmc.table import Table, count
+
+
+class Model:
+    """A transformer language model.
+
+    Parameters
+    ----------
+    config : Config
+    seed : int
+        Of the initialisation, which is the family's own.
+    dtype : "float32"
+        How weights are stored.
+    precision : "float32" or None
+        How products are computed; None: as the weights are stored.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration or the precision is not possible.
+    MemoryError
+        When there is no memory for the parameters.
+    """
+
+    _core = core._core  # the float core; the tests put the double one here
+
+    def __init__(self, config, seed=0, dtype="float32", precision=None):
+        self._make(config, dtype, precision)
+        initialise(self._parameters, config, whole(seed, "seed"))
+
+    def _make(self, config, dtype, precision):
+        if not isinstance(config, Config):
+            raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+        for name, value in (("dtype", dtype), ("precision", precision)):
+            if value not in ("float32", None if name == "precision" else "float32"):
+                raise ConfigError(f"{name}={value!r}: this build computes with and stores 'float32' alone")
+        config.validate()
+        self.config = config
+        self._spec = config.spec()
+        self._model = self._core.Model(self._spec)
+        self._parameters = self._model.parameters()
+        self._cached_frequencies = {}
+
+    # --- files -------------------------------------------------------------------------------------------------------
+    @classmethod
+    def from_pretrained(cls, source, dtype="float32", precision=None, revision=None, local_files_only=False):
+        """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded.
+
+        Parameters
+        ----------
+        source : path or str
+            A folder, or a name on the hub where huggingface_hub can reach it.
+        dtype, precision
+            As for `Model`.
+        revision, local_files_only
+            Of the hub.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the files are not there.
+        ConfigError, CheckpointError
+            When they are not what they should be; the message names file and tensor.
+        """
+        config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
+        folder = hub.folder(source, revision, local_files_only)
+        with checkpoint.open(folder) as files:
+            found = _aligned(files, cls._core.Model(config.spec(), False), config)
+            model = cls.__new__(cls)
+            model._make(config, dtype, precision)
+            model._model.begin_write()
+            try:
+                for name, view in model._parameters.items():
+                    view[...] = files[found[name]]
+            finally:
+                model._model.end_write()
+        return model
+
+    def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
+        """Write config.json and safetensors that transformers opens; bfloat16 halves them.
+
+        Files appear whole or not at all, each in the place of its predecessor.
+
+        Raises
+        ------
+        OSError
+            When the place cannot be written to, or is full; what was there stays.
+        """
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
+        os.makedirs(directory, exist_ok=True)
+        checkpoint.write(directory, self._parameters, dtype=dtype, max_shard_size=max_shard_size)
+        config = copy.deepcopy(self.config)
+        config.dtype = dtype
+        config.save_pretrained(directory)
+
+    # --- parameters --------------------------------------------------------------------------------------------------
+    def state_dict(self):
+        """{Hugging Face name: writable float32 view}; a tied head stands under both names."""
+        views = dict(self._parameters)
+        if self.config.tie_word_embeddings:
+            views[f"{self._model.head_name}.weight"] = views[f"{self._model.embedding_name}.weight"]
+        return views
+
+    def load_state_dict(self, tensors):
+        """Overwrite every parameter with the array of its name in `tensors`.
+
+        Raises
+        ------
+        CheckpointError, ShapeError
+            When a name is missing or surplus, or a shape differs; nothing is changed.
+        """
+        found = checkpoint.align(tensors, self._parameters, self._tied())
+        found.check("load_state_dict")
+        arrays = {name: np.asarray(tensors[found.found[name]]) for name in self._parameters}
+        for name, array in arrays.items():
+            if array.shape != self._parameters[name].shape:
+                raise ShapeError(f"{name}: shape {array.shape} is given, {self._parameters[name].shape} is needed")
+        self._model.begin_write()
+        try:
+            for name, array in arrays.items():
+                self._parameters[name][...] = array
+        finally:
+            self._model.end_write()
+
+    def _tied(self):
+        return _tied(self.config, self._model.head_name, self._model.embedding_name)
+
+    def num_parameters(self):
+        """Numbers in all parameters, a tied head counted once."""
+        return self._model.parameter_count
+
+    # --- passes ------------------------------------------------------------------------------------------------------
+    def __call__(self, ids, attention_mask=None, position_ids=None, logits_to_keep=0):
+        """The logits.
+
+        Parameters
+        ----------
+        ids : (B, T) or (T,) integers
+        attention_mask : (B, T) of 0 and 1, optional
+        position_ids : (B, T) integers, optional
+            By default counted along the mask, so that padding on the left changes nothing.
+        logits_to_keep : int
+            Only the last n positions; 0: all.
+
+        Returns
+        -------
+        (B, T, V) float32
+        """
+        run = self._run_for(ids)
+        run.forward(ids, attention_mask=attention_mask, position_ids=position_ids, logits_to_keep=logits_to_keep)
+        return run.logits.copy()
+
+    def loss(self, ids, labels=None, attention_mask=None):
+        """The mean loss, a float; labels shift inside, -100 is ignored, None means the ids without padding."""
+        run = self._run_for(ids)
+        if labels is not None:
+            return run.forward(ids, labels=labels, attention_mask=attention_mask)
+        arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
+        return run._core.forward(**arguments, until=None, last=0)
+
+    def _run_for(self, ids):
+        shape = np.shape(ids)
+        batch, length = (1, shape[0]) if len(shape) == 1 else shape if len(shape) == 2 else (1, 1)
+        return Run(self, max(batch, 1), max(length, 1))
+
+    def run(self, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None):
+        """Record a plan and take its memory.
+
+        Parameters
+        ----------
+        batch, length : int
+            The most rows and tokens of a pass.
+        keep : "all", list of globs over module paths, or None
+            Hook points to keep for `input`, `output` and `grad`. Attention patterns (`….self_attn.pattern`) are kept
+            only when named.
+        backward : bool
+            Gradients are wanted.
+        dropout : bool
+            Dropout happens, keyed by `seed`.
+        gradients : Run, optional
+            Share that run's parameter gradients.
+
+        Returns
+        -------
+        Run
+        """
+        return Run(self, batch, length, keep, backward, dropout, seed, gradients)
+
+    def generate(self, ids, attention_mask=None, **options):
+        """Continue every row; see `stream` for the options.
+
+        Returns
+        -------
+        (B, T + new) int64
+            Rows that have ended are filled with `pad_token_id`; right-padded rows go on after their last real token.
+        """
+        return generation.generate(self, ids, attention_mask, **options)
+
+    def stream(self, ids, attention_mask=None, **options):
+        """Continue every row, one (B,) array of new tokens a step.
+
+        Parameters
+        ----------
+        ids : (B, T) or (T,) integers
+        attention_mask : (B, T) of 0 and 1, optional
+            Padding on either side.
+        max_new_tokens : int
+        do_sample : bool
+            Sample; otherwise take the best (greedy).
+        temperature, top_k, top_p, min_p : float or int, optional
+            Of sampling, as in transformers.
+        repetition_penalty : float
+        prefill_chunk : int, optional
+            Read the prompt in pieces of this many tokens.
+        min_new_tokens : int
+            No end before these.
+        eos_token_id : int, list of int or None
+            None: the config's; -1: never stop.
+        pad_token_id : int, optional
+        seed : int, optional
+            Of sampling; the same seed gives the same text.
+        use_cache : bool
+            Keep keys and values between steps; the text is the same without.
+        """
+        return generation.stream(self, ids, attention_mask, **options)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+    def estimate(self, batch=1, length=None, train=False, keep=None, dropout=None, generate=0):
+        """Memory and FLOPs of a pass, before anything is taken.
+
+        Parameters
+        ----------
+        batch, length : int
+            length: by default the trained context.
+        train : bool
+            Forward, backward and AdamW; otherwise forward alone.
+        generate : int
+            Positions a generation may reach: its cache is counted.
+
+        Returns
+        -------
+        dict
+            Bytes by kind (`parameters, gradients, optimizer, activations, cache, packed`), their sum `memory`, and
+            `flops`.
+        """
+        from llmc.run import _keep
+
+        keep_all, globs = _keep(keep)
+        length = self.config.max_position_embeddings if length is None else length
+        core_estimate = self._model.estimate(
+            whole(batch, "batch", 1), whole(length, "length", 1), bool(train), bool(train if dropout is None else dropout),
+            globs, keep_all, whole(generate, "generate"),
+        )  # fmt: skip
+        sizes = {kind: core_estimate[kind] for kind in ("parameters", "gradients")}
+        sizes["optimizer"] = 2 * sizes["parameters"] if train else 0
+        sizes["activations"], sizes["cache"], sizes["packed"] = core_estimate["activations"], core_estimate["cache"], 0
+        flops = core_estimate["forward_flops"] + core_estimate["backward_flops"]
+        return {**sizes, "memory": sum(sizes.values()), "flops": flops}
+
+    def summary(self):
+        """A table: module path, weight shape, parameters, forward FLOPs of one token, bytes."""
+        rows = tree.summary_rows(self)
+        note = f"{self.num_parameters():,} parameters, {count(sum(r['FLOPs'] or 0 for r in rows), 'FLOP')} a token"
+        return Table(["module", "kind", "shape", "parameters", "FLOPs", "bytes"], rows, note)
+
+    def __repr__(self):
+        return tree.text(self)
+
+    # --- for the passes ----------------------------------------------------------------------------------------------
+    @property
+    def _position_limit(self):
+        """Learned positions there are; None where positions are computed."""
+        return None if self.config._family.rope else self.config.max_position_embeddings
+
+    def _frequencies(self, length):
+        """(inverse frequencies, factor) of a pass over `length` positions; (None, 1) without rope."""
+        if not self.config._family.rope:
+            return None, 1.0
+        key = length if self._spec["rope_grows"] else 0
+        if key not in self._cached_frequencies:
+            inv_freq, factor = inverse_frequencies(self.config, length)
+            real = next(iter(self._parameters.values())).dtype
+            self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
+        return self._cached_frequencies[key]
+
+
+_FLOATS = tuple(np.dtype(t) for t in ("float32", "float16", ml_dtypes.bfloat16, "float64"))
+
+
+def _tied(config, head, embedding):
+    return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
+
+
+def _aligned(files, skeleton, config):
+    """{model's name: file's name}, every shape and dtype checked before memory is taken."""
+    shapes = skeleton.shapes()
+    found = checkpoint.align(files.names(), shapes, _tied(config, skeleton.head_name, skeleton.embedding_name))
+    found.check(str(files.path))
+    for name, shape in shapes.items():
+        theirs = found.found[name]
+        if tuple(files.shape(theirs)) != shape:
+            raise ShapeError(
+                f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
+            )
+        if files.dtype(theirs) not in _FLOATS:
+            raise CheckpointError(
+                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; weights are float32, float16, bfloat16 or float64"
+            )
+    return found.found

@@ -1,0 +1,178 @@
+"""Run: the passes of a model over batches of a given size, with a view of every hook point."""
+
+import numpy as np
+
+from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets, whole
+from llmc.rope import inverse_frequencies
+from llmc.table import Table, count
+
+
+class Run:
+    """A budget of at most `batch` rows and `length` tokens, and the memory a pass of that size takes.
+
+    Made by `model.run(...)`. Views are windows, not photographs: their numbers change at the next forward pass.
+    """
+
+    def __init__(self, model, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None, past=0):
+        self.model, self.config = model, model.config
+        self._backward = bool(backward)
+        keep_all, globs = _keep(keep)
+        if gradients is not None and not isinstance(gradients, Run):
+            raise TypeError(f"gradients must be another run of this model, not {type(gradients).__name__}")
+        self._core = model._core.Run(
+            model._model, whole(batch, "batch", 1), whole(length, "length", 1), self._backward, bool(dropout), globs,
+            keep_all, whole(past, "past"), whole(seed, "seed"), gradients._core if gradients else None,
+        )  # fmt: skip
+        self._globs, self._keep_all = globs, keep_all
+        self.loss = None
+
+    # --- passes ------------------------------------------------------------------------------------------------------
+    def forward(self, ids, labels=None, attention_mask=None, num_items_in_batch=None, position_ids=None, until=None,
+                skip=(), logits_to_keep=0):  # fmt: skip
+        """One forward pass.
+
+        Parameters
+        ----------
+        ids : (B, T) or (T,) integers
+        labels : (B, T) integers, optional
+            Shifted inside; -100 is ignored.
+        attention_mask : (B, T) of 0 and 1, optional
+        num_items_in_batch : float, optional
+            Divides the summed loss; by default the labels that count in this batch.
+        position_ids : (B, T) integers, optional
+            By default counted along the mask.
+        until : str, optional
+            Stop after this module; its output may be written into, and `resume()` goes on.
+        skip : iterable of str, optional
+            Blocks that become the identity, branches that become zero.
+        logits_to_keep : int
+            Form the logits of the last positions alone; 0: of all.
+
+        Returns
+        -------
+        float or None
+            The loss; None without labels, or when the pass stopped at `until`.
+        """
+        arguments = self._arguments(ids, labels, attention_mask, num_items_in_batch, position_ids, skip)
+        self.loss = self._core.forward(**arguments, until=until, last=whole(logits_to_keep, "logits_to_keep"))
+        return self.loss
+
+    def resume(self):
+        """Go on after `forward(ids, until=...)`; the loss, or None without labels."""
+        self.loss = self._core.resume()
+        return self.loss
+
+    def backward(self):
+        """Add the gradients of the last loss to those that are there; one backward for each forward."""
+        self._core.backward()
+
+    def forward_backward(self, ids, labels=None, attention_mask=None, num_items_in_batch=None, position_ids=None, skip=()):
+        """`forward` and `backward` without computing the logits twice; labels that are None are the ids.
+
+        Returns
+        -------
+        float
+            The loss.
+        """
+        arguments = self._arguments(ids, labels, attention_mask, num_items_in_batch, position_ids, skip, train=True)
+        self.loss = self._core.forward_backward(**arguments, until=None, last=0)
+        return self.loss
+
+    def zero_grad(self):
+        """Forget the gradients."""
+        self._core.zero_grad()
+
+    def _arguments(self, ids, labels, attention_mask, num_items_in_batch, position_ids, skip, train=False):
+        vocabulary = self.config.vocab_size
+        ids = as_ids(ids, vocabulary)
+        mask = as_mask(attention_mask, ids.shape)
+        positions = as_positions(position_ids, mask, ids.shape, self.model._position_limit)
+        targets, items = None, 0.0
+        if labels is not None or train:
+            targets = as_targets(labels, ids, mask, vocabulary)
+            items = float(np.count_nonzero(targets >= 0))
+            if num_items_in_batch is not None:
+                items = float(num_items_in_batch)
+                if not items > 0:
+                    raise DataError(f"num_items_in_batch is {num_items_in_batch}; it must be above 0")
+        inv_freq, factor = self.model._frequencies(int(positions.max()) + 1)
+        skip = [skip] if isinstance(skip, str) else list(skip)
+        return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
+                    items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
+
+    # --- looking inside ----------------------------------------------------------------------------------------------
+    def names(self):
+        """Every hook point: the dotted module paths of the checkpoint."""
+        return [row[0] for row in self._core.modules()]
+
+    def input(self, name, copy=False):
+        """What module `name` read: a (B, T, C) view, or a copy; ids for an embedding are not kept."""
+        return self._view(name, "input", copy)
+
+    def output(self, name, copy=False):
+        """What module `name` gave: a (B, T, C) view, or a copy."""
+        return self._view(name, "output", copy)
+
+    def grad(self, name, copy=False):
+        """The gradient of the loss by the output of module `name`, or by a parameter: a view, or a copy."""
+        array = self._core.parameter_gradient(name)
+        if array is not None:
+            return array.copy() if copy else array
+        return self._view(name, "grad", copy)
+
+    def _view(self, name, which, copy):
+        array = self._core.array(name, which)
+        if array is None:
+            self._refuse(name, which)
+        return array.copy() if copy else array
+
+    def _refuse(self, name, which):
+        names = self.names()
+        if name in self.model.state_dict():
+            why = "is frozen" if self._backward else "has no gradient: make the run with backward=True"
+            raise UnknownNameError(f"parameter '{name}' {why}")
+        if name not in names:
+            raise UnknownNameError(f"there is no hook point '{name}'; {nearest(name, names) or 'run.names() lists them'}")
+        if which == "grad" and not self._backward:
+            raise UnknownNameError(f"'{name}' has no gradient: make the run with backward=True")
+        if which == "input" and self._core.array(name, "output") is not None:
+            raise UnknownNameError(f"'{name}' reads token ids or positions, not a tensor")
+        raise UnknownNameError(f"'{name}' was not kept: make the run with keep=['{name}'] or keep='all'")
+
+    @property
+    def logits(self):
+        """The logits of the last forward pass, a (B, T, V) view."""
+        array = self._core.logits
+        if array is None:
+            head = self.model._model.head_name
+            raise UnknownNameError(f"the logits were not formed: make the run with keep=['{head}'], or pass no labels")
+        return array
+
+    @property
+    def plan(self):
+        """The recorded plan; it prints itself: step, shapes, FLOPs, bytes."""
+        rows = [
+            {"step": op, "module": path, "shape": shape, "FLOPs": count(flops) if flops else None, "bytes": nbytes,
+             "kept": kept, "backward": back}
+            for op, path, shape, flops, nbytes, kept, back in self._core.steps()
+        ]  # fmt: skip
+        total = sum(row[3] for row in self._core.steps())
+        note = f"{len(rows)} steps, {count(total, 'FLOP')} forward, {self.nbytes:,} bytes taken"
+        return Table(["step", "module", "shape", "FLOPs", "bytes", "kept", "backward"], rows, note)
+
+    @property
+    def nbytes(self):
+        """Bytes this run has taken: activations, scratch, cache, gradients."""
+        return self._core.nbytes
+
+
+def _keep(keep):
+    if keep is None:
+        return False, []
+    if isinstance(keep, str):
+        keep = [keep]
+    globs = list(keep)
+    if not all(isinstance(glob, str) for glob in globs):
+        raise ConfigError(f"keep takes 'all', a list of globs over module paths, or None, not {keep!r}")
+    return "all" in globs, [glob for glob in globs if glob != "all"]

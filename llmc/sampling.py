@@ -1,0 +1,82 @@
+"""Sampling: from logits to the next token, by transformers' rules in transformers' order."""
+
+import math
+
+import numpy as np
+
+from llmc.errors import ConfigError
+from llmc.inputs import whole
+
+
+class Sampler:
+    """How the next token is chosen; every row has a generator of its own, so its company changes nothing."""
+
+    def __init__(self, rows, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed):
+        _check("temperature", temperature, 0, math.inf, open_low=True)
+        _check("repetition_penalty", repetition_penalty, 0, math.inf, open_low=True)
+        if top_p is not None:
+            _check("top_p", top_p, 0, 1, open_low=True)
+        if min_p is not None:
+            _check("min_p", min_p, 0, 1)
+        self.do_sample, self.temperature, self.penalty = bool(do_sample), float(temperature), float(repetition_penalty)
+        self.top_k = None if top_k is None else whole(top_k, "top_k", 1)
+        self.top_p, self.min_p = top_p, min_p
+        seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed")
+        self.generators = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row]))) for row in range(rows)]
+        self.looks_back = self.penalty != 1
+
+    def next(self, logits, seen):
+        """The next token of every row.
+
+        Parameters
+        ----------
+        logits : (B, V)
+            Overwritten.
+        seen : list of B integer arrays
+            The tokens of each row so far, padding left out.
+
+        Returns
+        -------
+        (B,) int64
+        """
+        if self.looks_back:
+            for row, tokens in zip(logits, seen):
+                tokens = np.unique(tokens)
+                row[tokens] = np.where(row[tokens] < 0, row[tokens] * self.penalty, row[tokens] / self.penalty)
+        if not self.do_sample:
+            return logits.argmax(axis=1).astype(np.int64)
+        return np.array([self._draw(row, rng) for row, rng in zip(logits, self.generators)], dtype=np.int64)
+
+    def _draw(self, row, rng):
+        row = row.astype(np.float64) / self.temperature
+        if self.top_k is not None and self.top_k < len(row):
+            row[row < np.partition(row, -self.top_k)[-self.top_k]] = -np.inf
+        if self.top_p is not None and self.top_p < 1:
+            row = _nucleus(row, self.top_p)
+        p = _softmax(row)
+        if self.min_p is not None:
+            p = np.where(p >= self.min_p * p.max(), p, 0.0)
+        edges = np.cumsum(p)
+        token = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+        return min(token, int(np.flatnonzero(p)[-1]))
+
+
+def _softmax(row):
+    p = np.exp(row - row.max())
+    return p / p.sum()
+
+
+def _nucleus(row, top_p):
+    """The smallest set of best tokens whose probabilities reach top_p, the one that crosses it included."""
+    order = np.argsort(-row, kind="stable")
+    p = _softmax(row)[order]
+    before = np.cumsum(p) - p
+    row[order[before >= top_p]] = -np.inf
+    return row
+
+
+def _check(name, value, low, high, open_low=False):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not (low < value if open_low else low <= value) or not value <= high or math.isinf(value):
+        raise ConfigError(f"{name} is {value}; it must be in {'(' if open_low else '['}{low}, {high}]")
