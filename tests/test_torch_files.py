@@ -16,6 +16,7 @@ from checkpoint_bytes import (
     MAGIC, ORDERED_DICT, call, group, mapping, number, pickled, storage, tensor, text, torch_legacy, torch_zip, word,
 )
 from conftest import require_peers
+from fuzz_readers import fuzz
 
 import llmc.checkpoint
 from llmc.errors import CheckpointError
@@ -534,6 +535,13 @@ def test_a_file_of_any_name_is_told_by_its_first_bytes(tmp_path):
     for data in (GOOD, torch_legacy(mapping({"w": tensor(storage(legacy=True))}), {"0": (6, RAW["0"])})):
         assert read(tmp_path / "weights", data)["w"].sum() == 15
     refused(str(tmp_path / "weights"), b"text", "no format")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_seeded_share_of_the_fuzzing_finds_nothing(tmp_path, seed):
+    count, taken, found = fuzz(seed, 1000, 60, str(tmp_path))
+    assert found is None
+    assert taken > 10 and count > 100
 
 
 # Live against torch
