@@ -31,20 +31,21 @@ SLOW = 1.0
 NUMBERS = [0, 1, 2, 7, 8, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1,
            2**63, 2**64 - 1]
 WORDS = [
-    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"-1", b"1e9", b"1.0", b" ", b'\\u0000', b"\\", b'"F32"',
-    b'"BF16"', b'"I64"', b'"shape"', b'"data_offsets"', b'"dtype"', b'"__metadata__"', b'"a"', b'"w":{}', b'[0,0]', b"../",
-    b"part.safetensors", b'"weight_map"',
+    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"-1", b"1e9", b"1.0", b" ", b'\\u0000', b"\\",
+    b'"F32"', b'"BF16"', b'"I64"', b'"shape"', b'"data_offsets"', b'"dtype"', b'"__metadata__"', b'"a"', b'"w":{}',
+    b"[0,0]", b"../", b"part.safetensors", b'"weight_map"',
 ]
 OPCODES = [
-    b"(", b"t", b"R", b"Q", b"q\0", b"h\0", b"h\1", b"h\2", b"r\0\0\0\1", b"\x85", b"\x86", b"\x87", b"}", b"]", b")", b"u",
-    b"s", b"e", b"a", b"b", b".", b"N", b"K\0", b"K\6", b"\x8a\x08", b"\x8a\1\xff", b"\x8b", b"0", b"1", b"2", b"\x81", b"\x8f",
-    b"\x90", b"\x93", b"\x94", b"X\0\0\0\0", b"\x88", b"G\x7f\xf8\0\0\0\0\0\0", make.word("torch", "FloatStorage"),
-    make.word("torch", "UntypedStorage"), make.word("torch", "bfloat16"), make.word("torch", "Size"),
-    make.word("torch", "device"), make.word("builtins", "set"), make.word("builtins", "bytearray"),
-    make.word("builtins", "complex"), make.word("_codecs", "encode"), make.word("os", "system"),
-    make.word("torch._utils", "_rebuild_tensor"), make.word("torch._utils", "_rebuild_tensor_v3"),
-    make.word("torch._utils", "_rebuild_parameter"), make.word("torch._tensor", "_rebuild_from_type_v2"),
-    make.storage(), make.storage(legacy=True), make.tensor(), make.ORDERED_DICT,
+    b"(", b"t", b"R", b"Q", b"q\0", b"h\0", b"h\1", b"h\2", b"r\0\0\0\1", b"\x85", b"\x86", b"\x87", b"}", b"]", b")",
+    b"u", b"s", b"e", b"a", b"b", b".", b"N", b"K\0", b"K\6", b"\x8a\x08", b"\x8a\1\xff", b"\x8b", b"0", b"1", b"2",
+    b"\x81", b"\x8f", b"\x90", b"\x93", b"\x94", b"X\0\0\0\0", b"\x88", b"G\x7f\xf8\0\0\0\0\0\0",
+    make.word("torch", "FloatStorage"), make.word("torch", "UntypedStorage"), make.word("torch", "bfloat16"),
+    make.word("torch", "Size"), make.word("torch", "device"), make.word("builtins", "set"),
+    make.word("builtins", "bytearray"), make.word("builtins", "complex"), make.word("_codecs", "encode"),
+    make.word("os", "system"), make.word("torch._utils", "_rebuild_tensor"),
+    make.word("torch._utils", "_rebuild_tensor_v3"), make.word("torch._utils", "_rebuild_parameter"),
+    make.word("torch._tensor", "_rebuild_from_type_v2"), make.storage(), make.storage(legacy=True), make.tensor(),
+    make.ORDERED_DICT,
 ]
 TEXT_CHANGES = (0, 2, 3, 5, 5, 6, 7, 7, 8)  # those that mostly leave UTF-8 what it is
 MARKS = [b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", make.MAGIC, b"\0" * 8, b"\xff" * 8]
