@@ -281,6 +281,7 @@ class Config:
             "head_dim": self.head_dim,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
+            "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
             "window": self.sliding_window or 0,
             "norm_eps": self.norm_eps,
             "activation": self._family.activations[self.hidden_act],

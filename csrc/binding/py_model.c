@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 /* What config.spec() calls a number, and where it goes. */
-typedef enum { INT, BOOL, REAL, ACT } FieldType;
+typedef enum { INT, BOOL, REAL, ACT, ROW } FieldType; /* ROW: -1 means none */
 static const struct {
     const char *name;
     FieldType type;
@@ -20,6 +20,7 @@ static const struct {
     {"head_dim", INT, offsetof(Spec, D)},
     {"intermediate_size", INT, offsetof(Spec, F)},
     {"max_position_embeddings", INT, offsetof(Spec, max_positions)},
+    {"padding_idx", ROW, offsetof(Spec, padding)},
     {"window", INT, offsetof(Spec, window)},
     {"norm_eps", REAL, offsetof(Spec, eps)},
     {"activation", ACT, offsetof(Spec, act)},
@@ -47,8 +48,9 @@ static bool read_field(const State *s, Spec *spec, size_t i, PyObject *numbers) 
     long n = PyLong_AsLong(value);
     if (n == -1 && PyErr_Occurred()) return false;
     long most = fields[i].type == BOOL ? 1 : fields[i].type == ACT ? ACT_COUNT - 1 : INT32_MAX;
-    if (n < 0 || n > most) {
-        PyErr_Format(s->config, "%s is %ld; the core takes 0 to %ld", fields[i].name, n, most);
+    long least = fields[i].type == ROW ? -1 : 0;
+    if (n < least || n > most) {
+        PyErr_Format(s->config, "%s is %ld; the core takes %ld to %ld", fields[i].name, n, least, most);
         return false;
     }
     if (fields[i].type == BOOL) *(bool *)(void *)at = n;

@@ -33,6 +33,7 @@ typedef struct {
 
     int V, C, L, H, G, D, F;
     int max_positions;
+    int padding;          /* token whose embedding gets no gradient; -1: none */
     int window;           /* keys a query sees, its own included; 0: all before it */
     real eps;
     real attention_scale; /* multiplies q.k */

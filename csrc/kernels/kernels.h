@@ -51,10 +51,12 @@ typedef struct Kernels {
                  const real *bias, int M, int N, int K, bool accumulate, real *work);
     size_t gemm_work;
 
-    /* embedding.c   out[n,:] = weight[ids[n],:];   backward adds dout[n,:] into dweight[ids[n],:] in order of n
+    /* embedding.c   out[n,:] = weight[ids[n],:];   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
+     * where ids[n] is not `padding` (-1: everywhere)
      * (C may be a slice of columns: ldw and ldd are the full row strides) */
     void (*embedding_forward)(real *out, const int32_t *ids, const real *weight, int N, int C);
-    void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C);
+    void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C,
+                               int32_t padding);
 
     /* layernorm.c   out = (inp - mean) * rstd * weight + bias over the last axis
      * backward: dinp (NULL: not wanted) as accumulate says; dweight, dbias (NULL: not wanted) are always added to */

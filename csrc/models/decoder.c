@@ -5,9 +5,9 @@
 
 #include <stdio.h>
 
-static Tensor *embedded(Plan *p, const Spec *s, const char *name, int rows, EmbedBy by) {
+static Tensor *embedded(Plan *p, const Spec *s, const char *name, int rows, EmbedBy by, int padding) {
     enter(p, "%s", name);
-    Tensor *x = embed(p, rows, s->C, by);
+    Tensor *x = embed(p, rows, s->C, by, padding);
     leave(p, NULL, x);
     return x;
 }
@@ -15,9 +15,9 @@ static Tensor *embedded(Plan *p, const Spec *s, const char *name, int rows, Embe
 static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
     Memory mem = {.keys = w->keys, .values = w->values};
     enter(p, "%s", s->names.root);
-    Tensor *x = embedded(p, s, s->names.embed, s->V, BY_IDS);
+    Tensor *x = embedded(p, s, s->names.embed, s->V, BY_IDS, s->padding);
     if (s->position == POSITION_LEARNED)
-        x = add(p, x, embedded(p, s, s->names.positions, s->max_positions, BY_POSITIONS));
+        x = add(p, x, embedded(p, s, s->names.positions, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
     if (s->position == POSITION_ROPE) mem.rope = rope_table(p, s->D);
     for (int l = 0; l < s->L; l++) x = block(p, s, &mem, x, l);

@@ -40,7 +40,7 @@ static Tensor *record_piece(Bench *b) {
     Plan *p = &b->plan;
     Tensor *const *in = b->in;
     const char *op = c->op;
-    if (!strcmp(op, "embedding")) return embed(p, c->in[1].shape[0], c->in[1].shape[1], BY_IDS);
+    if (!strcmp(op, "embedding")) return embed(p, c->in[1].shape[0], c->in[1].shape[1], BY_IDS, -1);
     if (!strcmp(op, "rmsnorm")) return rmsnorm(p, in[0], (real)c->number);
     if (!strcmp(op, "layernorm")) return layernorm(p, in[0], (real)c->number);
     if (!strcmp(op, "linear")) return multiply(p, in[0], in[1], in[2], false);

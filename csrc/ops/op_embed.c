@@ -6,6 +6,7 @@
 
 typedef struct {
     EmbedBy by;
+    int padding;
 } Numbers;
 
 typedef struct {
@@ -41,7 +42,7 @@ static void backward_columns(void *context, size_t index, int slot) {
     if (!grad_adds(j->s, j->x, 0))
         for (size_t r = 0; r < weight->rows; r++) memset(dweight + r * weight->cols, 0, (end - first) * sizeof(real));
     j->x->k->embedding_backward(dweight, weight->cols, dout->data + first, dout->stride, rows_wanted(j->s, j->x),
-                                (int)dout->rows, (int)(end - first));
+                                (int)dout->rows, (int)(end - first), step_numbers(j->s, Numbers)->padding);
 }
 
 static void backward(const Step *s, Exec *x) {
@@ -52,10 +53,10 @@ static void backward(const Step *s, Exec *x) {
 
 static const Op EMBED = {.name = "embed", .forward = forward, .backward = backward};
 
-Tensor *embed(Plan *p, int rows, int C, EmbedBy by) {
+Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding) {
     Tensor *weight = parameter(p, "weight", 2, (int[]){rows, C});
     Tensor *out = tensor_new(p, 3, (int[]){p->B, p->T, C});
-    Numbers n = {by};
+    Numbers n = {by, padding};
     record(p, &EMBED, 1, TENSORS(weight), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

@@ -5,9 +5,10 @@
 #pragma once
 #include "plan/plan.h"
 
-/* op_embed.c   (B,T,C): rows of `weight` (rows,C), chosen by the ids of the call or by its positions */
+/* op_embed.c   (B,T,C): rows of `weight` (rows,C), chosen by the ids of the call or by its positions;
+ * row `padding` gets no gradient (-1: all do) */
 typedef enum { BY_IDS, BY_POSITIONS } EmbedBy;
-Tensor *embed(Plan *p, int rows, int C, EmbedBy by);
+Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding);
 
 /* op_norm.c   x (…,C) -> (…,C) */
 Tensor *layernorm(Plan *p, Tensor *x, real eps);
