@@ -79,9 +79,8 @@ static size_t scratch(const Step *s, const Kernels *k) {
     return k->gemm_work;
 }
 
-/* The backward pass makes two products of the forward's size, one an input: FLOPs are counted for each wanted. */
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .saved_inputs = 3, .backward_flops = 1};
+                          .scratch = scratch, .saved_inputs = 3, .costly = 3, .backward_flops = 1};
 
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
     int I = weight->shape[in_out ? 0 : 1], O = weight->shape[in_out ? 1 : 0];

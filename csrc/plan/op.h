@@ -68,7 +68,8 @@ typedef struct Op {
     unsigned passes;                      /* bit i: the gradient of in[i] is that of out[0] */
     bool cheap;                           /* out[0] may be computed again instead of being kept */
     bool source;                          /* the backward pass starts here (a loss) */
-    double backward_flops;                /* per forward FLOP: 2 for a product */
+    unsigned costly;                      /* bit i: the gradient of in[i] costs backward_flops times the forward pass */
+    double backward_flops;
 } Op;
 
 /* Runs task(context, 0..count-1) on the pool. */

@@ -258,7 +258,7 @@ double plan_flops(const Plan *p, bool backward) {
         flops += s->op->flops(s);
         if (backward && s->differentiated)
             for (int k = 0; k < s->ins; k++)
-                if (s->grad[k] != GRAD_NONE) flops += s->op->flops(s) * s->op->backward_flops;
+                if (s->grad[k] != GRAD_NONE && (s->op->costly >> k & 1)) flops += s->op->flops(s) * s->op->backward_flops;
     }
     return flops;
 }
