@@ -31,14 +31,9 @@ def _kind(model, path, weights, op):
         name = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[op]
         return f"{name}(({weight.shape[0]},), eps={model._spec['norm_eps']:g})"
     bias = "bias" in weights
-    if _in_out(model, path, weights):
+    if model._model.in_out and path != model._model.head_name:
         return f"Conv1D(nf={weight.shape[1]}, nx={weight.shape[0]})"
     return f"Linear(in_features={weight.shape[1]}, out_features={weight.shape[0]}, bias={bias})"
-
-
-def _in_out(model, path, weights):
-    bias = weights.get("bias")
-    return model.config._family.conv1d and bias is not None and path != model._model.head_name
 
 
 def text(model):

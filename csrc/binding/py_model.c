@@ -149,6 +149,11 @@ static PyObject *head_name(PyObject *object, void *unused) {
     return PyUnicode_FromString(((ModelObject *)object)->model.spec.names.head);
 }
 
+static PyObject *in_out(PyObject *object, void *unused) {
+    (void)unused;
+    return PyBool_FromLong(((ModelObject *)object)->model.spec.in_out);
+}
+
 static PyObject *embedding_name(PyObject *object, void *unused) {
     (void)unused;
     const Names *n = &((ModelObject *)object)->model.spec.names;
@@ -205,6 +210,7 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"parameter_count", parameter_count, NULL, "Numbers in all parameters.", NULL},
     {"head_name", head_name, NULL, "Module path of the head.", NULL},
+    {"in_out", in_out, NULL, "Are the blocks' linears stored (in, out), as Conv1D does?", NULL},
     {"embedding_name", embedding_name, NULL, "Module path of the token embedding.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
