@@ -100,6 +100,6 @@ def summary_rows(model):
         rows.append({
             "module": path, "kind": _kind(model, path, weights[path], op).partition("(")[0],
             "shape": weights[path]["weight"].shape, "parameters": sum(a.size for a in own.values()),
-            "FLOPs": flops, "bytes": sum(a.nbytes for a in own.values()),
+            "FLOPs": int(flops), "bytes": sum(a.nbytes for a in own.values()),
         })  # fmt: skip
     return rows
