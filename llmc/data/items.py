@@ -1,0 +1,61 @@
+"""The items of a dataset, and the blocks they are cut into."""
+
+import numbers
+
+import numpy as np
+
+from llmc.errors import DataError
+
+
+def item(ids):
+    """One item of a piece of text.
+
+    Parameters
+    ----------
+    ids : array of integers, (T,)
+
+    Returns
+    -------
+    dict
+        `input_ids`, `labels` (the ids; the model shifts them) and `attention_mask` (ones): int64, (T,), all new.
+    """
+    ids = np.array(ids, np.int64)
+    return {"input_ids": ids, "labels": ids.copy(), "attention_mask": np.ones_like(ids)}
+
+
+def pad_item(item, length, pad_token_id):
+    """The item, padded on the right to `length`: labels -100, mask 0."""
+    missing = (0, length - len(item["input_ids"]))
+    filling = {"input_ids": pad_token_id, "labels": -100, "attention_mask": 0}
+    return {name: np.pad(item[name], missing, constant_values=value) for name, value in filling.items()}
+
+
+def check_block_size(block_size):
+    """`block_size` as an int; a block needs a token to read and one to predict."""
+    if not isinstance(block_size, numbers.Integral):
+        raise TypeError(f"block_size is {block_size!r}, not a whole number")
+    if block_size < 2:
+        raise DataError(f"block_size is {block_size}; a block has at least 2 tokens, one to read and one to predict")
+    return int(block_size)
+
+
+def resolve_index(index, length):
+    """An index from 0 to `length` - 1, from one that may count from the end."""
+    if not isinstance(index, numbers.Integral):
+        raise TypeError(f"a dataset is indexed by a whole number, not by {index!r}")
+    if not -length <= index < length:
+        raise IndexError(f"item {index} of a dataset of {length}")
+    return int(index) % length
+
+
+def id_limit(tokenizer):
+    """One more than the tokenizer's largest id."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def fallback_pad_id(tokenizer):
+    """The id to pad with: the padding token's, else the end of text's, else 0. The mask hides it in any case."""
+    for value in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if value is not None:
+            return value
+    return 0
