@@ -87,9 +87,16 @@ static void rebuild_cheap(Plan *p) {
     }
 }
 
+/* Where a tensor lies during the forward pass. */
+static real *address(const Plan *p, const Tensor *t) {
+    const Tensor *place = t->place;
+    while (place->place != place) place = place->place;
+    return p->base + place->offset;
+}
+
 void plan_rewind(Plan *p) {
     for (int i = 0; i < p->count; i++)
-        for (Tensor *t = p->steps[i].again; t; t = t->next_again) t->data = t->place->data;
+        for (Tensor *t = p->steps[i].again; t; t = t->next_again) t->data = address(p, t);
 }
 
 /* --- taking a place over ----------------------------------------------------------------------------------------- */
@@ -160,6 +167,10 @@ void plan_place(Plan *p) {
             insert(by_offset, i, t);
             size_t end = t->offset + size_of(t);
             if (end > p->size) p->size = end;
+            if (end > TENSOR_MOST) {
+                error_set(&p->error, ERROR_MEMORY, "no memory for more than %zu numbers", TENSOR_MOST);
+                break;
+            }
         }
     } else {
         error_set(&p->error, ERROR_MEMORY, "no memory to lay the plan out");
@@ -190,16 +201,10 @@ bool plan_finish(Plan *p, const Kernels *k) {
 }
 
 void plan_bind(Plan *p, real *base) {
+    p->base = base;
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
-        if (placed(t)) t->data = base + t->offset;
-    }
-    for (int i = 0; i < p->tensor_count; i++) {
-        Tensor *t = p->tensors[i];
-        if (t->kind != TENSOR_STEP || t->whole) continue;
-        const Tensor *place = t->place;
-        while (place->place != place) place = place->place;
-        t->data = place->data;
+        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) t->data = address(p, t);
     }
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];

@@ -48,6 +48,7 @@ typedef struct Plan {
 
     /* What plan_finish decided. */
     size_t size;             /* reals of activations and their gradients */
+    real *base;              /* where they are bound */
     size_t scratch, workspace;
 
     bool finished;
