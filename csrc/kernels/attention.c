@@ -19,7 +19,7 @@
 
 #ifndef QUERIES
 #define QUERIES 96
-#define KEYS 192 /* at most KC, a multiple of LANES: one chain, and no remainder in the sums */
+#define KEYS 192 /* at most KC, a multiple of WIDTH: one chain, and no remainder in the sums */
 #endif
 
 /* Keys [first, last) are those that query t sees, padding aside. */
@@ -42,7 +42,7 @@ static inline Span visible_blocks(const Attention *a, int t0, int t1) {
 /* Scores of the keys [key, key + count) of query t, scaled; -inf where unseen and up to the next whole vector. Returns
  * how many numbers that makes. */
 static int mask_scores(real *scores, const Attention *a, int t, int key, int count) {
-    const int whole = (count + LANES - 1) / LANES * LANES;
+    const int whole = (count + WIDTH - 1) / WIDTH * WIDTH;
     const Span seen = visible_keys(a, t);
     const int first = seen.first > key ? smaller(seen.first - key, count) : 0;
     const int last = seen.last > key ? smaller(seen.last - key, count) : 0;

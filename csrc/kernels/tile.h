@@ -19,8 +19,8 @@
 #define VECTOR_BYTES 16
 #define MR 6
 #endif
-#define LANES ((int)(VECTOR_BYTES / sizeof(real)))
-#define NR (2 * LANES)
+#define WIDTH ((int)(VECTOR_BYTES / sizeof(real)))
+#define NR (2 * WIDTH)
 
 #define KC 256          /* the longest chain; longer sums are made of blocks of KC, added in order */
 #define A_STRIDE (KC + 16) /* row stride of packed rows: not a power of two, or they would compete for the same cache sets */
@@ -50,7 +50,7 @@ ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const real *a, bool transpos
         __builtin_prefetch(out + i * ldo + NR - 1, 1);
     }
     for (int k = 0; k < K; k++, a += step, b += ldb) {
-        const vreal b0 = vload(b), b1 = vload(b + LANES);
+        const vreal b0 = vload(b), b1 = vload(b + WIDTH);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             sum[i][0] += a[i * row] * b0;
@@ -59,18 +59,18 @@ ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const real *a, bool transpos
     }
     if (cols == NR) {
         const vreal zero = {0};
-        const vreal bias0 = bias ? vload(bias) : zero, bias1 = bias ? vload(bias + LANES) : zero;
+        const vreal bias0 = bias ? vload(bias) : zero, bias1 = bias ? vload(bias + WIDTH) : zero;
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++, out += ldo) {
             vstore(out, (sum[i][0] + bias0) + (add ? vload(out) : zero));
-            vstore(out + LANES, (sum[i][1] + bias1) + (add ? vload(out + LANES) : zero));
+            vstore(out + WIDTH, (sum[i][1] + bias1) + (add ? vload(out + WIDTH) : zero));
         }
     } else {
         real edge[MR][NR];
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             vstore(edge[i], sum[i][0]);
-            vstore(edge[i] + LANES, sum[i][1]);
+            vstore(edge[i] + WIDTH, sum[i][1]);
         }
         for (int i = 0; i < rows; i++, out += ldo)
             for (int j = 0; j < cols; j++) out[j] = (edge[i][j] + (bias ? bias[j] : 0)) + (add ? out[j] : 0);
@@ -106,24 +106,19 @@ static void pack_rows(real *restrict panel, const real *restrict A, size_t lda, 
     }
 }
 
-/* LANES rows become LANES columns: log2(LANES) rounds, each swapping the off-diagonal halves of ever larger blocks. */
+/* WIDTH rows become WIDTH columns: log2(WIDTH) rounds, each swapping the off-diagonal halves of ever larger blocks. */
 #ifdef LLMC_DOUBLE
 typedef int64_t vlane __attribute__((vector_size(VECTOR_BYTES)));
 #else
 typedef int32_t vlane __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
-#define UPPER(H, l) (((l) & (H)) ? (l) - (H) + LANES : (l))
-#define LOWER(H, l) (((l) & (H)) ? (l) + LANES : (l) + (H))
+#define UPPER(H, l) (((l) & (H)) ? (l) - (H) + WIDTH : (l))
+#define LOWER(H, l) (((l) & (H)) ? (l) + WIDTH : (l) + (H))
 #define LANES_2(F, H, l) F(H, l), F(H, l + 1)
 #define LANES_4(F, H, l) LANES_2(F, H, l), LANES_2(F, H, l + 2)
 #define LANES_8(F, H, l) LANES_4(F, H, l), LANES_4(F, H, l + 4)
 #define LANES_16(F, H, l) LANES_8(F, H, l), LANES_8(F, H, l + 8)
-#ifdef LLMC_DOUBLE
-#define LANE_COUNT (VECTOR_BYTES / 8)
-#else
-#define LANE_COUNT (VECTOR_BYTES / 4)
-#endif
 #if VECTOR_BYTES == 64 && !defined LLMC_DOUBLE
 #define EACH_LANE LANES_16
 #elif (VECTOR_BYTES == 64) || (VECTOR_BYTES == 32 && !defined LLMC_DOUBLE)
@@ -135,9 +130,9 @@ typedef int32_t vlane __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
 #define SWAP_HALVES(H)                                                                                                 \
-    if (H < LANES) {                                                                                                   \
+    if (H < WIDTH) {                                                                                                   \
         const vlane upper = {EACH_LANE(UPPER, H, 0)}, lower = {EACH_LANE(LOWER, H, 0)};                                \
-        _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & H)) {                                       \
+        _Pragma("GCC unroll 16") for (int i = 0; i < WIDTH; i++) if (!(i & H)) {                                       \
             vreal top = rows[i], bottom = rows[i + H];                                                                 \
             rows[i] = __builtin_shuffle(top, bottom, upper);                                                           \
             rows[i + H] = __builtin_shuffle(top, bottom, lower);                                                       \
@@ -145,9 +140,9 @@ typedef int32_t vlane __attribute__((vector_size(VECTOR_BYTES)));
     }
 
 ALWAYS_INLINE void transpose_block(real *out, size_t ldo, const real *inp, size_t ldi) {
-    vreal rows[LANES];
+    vreal rows[WIDTH];
 #pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) {
+    for (int i = 0; i < WIDTH; i++) {
         __builtin_prefetch(inp + (i + NR) * ldi, 0, 2); /* the same place in the next panel */
         rows[i] = vload(inp + i * ldi);
     }
@@ -156,7 +151,7 @@ ALWAYS_INLINE void transpose_block(real *out, size_t ldo, const real *inp, size_
     SWAP_HALVES(4)
     SWAP_HALVES(8)
 #pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) vstore(out + i * ldo, rows[i]);
+    for (int i = 0; i < WIDTH; i++) vstore(out + i * ldo, rows[i]);
 }
 
 /* K x cols of B, K <= KC, cols <= NR, as rows of NR; columns past cols are zeros. transposed: B is stored (cols, K). */
@@ -164,20 +159,20 @@ static void pack_columns(real *restrict panel, const real *restrict B, size_t ld
     if (!transposed && cols == NR) {
         for (int k = 0; k < K; k++) {
             vstore(panel + k * NR, vload(B + k * ldb));
-            vstore(panel + k * NR + LANES, vload(B + k * ldb + LANES));
+            vstore(panel + k * NR + WIDTH, vload(B + k * ldb + WIDTH));
         }
     } else if (!transposed) {
         for (int k = 0; k < K; k++)
             for (int j = 0; j < NR; j++) panel[k * NR + j] = j < cols ? B[k * ldb + j] : 0;
     } else {
-        const int whole = K - K % LANES;
-        for (int j0 = 0; j0 < NR; j0 += LANES) {
-            const bool full = j0 + LANES <= cols;
+        const int whole = K - K % WIDTH;
+        for (int j0 = 0; j0 < NR; j0 += WIDTH) {
+            const bool full = j0 + WIDTH <= cols;
             if (full)
-                for (int k = 0; k < whole; k += LANES)
+                for (int k = 0; k < whole; k += WIDTH)
                     transpose_block(panel + k * NR + j0, NR, B + j0 * ldb + k, ldb);
             for (int k = full ? whole : 0; k < K; k++)
-                for (int j = j0; j < j0 + LANES; j++) panel[k * NR + j] = j < cols ? B[j * ldb + k] : 0;
+                for (int j = j0; j < j0 + WIDTH; j++) panel[k * NR + j] = j < cols ? B[j * ldb + k] : 0;
         }
     }
 }
