@@ -1,7 +1,8 @@
 """The compiled core, with the kernels this process is to use.
 
-LLMC_ISA forces an instruction set ("portable", "avx2", "avx512"), LLMC_GEMM who multiplies ("own", "openblas"); both
-are read once, at import. Without them the core takes the fastest that the processor has.
+LLMC_ISA forces an instruction set ("portable", "avx2", "avx512"), LLMC_GEMM who multiplies ("own", "openblas"), and
+OMP_NUM_THREADS sets how many threads; they are read once, at import. Without them the core takes the fastest kernels that
+the processor has, and every processor that the process may run on.
 """
 
 import os
@@ -40,7 +41,15 @@ def choose(core):
     core.choose(isa, gemm, openblas_path())
 
 
+def threads_asked():
+    """The number that OMP_NUM_THREADS begins with (it may be a list); None when it says nothing usable."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(int(first), 256) if first.isdigit() and int(first) else None
+
+
 choose(_core)
+if threads_asked():
+    _core.set_num_threads(threads_asked())
 
 
 def set_num_threads(n):
