@@ -44,9 +44,9 @@ def test_every_source_lies_in_a_layer():
 
 def test_includes_point_only_down():
     ours = [(path, name) for path in SOURCES for kind, name in includes(path) if kind == '"']
-    assert [f"{path}: {name}" for path, name in ours if not (CSRC / name).is_file()] == []
-    assert [f"{path}: {name}" for path, name in ours
-            if name.split("/")[0] not in MAY_INCLUDE[path.parts[0]]] == []
+    assert "\n".join(f"{path}: {name}" for path, name in ours if not (CSRC / name).is_file()) == ""
+    assert "\n".join(f"{path}: {name}" for path, name in ours
+                     if name.split("/")[0] not in MAY_INCLUDE[path.parts[0]]) == ""
 
 
 def test_only_the_kernel_table_includes_sources():
@@ -98,7 +98,8 @@ OURS = sorted([*ROOT.glob("llmc/**/*.py"), *ROOT.glob("llmc/**/*.pyi"), *ROOT.gl
 
 
 def test_no_file_is_a_heap():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in OURS}
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in OURS
+               if path.relative_to(ROOT).parts[0] != "tests"}  # a test file may be a long list
     assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
