@@ -144,7 +144,7 @@ def finding(path, data, measure):
     arrays = None
     if measure:
         tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         arrays = read(path)
     except CheckpointError as error:
@@ -158,7 +158,7 @@ def finding(path, data, measure):
     except Exception as error:
         return f"{type(error).__name__}: {error}", False
     finally:
-        seconds = time.monotonic() - begin
+        seconds = time.process_time() - begin
         peak = tracemalloc.get_traced_memory()[1] if measure else 0
         tracemalloc.stop()
     if seconds > SLOW * (8 if measure else 1):

@@ -36,7 +36,7 @@ def verify(folder):
     if not os.path.isfile(path):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so its writing was not finished")
     with MappedFile(path) as mapped:
-        manifest = strict_json.parse(mapped.read(0, mapped.size), path, mapped.budget)
+        manifest = strict_json.parse(mapped.view(0, mapped.size), path, mapped.budget)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         raise CheckpointError(f"{path}: no list of files in it")

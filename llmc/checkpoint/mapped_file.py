@@ -41,11 +41,15 @@ class MappedFile:
         """Raise `CheckpointError` that begins with this file's path."""
         raise CheckpointError(f"{self.path}: {what}")
 
-    def read(self, start, count):
-        """The `count` bytes from `start`; `CheckpointError` where the file has fewer."""
+    def view(self, start, count):
+        """The `count` bytes from `start`, not copied; `CheckpointError` where the file has fewer."""
         if not 0 <= start <= start + count <= self.size:
             self.fail(f"bytes {start} to {start + count} were asked for, the file ends at {self.size}")
-        return self.buffer[start : start + count]
+        return memoryview(self.buffer)[start : start + count]
+
+    def read(self, start, count):
+        """A copy of the `count` bytes from `start`; `CheckpointError` where the file has fewer."""
+        return bytes(self.view(start, count))
 
     def close(self):
         """Let go of the mapping; it ends when the last array on it is gone.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llmc.checkpoint.dtypes import TORCH_DTYPE, TORCH_STORAGE
 
+MAX_STEPS = 5_000_000
 MAX_STACK = 100_000
 MAX_MARKS = 1_000
 MAX_NAME = 200
@@ -47,7 +48,9 @@ class Tensor:
 
 
 class Counted(dict):
-    """A dict with attributes: what OrderedDict and Counter become. The attributes (`_metadata`) are dropped."""
+    """What OrderedDict and Counter become: a dict that may be given attributes (`_metadata`), which are dropped."""
+
+    __slots__ = ()
 
 
 # Marks of what is no value: the start of a group, and a value that only torch understands and that no tensor needs.
@@ -90,13 +93,14 @@ class PickleMachine:
         self.persistent_load = persistent_load
         self.stack = []
         self.marks = []
-        self.memo = {}
+        self.memo = []  # picklers count upwards …
+        self.sparse_memo = {}  # … and are not obliged to
 
     def run(self, start=0):
         """The value of the pickle that begins at byte `start`; `at` then is the byte after it."""
         self.at = start
-        self.stack, self.marks, self.memo = [], [], {}
-        while True:
+        self.stack, self.marks, self.memo, self.sparse_memo = [], [], [], {}
+        for _ in range(MAX_STEPS):
             code = self.take(1)[0]
             if code == 0x2E:  # STOP
                 if len(self.stack) != 1 or self.marks:
@@ -108,6 +112,7 @@ class PickleMachine:
             action(self)
             if len(self.stack) > MAX_STACK or len(self.marks) > MAX_MARKS:
                 self.fail(f"more than {MAX_STACK} values or {MAX_MARKS} marks wait on the stack")
+        self.fail(f"it does not stop within {MAX_STEPS} steps")
 
     def fail(self, what):
         """Raise `CheckpointError` that names the file and this pickle."""
@@ -168,13 +173,22 @@ class PickleMachine:
     def remember(self, key):
         if not self.stack:
             self.fail(f"the stack is empty at byte {self.at}")
-        self.file.budget.spend(100)
-        self.memo[key] = self.stack[-1]
+        if key < len(self.memo):
+            self.memo[key] = self.stack[-1]
+        elif key == len(self.memo):
+            self.file.budget.spend(16)
+            self.memo.append(self.stack[-1])
+        else:
+            self.file.budget.spend(100)
+            self.sparse_memo[key] = self.stack[-1]
 
     def recall(self, key):
-        if key not in self.memo:
+        if key < len(self.memo):
+            self.push(self.memo[key], 8)
+        elif key in self.sparse_memo:
+            self.push(self.sparse_memo[key], 8)
+        else:
             self.fail(f"memo {key} is read at byte {self.at} but was never written")
-        self.push(self.memo[key], 8)
 
     def key(self, value):
         if type(value) not in KEY_TYPES:
@@ -184,7 +198,7 @@ class PickleMachine:
     # Collections
 
     def make_tuple(self, items):
-        self.push(tuple(items), 56 + 8 * len(items))
+        self.push(tuple(items), 48 + 8 * len(items))
 
     def set_items(self, items):
         if len(items) % 2:
@@ -225,7 +239,7 @@ class PickleMachine:
         args, function = self.pop(), self.pop()
         if not isinstance(function, Global) or not isinstance(args, tuple):
             self.fail(f"byte {self.at} calls a {type(function).__name__} with a {type(args).__name__}")
-        self.push(self.call(function, args), 120)
+        self.push(self.call(function, args), 32)
 
     def call(self, function, args):
         build = _CALLS.get((function.module, function.name))
@@ -246,7 +260,7 @@ class PickleMachine:
         pid = self.pop()
         if self.persistent_load is None or not isinstance(pid, tuple):
             self.fail(f"byte {self.at} asks for stored data where there is none")
-        self.push(self.persistent_load(self, pid), 120)
+        self.push(self.persistent_load(self, pid), 80)
 
     # What torch's functions would have made
 
@@ -263,7 +277,7 @@ class PickleMachine:
             self.fail(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
         if dtype is None:
             self.fail("a tensor is built on bytes without saying its dtype")
-        self.file.budget.spend(200 + 16 * len(shape))
+        self.file.budget.spend(80 + 16 * len(shape))
         return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
 
 
@@ -305,7 +319,7 @@ def _ordered_dict(machine, items=()):
         items = items.items()
     elif not isinstance(items, (list, tuple)):
         machine.fail(f"an OrderedDict is made of a {type(items).__name__}")
-    machine.file.budget.spend(100 * len(items))
+    machine.file.budget.spend(80 + 100 * len(items))
     for item in items:
         if not isinstance(item, (list, tuple)) or len(item) != 2:
             machine.fail("an OrderedDict is made of something that is not a pair")
@@ -399,8 +413,8 @@ def _long(machine, count):
 def _string(machine, count, decode):
     if count > len(machine.data) - machine.at:
         machine.fail(f"cut short: a string of {count} bytes at byte {machine.at} of {len(machine.data)}")
-    machine.file.budget.spend(4 * count)
     piece = machine.take(count)
+    machine.file.budget.spend(count if piece.isascii() else 4 * count)
     machine.push(machine.text(piece) if decode else bytes(piece))
 
 
@@ -475,7 +489,7 @@ _OPCODES = {
     # memo
     ord("q"): lambda m: m.remember(m.take(1)[0]),
     ord("r"): lambda m: m.remember(m.number("<I")),
-    0x94: lambda m: m.remember(len(m.memo)),
+    0x94: lambda m: m.remember(len(m.memo) + len(m.sparse_memo)),
     ord("h"): lambda m: m.recall(m.take(1)[0]),
     ord("j"): lambda m: m.recall(m.number("<I")),
     # names and what is made of them

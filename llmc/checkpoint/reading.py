@@ -186,7 +186,7 @@ def read_index(path):
         _, words = magic.identify(mapped.buffer[:512])
         if words and "JSON" not in words:
             mapped.fail(f"not an index: the file is {words}")
-        index = strict_json.parse(mapped.read(0, mapped.size), path, mapped.budget)
+        index = strict_json.parse(mapped.view(0, mapped.size), path, mapped.budget)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: no weight_map in it that says which file holds which tensor")

@@ -40,7 +40,7 @@ def read_safetensors(file):
         file.fail(f"a header of {length} bytes is claimed, at most {MAX_HEADER} are allowed; this is not safetensors")
     if 8 + length > file.size:
         file.fail(f"a header of {length} bytes is claimed, {file.size - 8} are there; the file is cut short")
-    header = strict_json.parse(file.read(8, length), f"{file.path}: header", file.budget)
+    header = strict_json.parse(file.view(8, length), f"{file.path}: header", file.budget)
     if not isinstance(header, dict):
         file.fail(f"the header is a JSON {type(header).__name__}, not an object")
     metadata = _metadata(file, header.pop("__metadata__", None))

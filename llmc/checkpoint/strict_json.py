@@ -7,6 +7,7 @@ from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 
 MAX_DEPTH = 64
+_WIDE = re.compile(rb"[\x80-\xff]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,4})?(?![0-9A-Za-z_.+-])")
 _WORDS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
@@ -17,7 +18,7 @@ def parse(data, where, budget):
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
         The whole document.
     where : str
         Which file, or which part of it, for the error message.
@@ -29,9 +30,9 @@ def parse(data, where, budget):
     CheckpointError
         For anything that is not JSON, and for a key that stands twice in one object.
     """
-    budget.spend(len(data) * (1 if data.isascii() else 4))
+    budget.spend(len(data) * (4 if _WIDE.search(data) else 1))
     try:
-        text = data.decode("utf-8")
+        text = str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: not UTF-8 at byte {error.start}") from None
     parser = _Parser(text, where, budget)
@@ -47,6 +48,7 @@ class _Parser:
         self.text = text
         self.where = where
         self.budget = budget
+        self.words = {}
         self.at = 0
 
     def fail(self, what):
@@ -75,7 +77,8 @@ class _Parser:
         match = _NUMBER.match(self.text, self.at)
         if not match:
             self.fail("a value was expected" if char else "the text ends early")
-        self.budget.spend(32)
+        if match.end() - self.at > 2:  # Python keeps the small numbers once
+            self.budget.spend(32)
         self.at = match.end()
         return float(match[0]) if match[1] or match[2] else int(match[0])
 
@@ -85,7 +88,11 @@ class _Parser:
         except JSONDecodeError as error:
             self.at = error.pos
             self.fail(error.msg)
+        if value in self.words:
+            return self.words[value]
         self.budget.spend(56 + len(value))
+        if len(self.words) < 100:  # the words that come again and again come early
+            self.words[value] = value
         return value
 
     def object(self, depth):
@@ -102,13 +109,14 @@ class _Parser:
             self.at += 1
             if key in result:
                 self.fail(f"the key {quoted(key)} stands twice")
-            self.budget.spend(100)
+            self.budget.spend(40 if len(result) < 5 else 100)
             result[key] = self.value(depth)
         self.at += 1
         return result
 
     def array(self, depth):
         self.enter(depth)
+        self.budget.spend(24)
         result = []
         while self.peek() != "]":
             if result and not self.comma():

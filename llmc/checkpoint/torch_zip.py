@@ -97,7 +97,7 @@ def _directory(file):
             file.fail(f"the name of the archive's entry at byte {at} is not UTF-8")
         size, packed, offset = _wide(file, name, at + name_length, extra_length, size, packed, offset)
         at = tail
-        file.budget.spend(400 + name_length)
+        file.budget.spend(300 + name_length)
         if name in entries:
             file.fail(f"the archive holds {quoted(name)} twice")
         if method != _STORED or packed != size:
