@@ -6,47 +6,37 @@ typedef struct {
     Activation act;
 } Numbers;
 
-typedef struct {
-    const Step *s;
-    Exec *x;
-} Job;
-
-static size_t tasks(const Step *s) { return (size_t)slice_count(tensor_count(s->in[0]), ELEMENTS_EACH); }
-
 static void forward_slice(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    const Step *s = j->s;
+    const Work *w = context;
+    const Step *s = w->s;
     Activation act = step_numbers(s, Numbers)->act;
-    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(s->in[0]), ELEMENTS_EACH, index) - first;
-    real *out = s->out[0]->data + first;
-    if (s->ins == 1) j->x->k->activation_forward(out, s->in[0]->data + first, act, n);
-    else j->x->k->gated_forward(out, s->in[0]->data + first, s->in[1]->data + first, act, n);
+    Slice e = slice_at(tensor_count(s->in[0]), ELEMENTS_EACH, index);
+    real *out = s->out[0]->data + e.first;
+    const real *x = s->in[0]->data + e.first;
+    if (s->ins == 1) w->x->k->activation_forward(out, x, act, e.count);
+    else w->x->k->gated_forward(out, x, s->in[1]->data + e.first, act, e.count);
 }
 
 static void backward_slice(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    const Step *s = j->s;
+    const Work *w = context;
+    const Step *s = w->s;
     Activation act = step_numbers(s, Numbers)->act;
-    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(s->in[0]), ELEMENTS_EACH, index) - first;
-    const real *dout = s->out[0]->grad->data + first;
-    bool adds = grad_adds(s, j->x, 0);
-    if (s->ins == 1)
-        j->x->k->activation_backward(grad_of(s, 0) + first, dout, s->in[0]->data + first, act, n, adds);
-    else
-        j->x->k->gated_backward(grad_of(s, 0) + first, grad_of(s, 1) + first, dout, s->in[0]->data + first,
-                                s->in[1]->data + first, act, n, adds);
+    Slice e = slice_at(tensor_count(s->in[0]), ELEMENTS_EACH, index);
+    real *dx = grad_of(s, 0) + e.first;
+    const real *dout = s->out[0]->grad->data + e.first, *x = s->in[0]->data + e.first;
+    bool adds = grad_adds(s, w->x, 0);
+    if (s->ins == 1) w->x->k->activation_backward(dx, dout, x, act, e.count, adds);
+    else w->x->k->gated_backward(dx, grad_of(s, 1) + e.first, dout, x, s->in[1]->data + e.first, act, e.count, adds);
 }
 
 static void forward(const Step *s, Exec *x) {
-    Job job = {s, x};
-    parallel(x, tasks(s), forward_slice, &job);
+    parallel_slices(s, x, tensor_count(s->in[0]), ELEMENTS_EACH, forward_slice);
 }
 
 static void backward(const Step *s, Exec *x) {
-    Job job = {s, x};
-    parallel(x, tasks(s), backward_slice, &job);
+    parallel_slices(s, x, tensor_count(s->in[0]), ELEMENTS_EACH, backward_slice);
 }
 
 static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .saved_inputs = 1,

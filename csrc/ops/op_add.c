@@ -4,45 +4,37 @@
 
 #include <string.h>
 
-typedef struct {
-    const Step *s;
-    Exec *x;
-} Job;
-
-static size_t tasks(const Step *s) { return (size_t)slice_count(tensor_count(s->out[0]), ELEMENTS_EACH); }
-
 static void forward_slice(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(j->s->out[0]), ELEMENTS_EACH, index) - first;
-    real *out = j->s->out[0]->data + first;
-    const real *a = j->s->in[0]->data + first, *b = j->s->in[1]->data + first;
-    if (out == a) j->x->k->accumulate(out, b, n);
-    else if (out == b) j->x->k->accumulate(out, a, n);
-    else j->x->k->add(out, a, b, n);
+    const Work *w = context;
+    Slice e = slice_at(tensor_count(w->s->out[0]), ELEMENTS_EACH, index);
+    real *out = w->s->out[0]->data + e.first;
+    const real *a = w->s->in[0]->data + e.first, *b = w->s->in[1]->data + e.first;
+    if (out == a) w->x->k->accumulate(out, b, e.count);
+    else if (out == b) w->x->k->accumulate(out, a, e.count);
+    else w->x->k->add(out, a, b, e.count);
 }
 
 static void backward_slice(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(j->s->out[0]), ELEMENTS_EACH, index) - first;
-    const real *dout = j->s->out[0]->grad->data + first;
+    const Work *w = context;
+    Slice e = slice_at(tensor_count(w->s->out[0]), ELEMENTS_EACH, index);
+    const real *dout = w->s->out[0]->grad->data + e.first;
     for (int i = 0; i < 2; i++) {
-        real *dinp = grad_of(j->s, i);
+        real *dinp = grad_of(w->s, i);
         if (!dinp) continue;
-        if (grad_adds(j->s, j->x, i)) j->x->k->accumulate(dinp + first, dout, n);
-        else memcpy(dinp + first, dout, n * sizeof(real));
+        if (grad_adds(w->s, w->x, i)) w->x->k->accumulate(dinp + e.first, dout, e.count);
+        else memcpy(dinp + e.first, dout, e.count * sizeof(real));
     }
 }
 
 static void forward(const Step *s, Exec *x) {
-    Job job = {s, x};
-    parallel(x, tasks(s), forward_slice, &job);
+    parallel_slices(s, x, tensor_count(s->out[0]), ELEMENTS_EACH, forward_slice);
 }
 
 static void backward(const Step *s, Exec *x) {
-    Job job = {s, x};
-    if (grad_of(s, 0) || grad_of(s, 1)) parallel(x, tasks(s), backward_slice, &job);
+    if (!grad_of(s, 0) && !grad_of(s, 1)) return;
+    parallel_slices(s, x, tensor_count(s->out[0]), ELEMENTS_EACH, backward_slice);
 }
 
 static const Op ADD = {.name = "add", .forward = forward, .backward = backward, .replaces = 3, .passes = 3};

@@ -9,46 +9,38 @@ typedef struct {
     int padding;
 } Numbers;
 
-typedef struct {
-    const Step *s;
-    Exec *x;
-} Job;
-
 static const int32_t *rows_wanted(const Step *s, const Exec *x) {
     return step_numbers(s, Numbers)->by == BY_IDS ? x->feed.ids : x->feed.positions;
 }
 
 static void forward_rows(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    const Tensor *out = j->s->out[0];
-    size_t first = index * ROWS_EACH, end = slice_end(out->rows, ROWS_EACH, index);
-    j->x->k->embedding_forward(out->data + first * out->cols, rows_wanted(j->s, j->x) + first, j->s->in[0]->data,
-                               (int)(end - first), (int)out->cols);
+    const Work *w = context;
+    const Tensor *out = w->s->out[0];
+    Slice r = slice_at(out->rows, ROWS_EACH, index);
+    w->x->k->embedding_forward(out->data + r.first * out->cols, rows_wanted(w->s, w->x) + r.first, w->s->in[0]->data,
+                               (int)r.count, (int)out->cols);
 }
 
 static void forward(const Step *s, Exec *x) {
-    Job job = {s, x};
-    parallel(x, (size_t)slice_count(s->out[0]->rows, ROWS_EACH), forward_rows, &job);
+    parallel_slices(s, x, s->out[0]->rows, ROWS_EACH, forward_rows);
 }
 
 /* Each task owns a slice of columns and adds the rows in order: the same bits at any thread count. */
 static void backward_columns(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    const Tensor *weight = j->s->in[0], *dout = j->s->out[0]->grad;
-    size_t first = index * COLUMNS_EACH, end = slice_end(weight->cols, COLUMNS_EACH, index);
-    real *dweight = grad_of(j->s, 0) + first;
-    if (!grad_adds(j->s, j->x, 0))
-        for (size_t r = 0; r < weight->rows; r++) memset(dweight + r * weight->cols, 0, (end - first) * sizeof(real));
-    j->x->k->embedding_backward(dweight, weight->cols, dout->data + first, dout->stride, rows_wanted(j->s, j->x),
-                                (int)dout->rows, (int)(end - first), step_numbers(j->s, Numbers)->padding);
+    const Work *w = context;
+    const Tensor *weight = w->s->in[0], *dout = w->s->out[0]->grad;
+    Slice c = slice_at(weight->cols, COLUMNS_EACH, index);
+    real *dweight = grad_of(w->s, 0) + c.first;
+    if (!grad_adds(w->s, w->x, 0))
+        for (size_t r = 0; r < weight->rows; r++) memset(dweight + r * weight->cols, 0, c.count * sizeof(real));
+    w->x->k->embedding_backward(dweight, weight->cols, dout->data + c.first, dout->stride, rows_wanted(w->s, w->x),
+                                (int)dout->rows, (int)c.count, step_numbers(w->s, Numbers)->padding);
 }
 
 static void backward(const Step *s, Exec *x) {
-    if (!grad_of(s, 0)) return;
-    Job job = {s, x};
-    parallel(x, (size_t)slice_count(s->in[0]->cols, COLUMNS_EACH), backward_columns, &job);
+    parallel_slices(s, x, s->in[0]->cols, COLUMNS_EACH, backward_columns);
 }
 
 static const Op EMBED = {.name = "embed", .forward = forward, .backward = backward};

@@ -8,6 +8,26 @@ static inline size_t slice_end(size_t n, size_t each, size_t index) {
     return end < n ? end : n;
 }
 
+/* The index-th slice of n things, `each` of them at a time. */
+typedef struct {
+    size_t first, count;
+} Slice;
+
+static inline Slice slice_at(size_t n, size_t each, size_t index) {
+    return (Slice){index * each, slice_end(n, each, index) - index * each};
+}
+
+/* What the tasks of most steps need to know. */
+typedef struct {
+    const Step *s;
+    Exec *x;
+} Work;
+
+static inline void parallel_slices(const Step *s, Exec *x, size_t n, size_t each, PoolTask task) {
+    Work work = {s, x};
+    parallel(x, (size_t)slice_count(n, each), task, &work);
+}
+
 #define ROWS_EACH 32          /* rows of a row-wise op */
 #define ELEMENTS_EACH 16384   /* elements of an element-wise op */
 #define COLUMNS_EACH 64       /* columns of a sum over rows */
