@@ -16,24 +16,24 @@ from llmc.tokenizer_training import refuse_surrogates, train_backend
 END_OF_TEXT = "<|endoftext|>"
 
 
-def _special_token(name):
-    def get(self):
+def _special(name):
+    """The two properties of a special token: the token, which may be set, and its id."""
+    words = name.replace("_", " ")
+
+    def token(self):
         return self._special.get(name)
 
-    def put(self, token):
+    def choose(self, token):
         if token is not None and self._backend.token_to_id(token) is None:
-            raise DataError(f"{name}: {token!r} is not in the vocabulary; add_special_tokens({{{name!r}: {token!r}}}) adds it")
+            raise DataError(f"{name}: {token!r} is not in the vocabulary; "
+                            f"add_special_tokens({{{name!r}: {token!r}}}) adds it")
         self._special[name] = token
 
-    return property(get, put, doc=f"The {name.replace('_', ' ')} as a string, or None.")
-
-
-def _special_token_id(name):
-    def get(self):
+    def number(self):
         token = self._special.get(name)
         return None if token is None else self._backend.token_to_id(token)
 
-    return property(get, doc=f"The id of the {name.replace('_', ' ')}, or None.")
+    return property(token, choose, doc=f"The {words}, or None."), property(number, doc=f"The {words}'s id, or None.")
 
 
 class Tokenizer:
@@ -50,6 +50,14 @@ class Tokenizer:
     >>> tok(["two texts", "of unequal length"], padding=True)["input_ids"].shape
     (2, 5)
     """
+
+    bos_token, bos_token_id = _special("bos_token")
+    eos_token, eos_token_id = _special("eos_token")
+    unk_token, unk_token_id = _special("unk_token")
+    pad_token, pad_token_id = _special("pad_token")
+    sep_token, sep_token_id = _special("sep_token")
+    cls_token, cls_token_id = _special("cls_token")
+    mask_token, mask_token_id = _special("mask_token")
 
     def __init__(self, backend, config=None):
         self._backend = backend
@@ -124,7 +132,6 @@ class Tokenizer:
         tokenizer = cls(backend, config)
         with library(CheckpointError, path):
             tokenizer._special = configure(backend, config, path)
-            tokenizer._frame = special_frame(tokenizer)
         return tokenizer
 
     def save_pretrained(self, folder):
@@ -286,11 +293,6 @@ class Tokenizer:
         self._special.update(names)
         return len(self) - before
 
-    for _name in SPECIAL_NAMES:
-        locals()[_name] = _special_token(_name)
-        locals()[_name + "_id"] = _special_token_id(_name)
-    del _name
-
     def __repr__(self):
         specials = ", ".join(f"{name}={token!r}" for name, token in self._special.items() if token is not None)
         return f"Tokenizer({len(self)} tokens{', ' if specials else ''}{specials})"
@@ -327,7 +329,7 @@ class Tokenizer:
     def _limit(self, max_length):
         limit = self.model_max_length if max_length is None else max_length
         if limit is None:
-            raise DataError("truncation and padding='max_length' need max_length; the tokenizer has no model_max_length")
+            raise DataError("truncation and padding='max_length' need max_length; there is no model_max_length")
         if isinstance(limit, bool) or int(limit) != limit or limit < 1:
             raise DataError(f"max_length is {limit}; it is a whole number of at least 1")
         return int(limit)
@@ -355,10 +357,11 @@ class Tokenizer:
 
 def _named(special_tokens):
     """The special tokens that have names, and all of them, each once."""
-    names, tokens = {}, []
     if isinstance(special_tokens, str):
         raise TypeError(f"special_tokens is one string; pass [{special_tokens!r}]")
-    for name, value in special_tokens.items() if isinstance(special_tokens, dict) else [("extra_special_tokens", special_tokens)]:
+    names, tokens = {}, []
+    entries = special_tokens if isinstance(special_tokens, dict) else {"extra_special_tokens": special_tokens}
+    for name, value in entries.items():
         if name in SPECIAL_NAMES:
             names[name] = value
             tokens.append(value)

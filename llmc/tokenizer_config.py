@@ -36,16 +36,15 @@ def configure(backend, config, path):
     """
     where = path.parent / "tokenizer_config.json"
     _add_declared(backend, config.get("added_tokens_decoder") or {}, where)
-    special = {name: _ensure(backend, config[name], f"{where}: {name}") for name in SPECIAL_NAMES if config.get(name)}
-    for name in ("extra_special_tokens", "additional_special_tokens"):
-        extra = config.get(name) or []
-        if not isinstance(extra, (list, dict)):
-            raise CheckpointError(f"{where}: {name} is {extra!r:.60}, which is not a list")
-        for entry in extra.values() if isinstance(extra, dict) else extra:
-            _ensure(backend, entry, f"{where}: {name}")
+    given = [name for name in SPECIAL_NAMES if config.get(name)]
+    tokens = {name: _token(config[name], f"{where}: {name}", special=True) for name in given}
+    special = {name: token.content for name, token in tokens.items()}
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_tokens([token for token in (*tokens.values(), *_extra(config, where)) if token.content not in known])
     if not special:
-        special = habitual([token.content for token in _added(backend) if token.special])
-    if "add_bos_token" in config or "add_eos_token" in config:
+        added = backend.get_added_tokens_decoder().values()
+        special = habitual([token.content for token in added if token.special])
+    if path.name == "vocab.json" and ("add_bos_token" in config or "add_eos_token" in config):
         bos = [special["bos_token"]] if "bos_token" in special and config.get("add_bos_token") else []
         eos = [special["eos_token"]] if "eos_token" in special and config.get("add_eos_token") else []
         single = [*bos, "$A", *eos]
@@ -69,26 +68,25 @@ def _add_declared(backend, declared, where):
     """Add the tokens of added_tokens_decoder, whose keys are their ids."""
     if not isinstance(declared, dict) or not all(key.isdecimal() and len(key) < 10 for key in declared):
         raise CheckpointError(f"{where}: added_tokens_decoder is {declared!r:.60}, which is not an object of ids")
-    for key in sorted(declared, key=int):
-        token = _token(declared[key], f"{where}: added_tokens_decoder[{key}]", special=False)
-        if repr(token) != repr(backend.get_added_tokens_decoder().get(int(key))):
-            backend.add_tokens([token])
-        number = backend.token_to_id(token.content)
-        if number != int(key):
-            raise CheckpointError(f"{where}: added_tokens_decoder: {token.content!r} declares the id {key}, but with this "
-                                  f"vocabulary it can only have {number}")
+    known = {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
+    tokens = [(int(key), _token(declared[key], f"{where}: added_tokens_decoder[{key}]", special=False))
+              for key in sorted(declared, key=int)]
+    backend.add_tokens([token for number, token in tokens if known.get(number) != repr(token)])
+    for number, token in tokens:
+        found = backend.token_to_id(token.content)
+        if found != number:
+            raise CheckpointError(f"{where}: added_tokens_decoder: {token.content!r} has the id {number}, but with this "
+                                  f"vocabulary it can only have {found}")
 
 
-def _ensure(backend, entry, where):
-    """The content of a token that the configuration calls special, added if need be."""
-    token = _token(entry, where, special=True)
-    if token.content not in {known.content for known in _added(backend)}:
-        backend.add_tokens([token])
-    return token.content
-
-
-def _added(backend):
-    return backend.get_added_tokens_decoder().values()
+def _extra(config, where):
+    """The special tokens without a name of their own."""
+    for name in ("extra_special_tokens", "additional_special_tokens"):
+        extra = config.get(name) or []
+        if not isinstance(extra, (list, dict)):
+            raise CheckpointError(f"{where}: {name} is {extra!r:.60}, which is not a list")
+        for entry in extra.values() if isinstance(extra, dict) else extra:
+            yield _token(entry, f"{where}: {name}", special=isinstance(entry, str))
 
 
 def _token(entry, where, special):

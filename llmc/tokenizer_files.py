@@ -52,7 +52,7 @@ def locate(name, revision=None, local_files_only=False):
                                    allow_patterns=list(FILES))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise FileNotFoundError(f"{name}: no such folder or file here, nor from the Hugging Face hub: {reason}") from None
+        raise FileNotFoundError(f"{name}: no such folder or file here, and the hub gives none: {reason}") from None
     return Path(folder)
 
 
@@ -140,9 +140,11 @@ def read_folder(path):
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     if path.name == "vocab.json":
         tokenizer = _from_vocab_and_merges(path, folder / "merges.txt")
-        specials = ("unk_token",) if tokenizer["model"]["end_of_word_suffix"] else ("bos_token", "eos_token", "unk_token")
-        for name in specials:
-            token = "<unk>" if len(specials) == 1 else "<|endoftext|>"
+        if tokenizer["model"]["end_of_word_suffix"]:
+            defaults = {"unk_token": "<unk>"}
+        else:
+            defaults = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+        for name, token in defaults.items():
             if token in tokenizer["model"]["vocab"]:
                 config.setdefault(name, token)
         if "added_tokens_decoder" not in config and (folder / "added_tokens.json").exists():
@@ -262,8 +264,9 @@ def _check_pattern(part, kind, where, path):
         raise CheckpointError(f"{path}: {where}.pattern is empty")
     if kind == "Split":
         return 1
-    content = _bounded(part.get("content"), path, f"{where}.content").encode("utf-8", "surrogatepass")
-    return 1 + len(content) if "Regex" in pattern else max(1, len(content) / len(found.encode("utf-8", "surrogatepass")))
+    found, content = (text.encode("utf-8", "surrogatepass")
+                      for text in (found, _bounded(part.get("content"), path, f"{where}.content")))
+    return 1 + len(content) if "Regex" in pattern else max(1, len(content) / len(found))
 
 
 def _check_post_processor(part, kind, where, path, size):
@@ -279,7 +282,8 @@ def _check_post_processor(part, kind, where, path, size):
         ids = _typed(_typed(token, dict, path, f"{where}.special_tokens").get("ids"), list, path,
                      f"{where}.special_tokens[{_short(name)}].ids")
         if len(ids) > MAX_PIECES:
-            raise CheckpointError(f"{path}: {where}.special_tokens[{_short(name)}]: {len(ids)} ids, at most {MAX_PIECES}")
+            raise CheckpointError(f"{path}: {where}.special_tokens[{_short(name)}] has {len(ids)} ids, at most "
+                                  f"{MAX_PIECES}")
         for number in ids:
             _integer(number, size, path, f"{where}.special_tokens[{_short(name)}].ids")
     for side, sequences in (("single", ["A"]), ("pair", ["A", "B"])):
@@ -313,9 +317,9 @@ def _from_vocab_and_merges(vocab_path, merges_path):
         normalizer = None
         pre_tokenizer = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    model = {"type": "BPE", "dropout": None, "unk_token": "<unk>" if suffix else None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": suffix or None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-             "vocab": vocab, "merges": merges}
+    model = {"type": "BPE", "dropout": None, "unk_token": "<unk>" if suffix else None,
+             "continuing_subword_prefix": None, "end_of_word_suffix": suffix or None, "fuse_unk": False,
+             "byte_fallback": False, "ignore_merges": False, "vocab": vocab, "merges": merges}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": normalizer,
             "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": decoder, "model": model}
 
