@@ -39,20 +39,20 @@ def _same(a, b, what):
         raise ShapeError(f"{what}: shapes {a.shape} and {b.shape} differ")
 
 
-def _apply(op, arrays, shape, dout=None, **numbers):
-    """The result of shape `shape`, or the gradients of `arrays` when `dout` is given."""
+def _apply(op, arrays, result, dout=None, **numbers):
+    """An array of shape `result`, or the gradients of `arrays` when `dout` is given."""
     arrays = tuple(arrays)
-    if math.prod(shape) == 0:
-        return np.zeros(shape, np.float32) if dout is None else tuple(np.zeros(a.shape, np.float32) for a in arrays)
+    if math.prod(result) == 0:
+        return np.zeros(result, np.float32) if dout is None else tuple(a if a is None else np.zeros_like(a) for a in arrays)
     numbers.setdefault("shape", (1, 1))
     if dout is None:
-        out = np.empty(shape, np.float32)
+        out = np.empty(result, np.float32)
         _core.piece(op, arrays, (None,) * len(arrays), out, None, out.size, **numbers)
         return out
     dout = _real(dout, "dout")
-    if dout.shape != tuple(shape):
-        raise ShapeError(f"dout has shape {dout.shape}, the output has {tuple(shape)}")
-    gradients = tuple(None if a is None else np.zeros(a.shape, np.float32) for a in arrays)
+    if dout.shape != tuple(result):
+        raise ShapeError(f"dout has shape {dout.shape}, the output has {tuple(result)}")
+    gradients = tuple(a if a is None else np.zeros_like(a) for a in arrays)
     _core.piece(op, arrays, gradients, None, dout, dout.size, **numbers)
     return gradients
 
