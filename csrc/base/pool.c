@@ -49,6 +49,9 @@ int pool_processors(void) {
     return n > 0 ? (int)n : 1;
 }
 
+/* This thread is running a job on the pool: what it is asked meanwhile (a signal handler) must not wait for itself. */
+static _Thread_local bool at_work;
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -127,6 +130,7 @@ static void stop_workers(void) {
 
 /* Starts what is missing; with fewer threads than asked for the work is done all the same. */
 static void start_workers(void) {
+    if (pool.workers > pool.size - 1) stop_workers();
     if (pool.workers == pool.size - 1) return;
     pthread_t *threads = memory_grow(pool.threads, (size_t)pool.size, sizeof *threads);
     if (!threads) return;
@@ -162,12 +166,14 @@ bool pool_run(size_t count, PoolTask task, void *context, int slots, Cancel *can
     pool.job = job;
     atomic_store(&pool.next, 0);
     atomic_store(&pool.running, pool.workers);
+    at_work = true;
     announce();
     take_tasks(&job, 0);
     for (int i = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; i++) {
         if (i < SPINS) relax();
         else sched_yield();
     }
+    at_work = false;
     pthread_mutex_unlock(&pool.owner);
     return !stopped(cancel);
 }
@@ -175,6 +181,10 @@ bool pool_run(size_t count, PoolTask task, void *context, int slots, Cancel *can
 int pool_threads(void) { return atomic_load(&pool.size); }
 
 bool pool_set_threads(int n) {
+    if (at_work) { /* the next job starts them */
+        pool.size = n;
+        return true;
+    }
     pthread_mutex_lock(&pool.owner);
     stop_workers();
     pool.size = n;
@@ -194,6 +204,9 @@ static void forget_workers(void) {
     atomic_store(&pool.running, 0);
     atomic_store(&pool.sleepers, 0);
     atomic_store(&pool.quit, false);
+    if (!at_work) return;
+    pthread_mutex_lock(&pool.owner); /* forked by a signal handler: the job lacks what the other threads took */
+    if (pool.job.cancel) atomic_store(&pool.job.cancel->stop, true);
 }
 
 void pool_begin(void) {

@@ -37,8 +37,8 @@ typedef struct {
     Cancel cancel;
 } Unlocked;
 void unlock(Unlocked *u);
-/* False: a signal handler raised. */
-bool lock(Unlocked *u);
+/* False, with an exception set: a signal handler raised, or forked (the child has no threads to finish the call). */
+bool lock(const State *s, Unlocked *u);
 
 /* py_view.c   the only file that includes NumPy */
 int view_begin(void);
@@ -54,8 +54,8 @@ real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool 
 const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what);
 const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what);
 
-/* A tuple or list of str as C strings that live as long as it; NULL with an error set. Release with memory_free. */
-const char **borrow_strings(const State *s, PyObject *sequence, int *count);
+/* A tuple or list of str as C strings, which it holds; NULL with an error set. Release with memory_free. */
+const char **borrow_strings(PyObject *sequence, int *count);
 
 typedef struct {
     PyObject_HEAD
@@ -70,9 +70,11 @@ typedef struct {
     bool busy, ready;
 } RunObject;
 
-/* One method's use of a run: the run is its own, the model is read. */
+/* One method's use of a run: the run is its own, the model is read; and the run's gradients, which runs may share. */
 bool run_enter(const State *s, RunObject *r);
 void run_leave(RunObject *r);
+bool gradients_enter(const State *s, const RunObject *r);
+void gradients_leave(const RunObject *r);
 
 extern PyType_Spec model_type_spec, run_type_spec, optimizer_type_spec;
 

@@ -140,6 +140,13 @@ static int execute(PyObject *module) {
 
 static int visit_state(PyObject *module, visitproc visit, void *arg) {
     State *s = state_of(module);
+    Py_VISIT(s->error);
+    Py_VISIT(s->config);
+    Py_VISIT(s->shape);
+    Py_VISIT(s->data);
+    Py_VISIT(s->name);
+    Py_VISIT(s->busy);
+    Py_VISIT(s->nonfinite);
     Py_VISIT(s->model);
     Py_VISIT(s->run);
     Py_VISIT(s->optimizer);

@@ -52,25 +52,26 @@ void unlock(Unlocked *u) {
     u->thread = PyEval_SaveThread();
 }
 
-bool lock(Unlocked *u) {
+bool lock(const State *s, Unlocked *u) {
     PyEval_RestoreThread(u->thread);
+    if (atomic_load(&u->cancel.stop) && !PyErr_Occurred())
+        PyErr_SetString(s->busy, "this process was forked in the middle of the call, which the child cannot finish");
     return !PyErr_Occurred();
 }
 
-const char **borrow_strings(const State *s, PyObject *sequence, int *count) {
-    (void)s;
-    PyObject *fast = PySequence_Fast(sequence, "a list of names is needed");
-    if (!fast) return NULL;
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
+const char **borrow_strings(PyObject *sequence, int *count) {
+    if (!PyList_Check(sequence) && !PyTuple_Check(sequence))
+        return (const char **)PyErr_Format(PyExc_TypeError, "a list of names is needed, not %s", Py_TYPE(sequence)->tp_name);
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(sequence);
+    if (n > INT32_MAX) return (const char **)PyErr_NoMemory();
     const char **strings = memory_alloc((size_t)n + 1, sizeof *strings);
-    if (!strings) PyErr_NoMemory();
-    for (Py_ssize_t i = 0; strings && i < n; i++) {
-        strings[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(fast, i));
+    if (!strings) return (const char **)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < n; i++) {
+        strings[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(sequence, i));
         if (strings[i]) continue;
         memory_free(strings);
-        strings = NULL;
+        return NULL;
     }
-    Py_DECREF(fast); /* a list or tuple holds the strings on */
     *count = (int)n;
     return strings;
 }

@@ -169,7 +169,7 @@ static PyObject *estimate(PyObject *object, PyObject *args, PyObject *kwargs) {
                                      &keep, &keep_all, &o.past))
         return NULL;
     const State *s = state_of_type(Py_TYPE(object));
-    const char **globs = borrow_strings(s, keep, &o.keep_count);
+    const char **globs = borrow_strings(keep, &o.keep_count);
     if (!globs) return NULL;
     o.keep = globs;
     o.backward = backward;

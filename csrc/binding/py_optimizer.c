@@ -64,7 +64,11 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(s->busy, "this run is in use by another thread; step after it");
         return NULL;
     }
-    if (!may_step(s, self, run) || !guard_write(s, &self->owner->guard, "step")) return NULL;
+    if (!guard_write(s, &self->owner->guard, "step")) return NULL;
+    if (!may_step(s, self, run)) {
+        self->owner->guard.writing = false;
+        return NULL;
+    }
     run->busy = true;
     Error e = {0};
     double norm;

@@ -1,6 +1,9 @@
 /* py_piece: _core.piece, one op on the caller's arrays. */
+#include "base/memory.h"
 #include "binding/binding.h"
 #include "models/pieces.h"
+
+#include <string.h>
 
 /* piece(op, arrays, gradients, out, dout, B, T, ids=, mask=, number=, kind=, heads=, groups=, size=, window=, causal=)
  * arrays and gradients: tuples of arrays or None; out, dout: arrays or None. Shapes are the caller's business
@@ -28,25 +31,35 @@ static size_t numbers_in(const PieceArray *a) {
     return n;
 }
 
-/* `out` and `dout` have as many numbers as the result. */
+/* `out` and `dout` have `count` numbers; the core knows whether the result has as many. */
 static bool bring_results(const State *s, PyObject *out, PyObject *dout, size_t count, Piece *p) {
     PieceArray a = {0}, d = {0};
     if (out != Py_None && !(p->out = borrow_reals(s, out, &a.ndim, a.shape, true, "out"))) return false;
     if (dout != Py_None && !(p->dout = borrow_reals(s, dout, &d.ndim, d.shape, false, "dout"))) return false;
     if ((p->out && numbers_in(&a) != count) || (p->dout && numbers_in(&d) != count)) {
-        PyErr_Format(s->shape, "%s: the result has %zu numbers, out or dout another count", p->op, count);
+        PyErr_Format(s->shape, "%s: out or dout has not %zu numbers", p->op, count);
         return false;
     }
+    p->count = count;
     return true;
 }
 
-static bool ids_in_range(const State *s, const Piece *p, size_t count, int most) {
-    for (size_t i = 0; i < count; i++) {
-        if (p->ids[i] < most) continue;
-        PyErr_Format(s->data, "%s: id %d at index %zu is outside [0, %d)", p->op, p->ids[i], i, most);
-        return false;
+/* Copied first and checked afterwards: another thread may be writing into the array. Release with memory_free. */
+static int32_t *bring_ids(const State *s, PyObject *object, const Piece *p, size_t count) {
+    int32_t *ids = memory_alloc(count, sizeof *ids);
+    if (!ids) return (int32_t *)PyErr_NoMemory();
+    bool rows = strcmp(p->op, "embedding") == 0, targets = strcmp(p->op, "cross_entropy") == 0;
+    const PieceArray *a = &p->in[rows ? 1 : 0];
+    int most = rows ? a->shape[0] : targets && a->ndim ? a->shape[a->ndim - 1] : INT32_MAX;
+    bool fine = copy_int32(s, object, ids, count, "ids");
+    for (size_t i = 0; fine && i < count; i++) {
+        if (ids[i] < most && (ids[i] >= 0 || targets)) continue;
+        PyErr_Format(s->data, "%s: id %d at index %zu is outside [0, %d)", p->op, ids[i], i, most);
+        fine = false;
     }
-    return true;
+    if (fine) return ids;
+    memory_free(ids);
+    return NULL;
 }
 
 PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
@@ -63,8 +76,8 @@ PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
         return NULL;
     p.causal = causal;
     Py_ssize_t n = PyTuple_GET_SIZE(arrays);
-    if (n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.kind < 0 || p.kind >= ACT_COUNT) {
-        PyErr_SetString(PyExc_ValueError, "piece: operands, gradients or kind out of range");
+    if (p.B < 0 || p.T < 0 || count < 0 || n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.kind < 0 || p.kind >= ACT_COUNT) {
+        PyErr_SetString(PyExc_ValueError, "piece: count, shape, operands, gradients or kind out of range");
         return NULL;
     }
     for (Py_ssize_t i = 0; i < n; i++)
@@ -73,15 +86,17 @@ PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
             return NULL;
     size_t N = (size_t)p.B * (size_t)p.T;
     if (!bring_results(s, out, dout, (size_t)count, &p)) return NULL;
-    if (ids != Py_None && !(p.ids = borrow_int32(s, ids, N, "ids"))) return NULL;
     size_t keys = p.in[1].ndim > 1 ? (size_t)p.B * (size_t)p.in[1].shape[1] : 0;
     if (mask != Py_None && !(p.mask = borrow_uint8(s, mask, keys, "attention_mask"))) return NULL;
-    if (p.ids && p.D == 0 && !ids_in_range(s, &p, N, p.in[1].data ? p.in[1].shape[0] : p.in[0].shape[p.in[0].ndim - 1])) return NULL;
+    int32_t *own = NULL;
+    if (ids != Py_None && !(p.ids = own = bring_ids(s, ids, &p, N))) return NULL;
     Error e = {0};
     Unlocked u;
     unlock(&u);
     bool fine = piece_run(&p, &e, &u.cancel);
-    if (!lock(&u)) return NULL;
+    bool locked = lock(s, &u);
+    memory_free(own);
+    if (!locked) return NULL;
     if (!fine) return raise_error(s, &e);
     Py_RETURN_NONE;
 }

@@ -19,6 +19,20 @@ void run_leave(RunObject *r) {
     r->owner->guard.readers--;
 }
 
+bool gradients_enter(const State *s, const RunObject *r) {
+    Gradients *g = r->run.gradients;
+    if (g && g->busy) {
+        PyErr_SetString(s->busy, "another thread is writing the gradients that this run shares; try again after it");
+        return false;
+    }
+    if (g) g->busy = true;
+    return true;
+}
+
+void gradients_leave(const RunObject *r) {
+    if (r->run.gradients) r->run.gradients->busy = false;
+}
+
 static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "batch", "length", "backward", "dropout", "keep", "keep_all", "past", "seed",
                             "gradients", NULL};
@@ -45,7 +59,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     Py_INCREF(model);
     self->owner = (ModelObject *)model;
     Error e = {0};
-    const char **globs = borrow_strings(s, keep, &o.keep_count);
+    const char **globs = borrow_strings(keep, &o.keep_count);
     if (globs) {
         o.keep = globs;
         o.backward = backward;
@@ -126,7 +140,7 @@ static bool prepare(const State *s, RunObject *self, PyObject *args, PyObject *k
                                      &a->until, &a->all_logits, &a->last))
         return false;
     Run *r = &self->run;
-    const char **skip = borrow_strings(s, a->skip, &c.skip_count);
+    const char **skip = borrow_strings(a->skip, &c.skip_count);
     if (!skip) return false;
     c.B = a->B;
     c.T = a->T;
@@ -161,7 +175,7 @@ static PyObject *forward(PyObject *object, PyObject *args, PyObject *kwargs) {
         Unlocked u;
         unlock(&u);
         bool going = run_forward(&self->run, a.until, &u.cancel);
-        if (lock(&u) && going) result = loss_or_none(&self->run);
+        if (lock(s, &u) && going) result = loss_or_none(&self->run);
     }
     run_leave(self);
     return result;
@@ -179,17 +193,22 @@ static PyObject *resume(PyObject *object, PyObject *unused) {
         Unlocked u;
         unlock(&u);
         bool going = run_forward(&self->run, NULL, &u.cancel);
-        if (lock(&u) && going) result = loss_or_none(&self->run);
+        if (lock(s, &u) && going) result = loss_or_none(&self->run);
     }
     run_leave(self);
     return result;
 }
 
-static bool may_go_back(const State *s, const Run *r) {
-    if (!r->options.backward) PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
-    else if (r->gradients->interrupted)
-        PyErr_SetString(s->error, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
-    else return true;
+/* On success the gradients are this run's own until gradients_leave. */
+static bool may_go_back(const State *s, const RunObject *self) {
+    if (!self->run.options.backward) {
+        PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
+        return false;
+    }
+    if (!gradients_enter(s, self)) return false;
+    if (!self->run.gradients->interrupted) return true;
+    PyErr_SetString(s->error, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
+    gradients_leave(self);
     return false;
 }
 
@@ -199,15 +218,16 @@ static PyObject *backward(PyObject *object, PyObject *unused) {
     const State *s = state_of_type(Py_TYPE(object));
     PyObject *result = NULL;
     if (!run_enter(s, self)) return NULL;
-    if (may_go_back(s, &self->run)) {
+    if (may_go_back(s, self)) {
         if (!self->run.differentiable) {
             PyErr_SetString(s->error, "backward needs a forward pass with labels before it, one for each backward");
         } else {
             Unlocked u;
             unlock(&u);
             bool going = run_backward(&self->run, &u.cancel);
-            if (lock(&u) && going) result = Py_NewRef(Py_None);
+            if (lock(s, &u) && going) result = Py_NewRef(Py_None);
         }
+        gradients_leave(self);
     }
     run_leave(self);
     return result;
@@ -219,15 +239,18 @@ static PyObject *forward_backward(PyObject *object, PyObject *args, PyObject *kw
     Arguments a;
     PyObject *result = NULL;
     if (!run_enter(s, self)) return NULL;
-    if (may_go_back(s, &self->run) && prepare(s, self, args, kwargs, &a)) {
-        if (!self->run.given.losses) {
-            PyErr_SetString(s->data, "forward_backward needs labels");
-        } else {
-            Unlocked u;
-            unlock(&u);
-            bool going = run_forward_backward(&self->run, &u.cancel);
-            if (lock(&u) && going) result = loss_or_none(&self->run);
+    if (may_go_back(s, self)) {
+        if (prepare(s, self, args, kwargs, &a)) {
+            if (!self->run.given.losses) {
+                PyErr_SetString(s->data, "forward_backward needs labels");
+            } else {
+                Unlocked u;
+                unlock(&u);
+                bool going = run_forward_backward(&self->run, &u.cancel);
+                if (lock(s, &u) && going) result = loss_or_none(&self->run);
+            }
         }
+        gradients_leave(self);
     }
     run_leave(self);
     return result;
@@ -266,7 +289,10 @@ static PyObject *parameter_gradient(PyObject *object, PyObject *args) {
     const char *name;
     if (!PyArg_ParseTuple(args, "s:parameter_gradient", &name)) return NULL;
     int i = model_find(self->run.model, name);
-    const real *grad = i < 0 ? NULL : run_parameter_gradient(&self->run, i);
+    if (i < 0) Py_RETURN_NONE;
+    if (!gradients_enter(state_of_type(Py_TYPE(object)), self)) return NULL; /* showing them may clear them */
+    const real *grad = run_parameter_gradient(&self->run, i);
+    gradients_leave(self);
     if (!grad) Py_RETURN_NONE;
     const Parameter *q = &self->run.model->parameters[i];
     size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
@@ -310,9 +336,14 @@ static PyObject *zero_grad(PyObject *object, PyObject *unused) {
     RunObject *self = (RunObject *)object;
     const State *s = state_of_type(Py_TYPE(object));
     if (!run_enter(s, self)) return NULL;
-    if (self->run.gradients) gradients_clear(self->run.gradients);
+    PyObject *result = NULL;
+    if (gradients_enter(s, self)) {
+        if (self->run.gradients) gradients_clear(self->run.gradients);
+        gradients_leave(self);
+        result = Py_NewRef(Py_None);
+    }
     run_leave(self);
-    Py_RETURN_NONE;
+    return result;
 }
 
 static PyObject *rewind_past(PyObject *object, PyObject *unused) {

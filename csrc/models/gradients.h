@@ -7,6 +7,7 @@ typedef struct {
     atomic_int references;
     bool held;        /* holds a sum; false: the next writer overwrites */
     bool interrupted; /* a backward pass was stopped half-way: void until cleared */
+    bool busy;        /* a run that shares them is writing: whoever calls the core from several threads keeps this */
 } Gradients;
 
 Gradients *gradients_new(const Model *m); /* NULL: no memory */

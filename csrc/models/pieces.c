@@ -14,6 +14,61 @@ typedef struct {
     Tensor *in[PIECE_ARRAYS];
 } Bench;
 
+/* --- what an op needs so that it stays within its operands ---------------------------------------------------------- */
+typedef struct {
+    const char *op;
+    int arrays;      /* operands that must be there, one bit each */
+    int ndim;        /* of the first; 0: any */
+    bool ids;        /* (B,T) of them */
+    bool all_or_none; /* its kernel gives every gradient or none */
+} Need;
+
+static const Need needs[] = {
+    {"embedding", 2, 0, true, false},  {"rmsnorm", 3, 0, false, false},   {"layernorm", 7, 0, false, false},
+    {"linear", 3, 0, false, false},    {"activation", 1, 0, false, false}, {"gate", 3, 0, false, true},
+    {"softmax", 1, 0, false, false},   {"cross_entropy", 1, 3, true, false}, {"rope", 1, 3, true, false},
+    {"attention", 7, 3, false, true},
+};
+
+static bool same_shape(const PieceArray *a, const PieceArray *b) {
+    return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
+}
+
+/* in[0] is (B, T, anything). */
+static bool spans_call(const Piece *c) { return c->in[0].shape[0] == c->B && c->in[0].shape[1] == c->T; }
+
+static const char *what_is_wrong(const Piece *c, const Need *n) {
+    int gradients = 0, operands = 0;
+    for (int i = 0; i < PIECE_ARRAYS; i++) {
+        if ((n->arrays >> i & 1) && !c->in[i].data) return "an operand is missing";
+        operands += c->in[i].data != NULL;
+        gradients += c->in[i].grad != NULL;
+    }
+    if (n->ndim && c->in[0].ndim != n->ndim) return "the first operand needs three dimensions";
+    if (n->ndim && !spans_call(c)) return "the first operand has other rows and positions than the call";
+    if (n->ids && !c->ids) return "ids are missing";
+    if (n->all_or_none && gradients && gradients != operands) return "some operands have a place for their gradient, others none";
+    if (!strcmp(c->op, "embedding") && c->in[1].ndim != 2) return "the weight needs two dimensions";
+    if (!strcmp(c->op, "linear") && (c->in[1].ndim != 2 || (c->in[2].data && (c->in[2].ndim != 1 || c->in[2].shape[0] != c->in[1].shape[0]))))
+        return "weight (out, in) and bias (out) do not fit";
+    if (!strcmp(c->op, "rope") && (c->heads < 1 || c->D < 2 || c->D % 2)) return "heads of an even size are needed";
+    if (!strcmp(c->op, "attention") &&
+        (c->heads < 1 || c->groups < 1 || c->D < 1 || c->window < 0 || c->in[1].ndim != 3 || c->in[1].shape[0] != c->B ||
+         !same_shape(&c->in[1], &c->in[2])))
+        return "q, k and v do not go together";
+    return NULL;
+}
+
+static void check_piece(const Piece *c, Error *e) {
+    for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
+        if (strcmp(needs[i].op, c->op) != 0) continue;
+        const char *wrong = what_is_wrong(c, &needs[i]);
+        if (wrong) error_set(e, ERROR_SHAPE, "%s: %s", c->op, wrong);
+        return;
+    }
+    error_set(e, ERROR_NAME, "there is no piece '%.100s'", c->op);
+}
+
 /* "weight" is the second operand, "bias" the third. */
 static Tensor *operand(Plan *p, const char *path, int ndim, const int *shape) {
     Bench *b = p->owner;
@@ -90,8 +145,11 @@ bool piece_run(const Piece *c, Error *e, Cancel *cancel) {
     p->owner = &b;
     p->parameter = operand;
     plan_begin(p);
+    check_piece(c, &p->error);
     for (int i = 0; i < PIECE_ARRAYS; i++) b.in[i] = bring(p, &c->in[i]);
-    Tensor *out = record_piece(&b);
+    Tensor *out = p->error.code == FINE ? record_piece(&b) : &p->nowhere;
+    if (tensor_count(out) != c->count)
+        error_set(&p->error, ERROR_SHAPE, "%s: the result has %zu numbers, %zu were expected", c->op, tensor_count(out), c->count);
     out->kept = true;
     if (p->error.code == FINE && c->dout) {
         out->grad = tensor_outside(p, out->ndim, out->shape, (real *)c->dout);

@@ -16,6 +16,7 @@ typedef struct {
     PieceArray in[PIECE_ARRAYS];
     const real *dout;         /* NULL: forward */
     real *out;                /* forward: the result, of the shape the piece gives */
+    size_t count;             /* numbers in out or dout */
     const int32_t *ids;       /* embedding: rows;  rope: positions;  cross_entropy: targets */
     const uint8_t *mask;      /* attention: (B,keys) */
     int B, T;                 /* the shape of the ids, positions or mask; of attention's queries */

@@ -184,28 +184,39 @@ static bool copy_keep(Run *r) {
     return true;
 }
 
-static size_t cache_reals(const Run *r) {
+/* False: too many to count. */
+static bool cache_reals(const Run *r, size_t *reals) {
     const Spec *s = &r->model->spec;
-    size_t each = (size_t)r->options.batch * (size_t)r->capacity * (size_t)s->G * (size_t)s->D;
-    return 2 * (size_t)s->L * arena_round(each);
+    size_t each;
+    if (!size_mul(&each, (size_t)r->options.batch * (size_t)r->capacity, (size_t)s->G * (size_t)s->D)) return false;
+    return each <= TENSOR_MOST && size_mul(reals, 2 * (size_t)s->L, arena_round(each)) && *reals <= TENSOR_MOST;
 }
 
 static void begin(Run *r, Model *m, const RunOptions *o) {
     *r = (Run){.model = m, .structure = m->structure, .options = *o, .capacity = cache_capacity(&m->spec, o), .reached = -1};
 }
 
+static bool check_options(const Run *r, Error *e) {
+    const RunOptions *o = &r->options;
+    size_t N;
+    if (o->batch < 1 || o->length < 1 || o->past < 0)
+        error_set(e, ERROR_CONFIG, "a run of batch %d, length %d, past %d is empty", o->batch, o->length, o->past);
+    else if (!size_mul(&N, (size_t)o->batch, (size_t)(o->length > r->capacity ? o->length : r->capacity)) || N > INT_MAX)
+        error_set(e, ERROR_CONFIG, "a batch of %d rows of %d tokens is more than 2^31 tokens", o->batch,
+                  o->length > r->capacity ? o->length : r->capacity);
+    else if (o->past && o->backward)
+        error_set(e, ERROR_CONFIG, "a run with a past (of %d positions) gives no gradients: make it without one", o->past);
+    return e->code == FINE;
+}
+
 bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e) {
     begin(r, m, o);
-    size_t N;
-    if (!size_mul(&N, (size_t)o->batch, (size_t)(o->length > r->capacity ? o->length : r->capacity)) || N > INT_MAX) {
-        error_set(e, ERROR_CONFIG, "a batch of %d rows of %d tokens is more than 2^31 tokens", o->batch, o->length);
-        r->options.keep_count = 0;
-        return false;
-    }
+    if (!check_options(r, e)) return false;
     r->by_parameter = memory_alloc((size_t)m->count, sizeof *r->by_parameter);
     r->cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r->cached);
     bool fine = copy_keep(r) && r->by_parameter && r->cached && take_inputs(r);
-    if (fine && r->capacity) fine = (r->cache = arena_new(cache_reals(r))) != NULL;
+    size_t cache = 0;
+    if (fine && r->capacity) fine = cache_reals(r, &cache) && (r->cache = arena_new(cache)) != NULL;
     if (fine && o->backward) fine = (r->gradients = shared ? gradients_retain(shared) : gradients_new(m)) != NULL;
     if (!fine) error_set(e, ERROR_MEMORY, "no memory for a run of %d rows of %d tokens", o->batch, o->length);
     Call c = largest(o);
@@ -238,7 +249,7 @@ void run_free(Run *r) {
 static void compact(Run *r, int T) {
     const Spec *s = &r->model->spec;
     int stays = s->window - 1 < r->past ? s->window - 1 : r->past, goes = r->past - stays;
-    if (r->past + T <= r->capacity || goes <= 0) return;
+    if (!s->window || r->past + T <= r->capacity || goes <= 0) return;
     size_t row = (size_t)s->G * (size_t)s->D, each = (size_t)r->options.batch * (size_t)r->capacity * row;
     for (int b = 0; b < r->options.batch; b++) {
         for (int l = 0; l < 2 * s->L; l++) {
@@ -265,6 +276,11 @@ bool run_make_room(Run *r, const Call *c, Error *e) {
     if (c->B < 1 || c->T < 1 || c->B > r->options.batch || c->T > r->options.length) {
         error_set(e, ERROR_SHAPE, "ids of shape (%d, %d) do not fit a run of batch %d, length %d", c->B, c->T,
                   r->options.batch, r->options.length);
+        return false;
+    }
+    if (c->last < 0 || (c->last && c->losses)) {
+        error_set(e, ERROR_CONFIG, "logits_to_keep is %d%s", c->last,
+                  c->last < 0 ? "; it must be at least 0" : ": the losses need the logits of all positions; leave it 0 with labels");
         return false;
     }
     r->reached = -1;
@@ -365,7 +381,9 @@ real *run_parameter_gradient(Run *r, int i) {
 /* --- forecasts ---------------------------------------------------------------------------------------------------- */
 bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) {
     Run r;
+    size_t cache = 0;
     begin(&r, (Model *)m, o);
+    if (!check_options(&r, e)) return false;
     r.by_parameter = memory_alloc((size_t)m->count, sizeof *r.by_parameter);
     r.cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r.cached);
     bool fine = copy_keep(&r) && r.by_parameter && r.cached;
@@ -373,11 +391,15 @@ bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) 
     Call c = largest(o);
     if (fine) record_call(&r, &c);
     if (fine && !r.plan.finished) fine = fail(e, &r.plan.error);
+    if (fine && !cache_reals(&r, &cache)) {
+        error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", o->batch, r.capacity);
+        fine = false;
+    }
     if (fine) {
         size_t scratch = r.plan.scratch * (size_t)pool_threads() + r.plan.workspace;
         double forward = plan_flops(&r.plan, false);
         *out = (Estimate){.parameters = m->size * sizeof(real), .gradients = o->backward ? m->size * sizeof(real) : 0,
-                          .activations = (r.plan.size + scratch) * sizeof(real), .cache = cache_reals(&r) * sizeof(real),
+                          .activations = (r.plan.size + scratch) * sizeof(real), .cache = cache * sizeof(real),
                           .forward_flops = forward,
                           .backward_flops = o->backward ? plan_flops(&r.plan, true) - forward : 0};
     }

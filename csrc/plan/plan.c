@@ -4,6 +4,7 @@
 #include "base/memory.h"
 
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -95,6 +96,11 @@ static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
             error_set(&p->error, ERROR_SHAPE, "%s: dimension %d is %d", p->path, i, shape[i]);
             return &p->nowhere;
         }
+    }
+    size_t count;
+    if (t->rows > INT_MAX || !size_mul(&count, t->rows, t->cols) || count > TENSOR_MOST) {
+        error_set(&p->error, ERROR_MEMORY, "%s: no memory for %zu rows of %zu numbers", p->path, t->rows, t->cols);
+        return &p->nowhere;
     }
     t->stride = t->cols;
     p->tensors[p->tensor_count++] = t;

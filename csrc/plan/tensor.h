@@ -12,6 +12,7 @@ typedef enum {
 } TensorKind;
 
 #define TENSOR_DIMS 4
+#define TENSOR_MOST (SIZE_MAX >> 8) /* numbers: bytes and the sum of a few still fit in size_t */
 
 typedef struct Tensor {
     const char *name; /* dotted path of the module that gave it, or NULL */
