@@ -260,7 +260,7 @@ def test_a_size_of_a_wrong_type_is_a_type_error(tmp_path, size):
 @pytest.mark.parametrize("before", [40, 80, 10**6])
 def test_resaving_leaves_exactly_the_new_files_beside_what_is_not_weights(tmp_path, before, after):
     llmc.checkpoint.write(tmp_path, tensors([10] * 4, seed=1), max_shard_size=before)
-    kept = {"config.json", "pytorch_model.bin", "model.txt", "model.fp16-00001-of-00002.safetensors", "adapter_model.bin"}
+    kept = {"config.json", "pytorch_model.bin", "model.fp16-00001-of-00002.safetensors", "adapter_model.bin"}
     for other in kept:
         (tmp_path / other).write_text("kept")
     values = tensors([10] * 4, seed=2)

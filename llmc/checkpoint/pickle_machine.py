@@ -1,67 +1,15 @@
 """A pickle machine that can only build plain values and tensor records: it imports nothing and calls nothing."""
 
 import struct
-from dataclasses import dataclass
 
-from llmc.checkpoint.dtypes import TORCH_DTYPE, TORCH_STORAGE
+from llmc.checkpoint.pickle_values import AttributeDict, Global
+from llmc.checkpoint.torch_functions import CALLS, is_torch_word
 
 MAX_STEPS = 5_000_000
 MAX_STACK = 100_000
 MAX_MARKS = 1_000
 MAX_NAME = 200
 KEY_TYPES = (str, int, bool, float, bytes, type(None))
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    """The name of something in a Python module; never the thing itself."""
-
-    module: str
-    name: str
-
-    def __str__(self):
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """A run of `numel` numbers: from element `first` of what the file keeps under `key`.
-
-    `dtype` is None for bytes without a type of their own.
-    """
-
-    key: str
-    dtype: object
-    numel: int
-    first: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Shape, strides and offset (in elements) over a storage; nothing is checked against the file yet."""
-
-    storage: Storage
-    dtype: object
-    offset: int
-    shape: tuple
-    strides: tuple
-
-
-class Counted(dict):
-    """What OrderedDict and Counter become: a dict that may be given attributes (`_metadata`), which are dropped."""
-
-    __slots__ = ()
-
-
-# Marks of what is no value: the start of a group, and a value that only torch understands and that no tensor needs.
-_MARK = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """Something harmless that is no tensor: a device, a dtype."""
-
-    what: str
 
 
 class PickleMachine:
@@ -222,7 +170,7 @@ class PickleMachine:
 
     def find_global(self, module, name):
         module = {"__builtin__": "builtins"}.get(module, module)
-        if (module, name) not in _CALLS and not _is_torch_word(module, name):
+        if (module, name) not in CALLS and not is_torch_word(module, name):
             self.fail(
                 f"it names {module}.{name}, which no tensor needs; nothing was run. "
                 "Load the file where it was made and save its state_dict as safetensors"
@@ -242,7 +190,7 @@ class PickleMachine:
         self.push(self.call(function, args), 32)
 
     def call(self, function, args):
-        build = _CALLS.get((function.module, function.name))
+        build = CALLS.get((function.module, function.name))
         if build is None:
             self.fail(f"{function} is called, which no tensor needs; nothing was run")
         try:
@@ -252,7 +200,7 @@ class PickleMachine:
 
     def build(self):
         state = self.pop()
-        self.top(Counted)
+        self.top(AttributeDict)
         if not isinstance(state, dict):
             self.fail(f"the attributes of an OrderedDict are a {type(state).__name__}")
 
@@ -261,135 +209,6 @@ class PickleMachine:
         if self.persistent_load is None or not isinstance(pid, tuple):
             self.fail(f"byte {self.at} asks for stored data where there is none")
         self.push(self.persistent_load(self, pid), 80)
-
-    # What torch's functions would have made
-
-    def tensor(self, storage, offset, shape, strides, dtype):
-        if not isinstance(storage, Storage):
-            self.fail(f"a tensor is built on a {type(storage).__name__}, not on a storage")
-        for numbers, what in ((shape, "shape"), (strides, "strides"), ((offset,), "offset")):
-            if not isinstance(numbers, (tuple, list)):
-                self.fail(f"a tensor's {what} is a {type(numbers).__name__}, not a tuple")
-            for number in numbers:
-                if type(number) is not int or not 0 <= number < 2**63:
-                    self.fail(f"a tensor's {what} holds something that is not a whole number from 0 to 2**63 - 1")
-        if len(shape) != len(strides):
-            self.fail(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
-        if dtype is None:
-            self.fail("a tensor is built on bytes without saying its dtype")
-        self.file.budget.spend(80 + 16 * len(shape))
-        return Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
-
-
-def _is_torch_word(module, name):
-    return (
-        module in ("torch", "torch.storage")
-        and (name.removesuffix("Storage") in TORCH_STORAGE and name.endswith("Storage") or name == "UntypedStorage")
-        or module == "torch"
-        and name in TORCH_DTYPE
-    )
-
-
-def _tensor_of_storage(machine, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
-    return machine.tensor(storage, offset, shape, strides, storage.dtype if isinstance(storage, Storage) else None)
-
-
-def _tensor_of_dtype(machine, storage, offset, shape, strides, requires_grad, hooks, dtype, metadata=None):
-    if not isinstance(dtype, Global) or dtype.module != "torch" or dtype.name not in TORCH_DTYPE:
-        what = dtype if isinstance(dtype, Global) else type(dtype).__name__
-        machine.fail(f"a tensor's dtype is {what}, not a known one")
-    return machine.tensor(storage, offset, shape, strides, TORCH_DTYPE[dtype.name])
-
-
-def _parameter(machine, data, requires_grad=True, hooks=None, state=None):
-    if not isinstance(data, Tensor):
-        machine.fail(f"a Parameter is built on a {type(data).__name__}, not on a tensor")
-    return data
-
-
-def _from_type(machine, function, kind, args, state):
-    if not isinstance(function, Global) or not isinstance(args, tuple) or function.name == "_rebuild_from_type_v2":
-        machine.fail("_rebuild_from_type_v2 is given no function to rebuild with")
-    return machine.call(function, args)
-
-
-def _ordered_dict(machine, items=()):
-    result = Counted()
-    if isinstance(items, dict):
-        items = items.items()
-    elif not isinstance(items, (list, tuple)):
-        machine.fail(f"an OrderedDict is made of a {type(items).__name__}")
-    machine.file.budget.spend(80 + 100 * len(items))
-    for item in items:
-        if not isinstance(item, (list, tuple)) or len(item) != 2:
-            machine.fail("an OrderedDict is made of something that is not a pair")
-        result[machine.key(item[0])] = item[1]
-    return result
-
-
-def _size(machine, sizes=()):
-    if not isinstance(sizes, (tuple, list)):
-        machine.fail(f"torch.Size is made of a {type(sizes).__name__}")
-    return tuple(sizes)
-
-
-def _set(machine, items=()):
-    if not isinstance(items, (list, tuple)):
-        machine.fail(f"a set is made of a {type(items).__name__}")
-    machine.file.budget.spend(60 * len(items))
-    return {machine.key(item) for item in items}
-
-
-def _encode(machine, text, encoding="latin1"):
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        machine.fail("_codecs.encode is given something that is not text")
-    machine.file.budget.spend(3 * len(text))
-    try:
-        return text.encode(encoding)
-    except UnicodeEncodeError:
-        machine.fail(f"_codecs.encode is given text that is not {encoding}")
-
-
-def _bytearray(machine, source=b"", encoding="latin1"):
-    if isinstance(source, str):
-        return _encode(machine, source, encoding)
-    if not isinstance(source, bytes):  # a number would claim that many bytes
-        machine.fail(f"a bytearray is made of a {type(source).__name__}, not of bytes")
-    return source
-
-
-def _complex(machine, real=0.0, imag=0.0):
-    if not (type(real) in (int, float) and type(imag) in (int, float) and max(abs(real), abs(imag)) <= 1e308):
-        machine.fail("a complex number is made of something that is not two numbers")
-    return complex(real, imag)
-
-
-def _device(machine, kind="cpu", index=0):
-    return Opaque("device")
-
-
-def _no_instance(machine, *args):
-    machine.fail("a Tensor or Parameter is made without torch's rebuild functions")
-
-
-_CALLS = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("collections", "Counter"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): _tensor_of_storage,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor_of_storage,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_of_dtype,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.nn.parameter", "Parameter"): _no_instance,
-    ("torch", "Tensor"): _no_instance,
-    ("torch", "Size"): _size,
-    ("torch", "device"): _device,
-    ("_codecs", "encode"): _encode,
-    ("builtins", "set"): _set,
-    ("builtins", "bytearray"): _bytearray,
-    ("builtins", "complex"): _complex,
-}
 
 
 def _proto(machine):

@@ -1,7 +1,7 @@
 """From the value of a torch pickle to the entries of its tensors."""
 
 from llmc.checkpoint.entry import Entry, check_shape, count
-from llmc.checkpoint.pickle_machine import Tensor
+from llmc.checkpoint.pickle_values import Tensor
 from llmc.checkpoint.wording import quoted
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")

@@ -2,7 +2,8 @@
 
 import sys
 
-from llmc.checkpoint.pickle_machine import PickleMachine, Storage
+from llmc.checkpoint.pickle_machine import PickleMachine
+from llmc.checkpoint.pickle_values import Storage
 from llmc.checkpoint.state_dict import read_state_dict
 from llmc.checkpoint.torch_zip import storage
 from llmc.checkpoint.wording import quoted

@@ -3,8 +3,9 @@
 import struct
 import sys
 
-from llmc.checkpoint.pickle_machine import PickleMachine, Global, Storage
 from llmc.checkpoint.dtypes import TORCH_STORAGE
+from llmc.checkpoint.pickle_machine import PickleMachine
+from llmc.checkpoint.pickle_values import Global, Storage
 from llmc.checkpoint.state_dict import read_state_dict
 from llmc.checkpoint.wording import quoted
 
