@@ -17,10 +17,8 @@
 #include "kernels/tile.h"
 #include "base/rng.h"
 
-#ifndef QUERIES
-#define QUERIES 96
-#define KEYS 192 /* at most KC, a multiple of WIDTH: one chain, and no remainder in the sums */
-#endif
+#define QUERIES 48 /* more waste work above the diagonal, fewer pack keys too often */
+#define KEYS KC    /* one chain for each block */
 
 /* Keys [first, last) are those that query t sees, padding aside. */
 typedef struct {
@@ -41,14 +39,16 @@ static inline Span visible_blocks(const Attention *a, int t0, int t1) {
 
 /* Scores of the keys [key, key + count) of query t, scaled; -inf where unseen and up to the next whole vector. Returns
  * how many numbers that makes. */
-static int mask_scores(real *scores, const Attention *a, int t, int key, int count) {
+static int mask_scores(real *restrict scores, const Attention *a, int t, int key, int count) {
     const int whole = (count + WIDTH - 1) / WIDTH * WIDTH;
     const Span seen = visible_keys(a, t);
     const int first = seen.first > key ? smaller(seen.first - key, count) : 0;
     const int last = seen.last > key ? smaller(seen.last - key, count) : 0;
-    for (int j = 0; j < count; j++) scores[j] *= a->scale;
-    if (a->mask)
-        for (int j = 0; j < count; j++) scores[j] = a->mask[key + j] ? scores[j] : -INFINITY;
+    const real scale = a->scale;
+    const uint8_t *mask = a->mask;
+    for (int j = 0; j < count; j++) scores[j] *= scale;
+    if (mask)
+        for (int j = 0; j < count; j++) scores[j] = mask[key + j] ? scores[j] : -INFINITY;
     for (int j = 0; j < first; j++) scores[j] = -INFINITY;
     for (int j = last; j < whole; j++) scores[j] = -INFINITY;
     return whole;
@@ -57,36 +57,37 @@ static int mask_scores(real *scores, const Attention *a, int t, int key, int cou
 /* exp for weights beside 1: what is below exp(-80) is nothing, and no subnormal is ever computed */
 static inline real weight_of(real x) {
     const real floor = -80;
-    const real y = math_exp(x > floor ? x : floor);
-    return x > floor ? y : 0;
+    const real y = math_exp(x < floor ? floor : x);
+    return x < floor ? 0 : y;
 }
 
-static inline real dropout_factor(const Attention *a, int t, int key) {
-    return rng_uniform(a->dropout.key, a->drop_base + (size_t)t * a->Tk + key) >= a->dropout.rate
-               ? 1 / (1 - a->dropout.rate)
-               : 0;
+/* What dropout multiplies the probabilities of query t by: 1 / (1 - rate), or 0. */
+static void dropout_factors(real *restrict factors, const Attention *a, int t, int key, int count) {
+    const real rate = a->dropout.rate, kept = 1 / (1 - rate);
+    const uint64_t stream = a->dropout.key, first = a->drop_base + (uint64_t)t * (uint64_t)a->Tk + (uint64_t)key;
+    for (int j = 0; j < count; j++) factors[j] = rng_uniform(stream, first + (uint64_t)j) >= rate ? kept : 0;
 }
 
 /* Scores become weights exp(score - top); top and total follow. Returns what earlier sums must be multiplied by. */
-static real weigh_scores(real *scores, real *top, real *total, const Attention *a, int t, int key, int count) {
+static real weigh_scores(real *restrict scores, real *top, real *total, const Attention *a, int t, int key, int count) {
     const int whole = mask_scores(scores, a, t, key, count);
     real highest = *top, sum = 0;
 #pragma omp simd reduction(max : highest)
     for (int j = 0; j < whole; j++) highest = scores[j] > highest ? scores[j] : highest;
-    if (highest == -INFINITY) {
-        memset(scores, 0, count * sizeof(real));
-        return 0;
-    }
+    const real base = highest == -INFINITY ? 0 : highest; /* no key yet: weights are 0, or NaN where the scores are */
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < whole; j++) {
-        scores[j] = weight_of(scores[j] - highest);
+        scores[j] = weight_of(scores[j] - base);
         sum += scores[j];
     }
-    const real shrink = weight_of(*top - highest);
+    const real shrink = weight_of(*top - base);
     *top = highest;
     *total = *total * shrink + sum;
-    if (a->dropout.rate > 0)
-        for (int j = 0; j < count; j++) scores[j] *= dropout_factor(a, t, key + j);
+    if (a->dropout.rate > 0) {
+        real factors[KEYS];
+        dropout_factors(factors, a, t, key, count);
+        for (int j = 0; j < count; j++) scores[j] *= factors[j];
+    }
     return shrink;
 }
 
@@ -114,34 +115,37 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, const real
             gemm(out + t * ldo, ldo, scores, KEYS, false, v + key * ldv, ldv, false, NULL, queries, D, keys, true, work);
         }
         for (int i = 0; i < queries; i++) {
-            const real share = total[i] > 0 ? 1 / total[i] : 0;
+            const real share = total[i] == 0 ? 0 : 1 / total[i];
             real *out_t = out + (t + i) * ldo;
             for (int d = 0; d < D; d++) out_t[d] *= share;
-            logsumexp[t + i] = total[i] > 0 ? top[i] + math_log(total[i]) : -INFINITY;
+            logsumexp[t + i] = top[i] + math_log(total[i]);
         }
     }
 }
 
 /* Scores become drop(p), dprobabilities (dout.v) become ds. */
-static void differentiate_scores(real *scores, real *dprobabilities, real logsumexp, real delta, const Attention *a, int t,
-                                 int key, int count) {
+static void differentiate_scores(real *restrict scores, real *restrict dprobabilities, real logsumexp, real delta,
+                                 const Attention *a, int t, int key, int count) {
     if (logsumexp == -INFINITY) {
         memset(scores, 0, count * sizeof(real));
         memset(dprobabilities, 0, count * sizeof(real));
         return;
     }
+    const real scale = a->scale;
     mask_scores(scores, a, t, key, count);
     if (a->dropout.rate > 0) {
+        real factors[KEYS];
+        dropout_factors(factors, a, t, key, count);
         for (int j = 0; j < count; j++) {
-            const real p = weight_of(scores[j] - logsumexp), factor = dropout_factor(a, t, key + j);
-            scores[j] = p * factor;
-            dprobabilities[j] = a->scale * p * (dprobabilities[j] * factor - delta);
+            const real p = weight_of(scores[j] - logsumexp);
+            scores[j] = p * factors[j];
+            dprobabilities[j] = scale * p * (dprobabilities[j] * factors[j] - delta);
         }
     } else {
         for (int j = 0; j < count; j++) {
             const real p = weight_of(scores[j] - logsumexp);
             scores[j] = p;
-            dprobabilities[j] = a->scale * p * (dprobabilities[j] - delta);
+            dprobabilities[j] = scale * p * (dprobabilities[j] - delta);
         }
     }
 }
