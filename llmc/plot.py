@@ -1,0 +1,106 @@
+"""loss.png: the loss of every step, light, its course, and the held-out loss, from a training's log."""
+
+import math
+
+import numpy as np
+
+from llmc.checkpoint.atomic import atomic_write
+from llmc.training_log import read_log
+
+INK, GREY, LINE, TRAIN, HELD_OUT = "#1f2430", "#8a919e", "#e6e8ec", "#3565c9", "#e0662f"
+MOST_POINTS = 2000  # wider than the picture; more are averaged
+
+
+def plot_loss(log, path):
+    """Draw a log's losses; nothing is drawn while there are none.
+
+    Parameters
+    ----------
+    log : str
+        A `log.jsonl`.
+    path : str
+        The PNG, which appears whole. No display is needed.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
+    entries = read_log(log)
+    steps, losses = _series(entries, "loss")
+    held_steps, held = _series(entries, "eval_loss")
+    if not len(steps):
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 5), dpi=160, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    raw_steps, raw = _thinned(steps, losses)
+    axes.plot(raw_steps, raw, color=TRAIN, alpha=0.25, linewidth=0.8, marker="o" if len(raw) == 1 else None)
+    course = smoothed(losses)
+    axes.plot(*_thinned(steps, course), color=TRAIN, linewidth=2.2, solid_capstyle="round", label="training")
+    if len(held):
+        axes.plot(held_steps, held, color=HELD_OUT, linewidth=1.4, marker="o", markersize=5.5, markeredgecolor="white",
+                  markeredgewidth=1.0, label="held out", zorder=3)  # fmt: skip
+    _frame(axes, raw, held)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.set_xlim(min(steps[0] - 1, 0), steps[-1] + max(1, 0.01 * steps[-1]))
+    axes.set_title(_headline(steps, course, held), loc="left", color=INK, fontsize=13, pad=14)
+    axes.legend(frameon=False, loc="upper right", labelcolor=INK, fontsize=10.5)
+    FigureCanvasAgg(figure)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+
+
+def smoothed(losses):
+    """The course of a noisy series (n,): at each step a mean that reaches as far to the left as to the right.
+
+    It reaches over a fiftieth of the series, less where the series ends, so that its ends are not bent.
+    """
+    n = len(losses)
+    sums = np.concatenate([[0.0], np.cumsum(losses)])
+    at = np.arange(n)
+    reach = np.minimum(np.minimum(at, n - 1 - at), max(1, n // 50))
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+
+
+def _series(entries, name):
+    pairs = [(entry["step"], entry[name]) for entry in entries if isinstance(entry.get(name), (int, float))]
+    return np.array([step for step, _ in pairs], dtype=int), np.array([value for _, value in pairs], dtype=float)
+
+
+def _thinned(steps, values):
+    """Means over pieces, where there are more points than can be seen."""
+    if len(steps) <= MOST_POINTS:
+        return steps, values
+    starts = np.linspace(0, len(steps), MOST_POINTS, endpoint=False).astype(int)
+    counts = np.diff([*starts, len(steps)])
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
+
+
+def _frame(axes, losses, held):
+    axes.set_xlabel("optimizer step", color=GREY, fontsize=10.5)
+    axes.set_ylabel("loss (nats per token)", color=GREY, fontsize=10.5)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=GREY, length=0, labelsize=10)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    # One wild step shall not flatten the rest.
+    everything = np.concatenate([losses, held])
+    low, high = everything.min(), max(np.quantile(everything, 0.995), losses[0])
+    margin = 0.05 * (high - low) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _headline(steps, course, held):
+    text = f"Loss {course[0]:.2f} → {course[-1]:.2f} in {steps[-1]:,} steps"
+    if len(held):
+        best = held.min()
+        text += f"  ·  best held out {best:.3f}"
+        if best < math.log(1e6):
+            text += f" (perplexity {math.exp(best):,.1f})"
+    return text

@@ -1,0 +1,221 @@
+"""Trainer: trains a model on a dataset, with checkpoints that resume to the same bits."""
+
+import dataclasses
+import math
+import os
+import time
+
+from llmc.data.batches import collate
+from llmc.data.items import fallback_pad_id
+from llmc.errors import ConfigError, DataError
+from llmc.model import Model
+from llmc.training_arguments import TrainingArguments
+from llmc.training_batches import is_one_shot, length_of
+from llmc.training_interrupt import Interrupts
+from llmc.training_loop import Training, batch_arguments, targets_in
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes
+    ----------
+    step, epoch : int, float
+        Optimizer steps and passes over the data, from the very beginning.
+    loss : float or None
+        Of the last step.
+    eval_loss, perplexity : float or None
+        Of the last evaluation.
+    best_step, best_eval_loss : int or None, float or None
+        What `checkpoint-best` holds.
+    tokens, seconds : int, float
+        Of all steps.
+    stopped : bool
+        Whether a callback said "stop".
+    """
+
+    step: int
+    epoch: float
+    loss: float | None
+    eval_loss: float | None
+    perplexity: float | None
+    best_step: int | None
+    best_eval_loss: float | None
+    tokens: int
+    seconds: float
+    stopped: bool
+
+
+class Trainer:
+    """Trains `model` in place.
+
+    Parameters
+    ----------
+    model : Model
+    args : TrainingArguments, optional
+    train_dataset : dataset or iterable, optional
+        With `__len__` and `__getitem__`: its rows are shuffled by the seed, without replacement. Anything else that can
+        be iterated is read in its own order, afresh in each epoch. Items are dicts with `input_ids`, and if they have
+        them `labels` and `attention_mask`.
+    eval_dataset : dataset or iterable, optional
+        Evaluated as the arguments say, once an epoch unless they say otherwise.
+    tokenizer : Tokenizer, optional
+        Saved with the model.
+    callbacks : list of callables
+        Each is called after every step with a `TrainerState`; "stop" ends the training.
+
+    Raises
+    ------
+    ConfigError
+        When an evaluation is asked for and there is nothing to evaluate.
+    DataError
+        When a dataset is empty, or the one to evaluate can be read only once.
+
+    Examples
+    --------
+    >>> args = TrainingArguments(output_dir="out", max_steps=1000, learning_rate=3e-4)
+    >>> Trainer(model, args, train_dataset=data).train()
+    """
+
+    def __init__(self, model, args=None, train_dataset=None, eval_dataset=None, tokenizer=None, callbacks=()):
+        if not isinstance(model, Model):
+            raise TypeError(f"model is {type(model).__name__}, not a llmc.Model")
+        args = TrainingArguments() if args is None else args
+        if not isinstance(args, TrainingArguments):
+            raise TypeError(f"args is {type(args).__name__}, not llmc.TrainingArguments")
+        for dataset in (train_dataset, eval_dataset):
+            if dataset is not None:
+                length_of(dataset)
+        self.callbacks = list(callbacks or ())
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise TypeError(f"the callback {callback!r} cannot be called; it is a function of the state")
+        self.model, self.args, self.tokenizer = model, args, tokenizer
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self._check_evaluation()
+
+    @property
+    def eval_strategy(self):
+        """When the model is evaluated while it trains: "no", "steps" or "epoch"."""
+        args = self.args
+        if args.eval_strategy is not None:
+            return args.eval_strategy
+        return "steps" if args.eval_steps is not None else "epoch" if self.eval_dataset is not None else "no"
+
+    def _check_evaluation(self):
+        if self.eval_dataset is None:
+            if self.eval_strategy != "no":
+                asked = "eval_strategy" if self.args.eval_strategy is not None else "eval_steps"
+                raise ConfigError(f"{asked}={getattr(self.args, asked)!r} asks for evaluations; give an eval_dataset")
+        elif is_one_shot(self.eval_dataset):
+            raise DataError(f"eval_dataset is a {type(self.eval_dataset).__name__} that can be read only once; "
+                            f"put its items in a list")  # fmt: skip
+
+    def train(self, resume_from_checkpoint=None):
+        """Train, and leave the finished model, its checkpoints, `log.jsonl` and `loss.png` in `output_dir`.
+
+        Parameters
+        ----------
+        resume_from_checkpoint : None, True, or path
+            True: go on from the newest checkpoint of `output_dir` that is whole. A path: from that one. The model
+            comes to the same bits as without the interruption.
+
+        Returns
+        -------
+        TrainingResult
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C: the step in flight is abandoned and the last completed one saved. A second Ctrl-C leaves at
+            once; earlier checkpoints stay.
+        NonFiniteError
+            When a loss or a gradient norm is not finite; neither model nor checkpoints are changed.
+        ConfigError, CheckpointError, FileNotFoundError
+            When the arguments do not fit each other, or what is to be resumed.
+        DataError
+            When the data cannot be used.
+        OSError
+            When `output_dir` cannot be written to, or is full; earlier checkpoints stay.
+        """
+        if self.train_dataset is None:
+            raise ConfigError("there is nothing to train on: give Trainer a train_dataset")
+        self._check_evaluation()
+        with Interrupts() as interrupts:
+            training = Training(self, resume_from_checkpoint, interrupts)
+            training.go()
+        state = dataclasses.asdict(training.state) | {"stopped": training.stopped}
+        return TrainingResult(**{field.name: state[field.name] for field in dataclasses.fields(TrainingResult)})
+
+    def evaluate(self, eval_dataset=None):
+        """The loss of every predicted token of a dataset, without dropout.
+
+        Parameters
+        ----------
+        eval_dataset : dataset or iterable, optional
+            In place of the trainer's.
+
+        Returns
+        -------
+        dict
+            `eval_loss`, the mean over all tokens; `perplexity`, its exponential; `eval_tokens` that were predicted;
+            `eval_runtime` in seconds.
+
+        Raises
+        ------
+        ConfigError
+            When there is nothing to evaluate.
+        DataError
+            When no token is predicted in it.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ConfigError("there is nothing to evaluate: give an eval_dataset")
+        begin, run, length, total, tokens = time.perf_counter(), None, 0, 0.0, 0
+        for items in _chunks(dataset, self.args.per_device_eval_batch_size):
+            batch = self.collate(items)
+            count = targets_in(batch)
+            if not count:
+                continue
+            if batch["input_ids"].shape[1] > length:
+                run, length = None, batch["input_ids"].shape[1]
+                run = self.model.run(self.args.per_device_eval_batch_size, length)
+            total += run.forward(**batch_arguments(batch), num_items_in_batch=1)
+            tokens += count
+        if not tokens:
+            raise DataError("eval_dataset has no token to predict: its items have one token each, or only labels of -100")
+        loss = total / tokens
+        return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
+                "eval_runtime": time.perf_counter() - begin}  # fmt: skip
+
+    def save_model(self, output_dir=None):
+        """Save the model, and the tokenizer if there is one, as transformers opens them."""
+        output_dir = self.args.output_dir if output_dir is None else output_dir
+        self.model.save_pretrained(output_dir)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(os.fspath(output_dir))
+
+    def collate(self, items):
+        """Items as one batch: arrays (B, T), padded on the right."""
+        pad = 0 if self.tokenizer is None else fallback_pad_id(self.tokenizer)
+        return collate(items, pad_token_id=pad, vocab_size=self.model.config.vocab_size)
+
+
+def _chunks(dataset, size):
+    """The items of a dataset in their order, `size` at a time."""
+    length, items = length_of(dataset), []
+    for item in dataset if length is None else (dataset[index] for index in range(length)):
+        items.append(item)
+        if len(items) == size:
+            yield items
+            items = []
+    if items:
+        yield items
+
+
+def _exp(loss):
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
