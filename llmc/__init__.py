@@ -17,5 +17,6 @@ from llmc.errors import (
 from llmc.model import Model
 from llmc.optimizer import AdamW
 from llmc.tokenizer import Tokenizer
+from llmc.train import Trainer, TrainingArguments
 
 __version__ = "0.1.0"
