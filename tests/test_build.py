@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(llmc.__file__).resolve().parent
 
 
-def python(code, *options, **environment):
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("LLMC_")}
+
+
+def python(code, *arguments, cwd=ROOT):
     """What `code` prints in a fresh interpreter, read as JSON."""
-    done = subprocess.run([sys.executable, *options, "-c", code], env={**os.environ, **environment}, cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=PLAIN, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -36,7 +38,7 @@ def clone(tmp_path_factory):
 
 
 def run(clone, *command, **environment):
-    return subprocess.run(command, env={**os.environ, **environment}, cwd=clone, capture_output=True, text=True)
+    return subprocess.run(command, env={**PLAIN, **environment}, cwd=clone, capture_output=True, text=True)
 
 
 def build(clone, **environment):
@@ -134,9 +136,7 @@ logits = llmc.Model(config, seed=0)(np.arange(20)[None] % 61)
 print(json.dumps([llmc.__file__, logits.ravel().tolist()]))"""
     answers = []
     for folder in (clone, ROOT):
-        done = subprocess.run([sys.executable, "-c", code, folder], cwd="/", capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        where, logits = json.loads(done.stdout)
+        where, logits = python(code, folder, cwd="/")
         assert Path(where).is_relative_to(folder)
         answers.append(logits)
     assert max(abs(a - b) for a, b in zip(*answers, strict=True)) <= 1e-5
