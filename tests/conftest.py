@@ -41,6 +41,7 @@ TOLERANCE = {
     # rest is the same to the bit, which a test shows by lending us the peer's pow.
     "inverse_frequency": 8,
     # Against ourselves.
+    "double": 1e-11,  # absolute: double logits against a float64 NumPy that sums in another order
     "slope": 1e-7,  # relative: double gradients against central differences, whose own error is about 1e-9
     "company": 1e-5,  # absolute: padding, other rows, cached or not change block sizes, hence the order of sums
     # Statistics of the initialisation.

@@ -151,7 +151,9 @@ def test_given_positions_agree(plain, peers):
     positions = np.stack([np.arange(11) * 3 + 2, np.arange(11)[::-1]])
     mask = peers.torch.ones(2, 11)  # without one transformers takes the jumps for the seams of packed texts
     with peers.torch.no_grad():
-        out = theirs(peers.torch.tensor(ids), attention_mask=mask, position_ids=peers.torch.tensor(positions), use_cache=False)
+        out = theirs(
+            peers.torch.tensor(ids), attention_mask=mask, position_ids=peers.torch.tensor(positions), use_cache=False
+        )
     close(ours(ids, position_ids=positions), out.logits.numpy(), TOLERANCE["logits"], "logits")
 
 

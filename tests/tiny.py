@@ -7,12 +7,7 @@ import numpy as np
 from conftest import TINY
 
 import llmc
-from llmc import core
-
-try:
-    from llmc import _core64
-except ImportError:  # an installed package may come without it
-    _core64 = None
+from llmc import _core64, core
 
 # What each family computes differently when its config says so. Names are unique: a test's id says what broke.
 CHANGES = {
@@ -103,8 +98,7 @@ class DoubleModel(llmc.Model):
     _core = _core64
 
 
-if _core64 is not None:
-    core.choose(_core64)
+core.choose(_core64)
 
 
 def tiny_model(config, seed=0, double=False, scale=0.1):
