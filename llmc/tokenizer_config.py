@@ -3,7 +3,7 @@
 import tokenizers
 
 from llmc.errors import CheckpointError
-from llmc.tokenizer_files import SPECIAL_NAMES
+from llmc.tokenizer_files import SPECIAL_NAMES, short
 
 # What special tokens are called by habit, where nobody says.
 HABITS = {
@@ -67,7 +67,7 @@ def check_added_ids(backend, entries, path):
 def _add_declared(backend, declared, where):
     """Add the tokens of added_tokens_decoder, whose keys are their ids."""
     if not isinstance(declared, dict) or not all(key.isdecimal() and len(key) < 10 for key in declared):
-        raise CheckpointError(f"{where}: added_tokens_decoder is {declared!r:.60}, which is not an object of ids")
+        raise CheckpointError(f"{where}: added_tokens_decoder is {short(declared)}, which is not an object of ids")
     known = {number: repr(token) for number, token in backend.get_added_tokens_decoder().items()}
     tokens = [(int(key), _token(declared[key], f"{where}: added_tokens_decoder[{key}]", special=False))
               for key in sorted(declared, key=int)]
@@ -84,7 +84,7 @@ def _extra(config, where):
     for name in ("extra_special_tokens", "additional_special_tokens"):
         extra = config.get(name) or []
         if not isinstance(extra, (list, dict)):
-            raise CheckpointError(f"{where}: {name} is {extra!r:.60}, which is not a list")
+            raise CheckpointError(f"{where}: {name} is {short(extra)}, which is not a list")
         for entry in extra.values() if isinstance(extra, dict) else extra:
             yield _token(entry, f"{where}: {name}", special=isinstance(entry, str))
 
@@ -93,6 +93,6 @@ def _token(entry, where, special):
     """A token of the library, from a string or from the object that transformers writes."""
     fields = {"content": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, dict) or not isinstance(fields.get("content"), str) or not fields["content"]:
-        raise CheckpointError(f"{where} is {entry!r:.60}, which is no token: a string, or an object with its content")
+        raise CheckpointError(f"{where} is {short(entry)}, which is no token: a string, or an object with its content")
     flags = {name: fields[name] for name in _FLAGS if isinstance(fields.get(name), bool)}
     return tokenizers.AddedToken(fields["content"], special=special or fields.get("special") is True, **flags)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import reprlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from llmc.checkpoint.magic import identify
 from llmc.errors import CheckpointError
 
 MAX_BYTES = 64 << 20  # the largest tokenizer.json in use has about 33 MB
+MAX_ENTRIES = 1 << 22  # brackets and commas; the largest vocabulary in use has half as many
 MAX_PIECES = 64  # components of a pipeline, tokens of a template, and the growth of a text by replacements
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
          "merges.txt")
@@ -86,13 +88,16 @@ def read_json(path):
         if len(table) != len(pairs):
             seen = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise CheckpointError(f"{path}: the key {_short(twice)} stands twice in one object")
+            raise CheckpointError(f"{path}: the key {short(twice)} stands twice in one object")
         return table
 
     def constant(word):
         raise CheckpointError(f"{path}: {word} is not JSON")
 
     text = read_text(path)
+    entries = sum(map(text.count, "[{,"))
+    if entries > MAX_ENTRIES:
+        raise CheckpointError(f"{path}: {entries} entries; a tokenizer file has at most {MAX_ENTRIES}")
     try:
         data = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except RecursionError:
@@ -114,7 +119,7 @@ def read_merges(path):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
-            raise CheckpointError(f"{path}: line {number}: {_short(line)} is not two tokens with one space between")
+            raise CheckpointError(f"{path}: line {number}: {short(line)} is not two tokens with one space between")
         merges.append(pair)
     return merges
 
@@ -172,7 +177,7 @@ def check(tokenizer, path):
         content = _typed(_typed(token, dict, path, where).get("content"), str, path, f"{where}.content")
         _integer(token.get("id"), 2 * (size + len(added)) + 65536, path, f"{where}.id")
         if not content or content in seen:
-            raise CheckpointError(f"{path}: {where}.content is {_short(content)}, which is empty or stands there twice")
+            raise CheckpointError(f"{path}: {where}.content is {short(content)}, which is empty or stands there twice")
         seen.add(content)
     for place in COMPONENTS:
         growth, count = _check_component(tokenizer.get(place), place, place, path, size + len(added))
@@ -185,19 +190,19 @@ def _check_model(model, path):
     """The number of ids of the vocabulary, after checking its ids and its merges."""
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind not in ("BPE", "WordPiece", "WordLevel"):
-        raise CheckpointError(f"{path}: model.type is {_short(kind)}; llmc reads BPE, WordPiece and WordLevel")
+        raise CheckpointError(f"{path}: model.type is {short(kind)}; llmc reads BPE, WordPiece and WordLevel")
     vocab = _typed(model.get("vocab"), dict, path, "model.vocab")
     if not vocab:
         raise CheckpointError(f"{path}: model.vocab is empty")
     limit = 2 * len(vocab) + 65536
     for token, number in vocab.items():
         if type(number) is not int or not 0 <= number < limit:
-            _integer(number, limit, path, f"model.vocab[{_short(token)}]")
+            _integer(number, limit, path, f"model.vocab[{short(token)}]")
     if len(set(vocab.values())) != len(vocab):
         owner = {}
         for token, number in vocab.items():
             if number in owner:
-                raise CheckpointError(f"{path}: model.vocab: {_short(owner[number])} and {_short(token)} both have "
+                raise CheckpointError(f"{path}: model.vocab: {short(owner[number])} and {short(token)} both have "
                                       f"the id {number}")
             owner[number] = token
     for name in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
@@ -214,14 +219,14 @@ def _check_merges(merges, vocab, prefix, path):
     for index, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not (isinstance(pair[0], str) and isinstance(pair[1], str)):
-            raise CheckpointError(f"{path}: model.merges[{index}] is {_short(merge)}, which is not two tokens")
+            raise CheckpointError(f"{path}: model.merges[{index}] is {short(merge)}, which is not two tokens")
         left, right = pair
         if prefix and not right.startswith(prefix):
-            raise CheckpointError(f"{path}: model.merges[{index}]: {_short(right)} does not begin with "
-                                  f"continuing_subword_prefix {_short(prefix)}")
+            raise CheckpointError(f"{path}: model.merges[{index}]: {short(right)} does not begin with "
+                                  f"continuing_subword_prefix {short(prefix)}")
         for token in (left, right, left + right[len(prefix):]):
             if token not in vocab:
-                raise CheckpointError(f"{path}: model.merges[{index}] {_short(pair)}: {_short(token)} is not in "
+                raise CheckpointError(f"{path}: model.merges[{index}] {short(pair)}: {short(token)} is not in "
                                       f"model.vocab")
 
 
@@ -241,7 +246,7 @@ def _check_component(part, place, where, path, size, depth=0):
         return growth, count
     if kind not in COMPONENTS[place]:
         known = ", ".join(sorted(COMPONENTS[place]))
-        raise CheckpointError(f"{path}: {where}.type is {_short(kind)}; llmc reads {known} and Sequence")
+        raise CheckpointError(f"{path}: {where}.type is {short(kind)}; llmc reads {known} and Sequence")
     growth = 1
     if kind in ("Replace", "Split"):
         growth = _check_pattern(part, kind, where, path)
@@ -249,8 +254,8 @@ def _check_component(part, place, where, path, size, depth=0):
         _bounded(part.get("prepend"), path, f"{where}.prepend")
     elif kind == "Strip" and place == "decoder":
         if [part.get("start"), part.get("stop")] not in ([0, 0], [1, 0], [0, 1]):
-            raise CheckpointError(f"{path}: {where}: start {_short(part.get('start'))} and stop "
-                                  f"{_short(part.get('stop'))}; llmc reads 1 and 0, or 0 and 1")
+            raise CheckpointError(f"{path}: {where}: start {short(part.get('start'))} and stop "
+                                  f"{short(part.get('stop'))}; llmc reads 1 and 0, or 0 and 1")
     elif place == "post_processor":
         _check_post_processor(part, kind, where, path, size)
     return growth, 1
@@ -280,12 +285,12 @@ def _check_post_processor(part, kind, where, path, size):
     tokens = _typed(part.get("special_tokens"), dict, path, f"{where}.special_tokens")
     for name, token in tokens.items():
         ids = _typed(_typed(token, dict, path, f"{where}.special_tokens").get("ids"), list, path,
-                     f"{where}.special_tokens[{_short(name)}].ids")
+                     f"{where}.special_tokens[{short(name)}].ids")
         if len(ids) > MAX_PIECES:
-            raise CheckpointError(f"{path}: {where}.special_tokens[{_short(name)}] has {len(ids)} ids, at most "
+            raise CheckpointError(f"{path}: {where}.special_tokens[{short(name)}] has {len(ids)} ids, at most "
                                   f"{MAX_PIECES}")
         for number in ids:
-            _integer(number, size, path, f"{where}.special_tokens[{_short(name)}].ids")
+            _integer(number, size, path, f"{where}.special_tokens[{short(name)}].ids")
     for side, sequences in (("single", ["A"]), ("pair", ["A", "B"])):
         pieces = _typed(part.get(side), list, path, f"{where}.{side}")
         if len(pieces) > MAX_PIECES:
@@ -297,9 +302,9 @@ def _check_post_processor(part, kind, where, path, size):
             if "SpecialToken" not in piece:
                 texts.append(name)
             elif name not in tokens:
-                raise CheckpointError(f"{path}: {where}.{side} names {_short(name)}, which special_tokens lacks")
+                raise CheckpointError(f"{path}: {where}.{side} names {short(name)}, which special_tokens lacks")
         if texts != sequences:
-            raise CheckpointError(f"{path}: {where}.{side} has the texts {_short(texts)} where {sequences} belong")
+            raise CheckpointError(f"{path}: {where}.{side} has the texts {short(texts)} where {sequences} belong")
 
 
 def _from_vocab_and_merges(vocab_path, merges_path):
@@ -326,7 +331,7 @@ def _from_vocab_and_merges(vocab_path, merges_path):
 
 def _typed(value, kind, path, where):
     if not isinstance(value, kind):
-        raise CheckpointError(f"{path}: {where} is {_short(value)}, which is not {_KINDS[kind]}")
+        raise CheckpointError(f"{path}: {where} is {short(value)}, which is not {_KINDS[kind]}")
     return value
 
 
@@ -341,9 +346,13 @@ def _bounded(value, path, where, limit=1024):
 
 def _integer(value, limit, path, where):
     if type(value) is not int or not 0 <= value < limit:
-        raise CheckpointError(f"{path}: {where} is {_short(value)}, which is not an id from 0 to {limit - 1}")
+        raise CheckpointError(f"{path}: {where} is {short(value)}, which is not an id from 0 to {limit - 1}")
 
 
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def short(value):
+    """The value in few characters, whatever its size."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60

@@ -1,6 +1,7 @@
 """Hostile tokenizer files are refused, with the file and the entry, before the tokenizers library sees them."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,13 @@ def test_a_file_of_hundreds_of_megabytes_is_not_read(tmp_path):
         file.truncate(300 << 20)
     with pytest.raises(CheckpointError, match="314572800 bytes"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+def test_millions_of_brackets_are_refused_before_they_become_lists(tmp_path):
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match="10000002 entries"):
+        opened(tmp_path, '{"model":[' + "[]," * 5_000_000 + "]}")
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("merges, words", [

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_json import TEXT, added, opened, template, tokenizer_json
+from tokenizer_json import added, opened, sentencepiece, tiktoken, tokenizer_json
 
 from llmc.data import builtin_text
 from llmc.errors import DataError
@@ -353,30 +353,8 @@ def test_gpt_vocab_and_merges_open_as_in_transformers(peers, tmp_path):
     assert ours.decode(ours.encode("Plain words")) == "plain words"
 
 
-def sentencepiece_json(tmp_path):
-    """A tokenizer like LLaMA 2's: the whole text is one piece, a space is "▁", unknown characters are bytes."""
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    backend.train_from_iterator([CORPUS.replace("\n", " ")], tokenizers.trainers.BpeTrainer(
-        vocab_size=700, special_tokens=specials, show_progress=False))
-    data = json.loads(backend.to_str())
-    data["added_tokens"] = data["added_tokens"][:3]
-    data["pre_tokenizer"] = None
-    data["normalizer"] = {"type": "Sequence", "normalizers": [
-        {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
-    data["decoder"] = {"type": "Sequence", "decoders": [
-        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
-    data["post_processor"] = template([{"SpecialToken": {"id": "<s>", "type_id": 0}}, TEXT],
-                                      {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}})
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": {"content": "<unk>", "__type": "AddedToken"},
-              "tokenizer_class": "PreTrainedTokenizerFast"}
-    return opened(tmp_path, data, config)
-
-
 def test_sentencepiece_style_files_open_as_in_transformers(peers, tmp_path):
-    ours = sentencepiece_json(tmp_path)
+    ours = sentencepiece(tmp_path, CORPUS)
     theirs = peers.transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     assert (ours.bos_token_id, ours.eos_token_id, ours.unk_token_id) == (1, 2, 0)
     for text in [*TORTURE, CORPUS]:
@@ -386,7 +364,7 @@ def test_sentencepiece_style_files_open_as_in_transformers(peers, tmp_path):
 
 
 def test_truncation_keeps_the_template(peers, tmp_path):
-    ours = sentencepiece_json(tmp_path)
+    ours = sentencepiece(tmp_path, CORPUS)
     theirs = peers.transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     for length in range(1, 8):
         arguments = {"truncation": True, "max_length": length}
@@ -395,15 +373,7 @@ def test_truncation_keeps_the_template(peers, tmp_path):
 
 
 def test_tiktoken_style_files_open_as_in_transformers(peers, tok, tmp_path):
-    data = json.loads(tok._backend.to_str())
-    regex = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-             r"|\s+(?!\S)|\s+")
-    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
-    data["model"]["ignore_merges"] = True
-    data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]  # the older spelling
-    ours = opened(tmp_path, data, {"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"})
+    ours = tiktoken(tmp_path, tok)
     theirs = peers.transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     for text in [*TORTURE, CORPUS]:
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]

@@ -63,7 +63,7 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
             count += len(ids)
         if not count:
             raise DataError(f"{', '.join(map(str, paths)) or 'no file'}: no tokens in {size} bytes of text")
-        _remove(_sidecar(out_path))  # it describes the old ids; a crash from here on leaves none, and the reader says so
+        _remove(_sidecar(out_path))  # it describes the old ids; after a crash the reader says that it is missing
     info = {"dtype": name, "count": count, "vocab_size": limit, "eos_token_id": tokenizer.eos_token_id,
             "sha256": digest.hexdigest()}
     write_json(_sidecar(out_path), info)
@@ -138,7 +138,7 @@ class TokenBlockDataset:
             while data := file.read(1 << 20):
                 digest.update(data)
         if digest.hexdigest() != self._sha256:
-            raise DataError(f"{self._name}: sha256 is {digest.hexdigest()}, {_sidecar(self._name)} says {self._sha256}; "
+            raise DataError(f"{self._name}: sha256 is {digest.hexdigest()}, the .json says {self._sha256}; "
                             f"tokenize the text again")
 
     def __repr__(self):

@@ -82,7 +82,7 @@ def special_frame(tokenizer):
     for start in range(len(framed) - len(bare) + 1):
         if framed[start : start + len(bare)] == bare:
             return framed[:start], framed[start + len(bare) :]
-    raise DataError(f"the tokenizer encodes 'a' as {bare} alone and {framed} with special tokens: neither holds the other")
+    raise DataError(f"the tokenizer encodes 'a' as {bare}, but as {framed} with special tokens, which does not hold it")
 
 
 def cut(chunks, tokenizer):

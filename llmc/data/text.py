@@ -52,9 +52,10 @@ class TextDataset:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{number}] is {type(text).__name__}, not str")
-            ids = np.concatenate([np.array(before, np.int64), *encode_document(tokenizer, [text]), np.array(after, np.int64)])
-            if len(ids) == len(before) + len(after):
+            ids = list(encode_document(tokenizer, [text]))
+            if not any(map(len, ids)):
                 raise DataError(f"texts[{number}] is {text[:40]!r}, which has no tokens; leave it out")
+            ids = np.concatenate([np.array(before, np.int64), *ids, np.array(after, np.int64)])
             parts.append(ids.astype(np.int32))
             bounds += [*range(total + self.block_size, total + len(ids), self.block_size), total + len(ids)]
             total += len(ids)
