@@ -6,9 +6,9 @@ import numpy as np
 
 from llmc.errors import DataError
 
-PIECE = 1 << 16  # characters: long enough to be encoded at full speed, short enough for Ctrl-C
+PIECE = 1 << 15  # characters
 WINDOW = 512  # characters on each side of a cut that show whether it changes the ids
-PIECES_AT_ONCE = 16  # encoded by several threads
+PIECES_AT_ONCE = 8  # encoded by several threads; Ctrl-C waits for them
 LONGEST = 1 << 24  # characters without a place to cut
 HOPELESS = 1000  # cuts that failed one after the other
 
