@@ -126,13 +126,13 @@ class BuildCore(build_ext):
         self.cc = compiler()
         self.headers = [python_headers(), numpy_headers()]
         os.environ["CC"] = shlex.join(self.cc)  # setuptools links with the same one
+        self.tables = instruction_sets(self.cc)
         blas = find_blas()
         super().run()
         carry_blas(blas, Path("llmc" if self.inplace else f"{self.build_lib}/llmc", "_blas"))
 
     def build_extensions(self):
-        names = instruction_sets(self.cc)
-        have = [f"-DLLMC_HAVE_{name.upper()}" for name in names if name != "portable"]
+        have = [f"-DLLMC_HAVE_{name.upper()}" for name in self.tables if name != "portable"]
         units = {}
         for ext in self.extensions:
             module = ext.name.rpartition(".")[2]
@@ -141,7 +141,7 @@ class BuildCore(build_ext):
             extra = shlex.split(os.environ.get("CFLAGS", ""))
             tables = [Unit(TABLE, folder / f"table_{name}.o",
                            [*command, *INSTRUCTION_SETS[name], f"-DLLMC_TABLE=kernels_{name}",
-                            f'-DLLMC_TABLE_NAME="{name}"', *extra]) for name in names]
+                            f'-DLLMC_TABLE_NAME="{name}"', *extra]) for name in self.tables]
             others = [Unit(source, folder / source.relative_to(CSRC), [*command, *extra])
                       for source in ordinary_sources()]
             units[ext.name] = tables + others
