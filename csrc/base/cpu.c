@@ -16,9 +16,7 @@ static Leaf leaf(unsigned number, unsigned part) {
     return l;
 }
 
-static bool bits(unsigned word, unsigned wanted) {
-    return (word & wanted) == wanted;
-}
+static bool bits(unsigned word, unsigned wanted) { return (word & wanted) == wanted; }
 
 /* The register states that the operating system saves. */
 static unsigned saved_states(void) {
@@ -71,12 +69,8 @@ static bool has(const char *isa) {
     return false;
 }
 
-const char *cpu_brand(void) {
-    return "unknown";
-}
+const char *cpu_brand(void) { return "unknown"; }
 
 #endif
 
-bool cpu_has(const char *isa) {
-    return strcmp(isa, "portable") == 0 || has(isa);
-}
+bool cpu_has(const char *isa) { return strcmp(isa, "portable") == 0 || has(isa); }

@@ -11,10 +11,11 @@
  *
  * Query t sits at key slot t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than `window`
  * slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's output has
- * the same bits whichever queries share the call: a decoded token equals its row of the full forward. */
+ * the same bits whichever queries share the call: a decoded token equals its row of the full forward.
+ * The products are gemm's: table.c includes gemm.c first. */
 #include "kernels/kernels.h"
+#include "kernels/lanes.h"
 #include "kernels/math.h"
-#include "kernels/tile.h"
 #include "base/rng.h"
 
 #define QUERIES 48 /* more waste work above the diagonal, fewer pack keys too often */
@@ -91,44 +92,47 @@ static real weigh_scores(real *restrict scores, real *top, real *total, const At
     return shrink;
 }
 
-static void attention_forward(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
-                              const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work) {
+static inline void multiply_row(real *row, real factor, int D) {
+    for (int d = 0; d < D; d++) row[d] *= factor;
+}
+
+static void attention_forward(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
+                              size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work) {
     real *scores = work + GEMM_WORK, *top = scores + QUERIES * KEYS, *total = top + QUERIES;
     const int D = a->D;
     for (int t = t0; t < t1; t += QUERIES) {
         const int queries = smaller(QUERIES, t1 - t);
         const Span blocks = visible_blocks(a, t, t + queries);
+        const real *q_t = q + t * ldq;
+        real *out_t = out + t * ldo;
         for (int i = 0; i < queries; i++) {
             top[i] = -INFINITY;
             total[i] = 0;
-            memset(out + (t + i) * ldo, 0, D * sizeof(real));
+            memset(out_t + i * ldo, 0, D * sizeof(real));
         }
-        for (int key = blocks.first; key < blocks.last; key += KEYS) {
-            const int keys = smaller(KEYS, blocks.last - key);
-            gemm(scores, KEYS, q + t * ldq, ldq, false, k + key * ldk, ldk, true, NULL, queries, keys, D, false, work);
+        for (int s = blocks.first; s < blocks.last; s += KEYS) {
+            const int keys = smaller(KEYS, blocks.last - s);
+            const real *k_s = k + s * ldk, *v_s = v + s * ldv;
+            gemm(scores, KEYS, q_t, ldq, false, k_s, ldk, true, NULL, queries, keys, D, false, work);
             for (int i = 0; i < queries; i++) {
-                const real shrink = weigh_scores(scores + i * KEYS, top + i, total + i, a, t + i, key, keys);
-                real *out_t = out + (t + i) * ldo;
-                if (shrink != 1)
-                    for (int d = 0; d < D; d++) out_t[d] *= shrink;
+                const real shrink = weigh_scores(scores + i * KEYS, top + i, total + i, a, t + i, s, keys);
+                if (shrink != 1) multiply_row(out_t + i * ldo, shrink, D);
             }
-            gemm(out + t * ldo, ldo, scores, KEYS, false, v + key * ldv, ldv, false, NULL, queries, D, keys, true, work);
+            gemm(out_t, ldo, scores, KEYS, false, v_s, ldv, false, NULL, queries, D, keys, true, work);
         }
         for (int i = 0; i < queries; i++) {
-            const real share = total[i] == 0 ? 0 : 1 / total[i];
-            real *out_t = out + (t + i) * ldo;
-            for (int d = 0; d < D; d++) out_t[d] *= share;
+            multiply_row(out_t + i * ldo, total[i] == 0 ? 0 : 1 / total[i], D);
             logsumexp[t + i] = top[i] + math_log(total[i]);
         }
     }
 }
 
-/* Scores become drop(p), dprobabilities (dout.v) become ds. */
-static void differentiate_scores(real *restrict scores, real *restrict dprobabilities, real logsumexp, real delta,
+/* Of one query: scores q.k become drop(p), and dscores, which come as dout.v, become ds. */
+static void differentiate_scores(real *restrict scores, real *restrict dscores, real logsumexp, real delta,
                                  const Attention *a, int t, int key, int count) {
     if (logsumexp == -INFINITY) {
         memset(scores, 0, count * sizeof(real));
-        memset(dprobabilities, 0, count * sizeof(real));
+        memset(dscores, 0, count * sizeof(real));
         return;
     }
     const real scale = a->scale;
@@ -139,24 +143,23 @@ static void differentiate_scores(real *restrict scores, real *restrict dprobabil
         for (int j = 0; j < count; j++) {
             const real p = weight_of(scores[j] - logsumexp);
             scores[j] = p * factors[j];
-            dprobabilities[j] = scale * p * (dprobabilities[j] * factors[j] - delta);
+            dscores[j] = scale * p * (dscores[j] * factors[j] - delta);
         }
     } else {
         for (int j = 0; j < count; j++) {
             const real p = weight_of(scores[j] - logsumexp);
             scores[j] = p;
-            dprobabilities[j] = scale * p * (dprobabilities[j] - delta);
+            dscores[j] = scale * p * (dscores[j] - delta);
         }
     }
 }
 
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q, size_t ldq,
-                               const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a, bool accumulate,
-                               real *work) {
-    real *scores = work + GEMM_WORK, *dscores = scores + QUERIES * KEYS;
+                               size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q,
+                               size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
+                               bool accumulate, real *work) {
+    real *scores = work + GEMM_WORK, *dscores = scores + QUERIES * KEYS, *delta = dscores + QUERIES * KEYS;
     const int D = a->D;
-    for (int t = 0; t < a->T; t++) memset(dq + t * lddq, 0, D * sizeof(real));
     for (int s = 0; s < a->Tk && !accumulate; s++) {
         memset(dk + s * lddk, 0, D * sizeof(real));
         memset(dv + s * lddv, 0, D * sizeof(real));
@@ -164,38 +167,35 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
     for (int t = 0; t < a->T; t += QUERIES) {
         const int queries = smaller(QUERIES, a->T - t);
         const Span blocks = visible_blocks(a, t, t + queries);
-        for (int key = blocks.first; key < blocks.last; key += KEYS) {
-            const int keys = smaller(KEYS, blocks.last - key);
-            gemm(scores, KEYS, q + t * ldq, ldq, false, k + key * ldk, ldk, true, NULL, queries, keys, D, false, work);
-            gemm(dscores, KEYS, dout + t * lddo, lddo, false, v + key * ldv, ldv, true, NULL, queries, keys, D, false, work);
-            for (int i = 0; i < queries; i++) {
-                const real *dout_t = dout + (t + i) * lddo, *out_t = out + (t + i) * ldo;
-                real delta = 0;
-#pragma omp simd reduction(+ : delta)
-                for (int d = 0; d < D; d++) delta += dout_t[d] * out_t[d];
-                differentiate_scores(scores + i * KEYS, dscores + i * KEYS, logsumexp[t + i], delta, a, t + i, key, keys);
-            }
-            gemm(dv + key * lddv, lddv, scores, KEYS, true, dout + t * lddo, lddo, false, NULL, keys, D, queries, true, work);
-            gemm(dk + key * lddk, lddk, dscores, KEYS, true, q + t * ldq, ldq, false, NULL, keys, D, queries, true, work);
-            gemm(dq + t * lddq, lddq, dscores, KEYS, false, k + key * ldk, ldk, false, NULL, queries, D, keys, true, work);
+        const real *q_t = q + t * ldq, *out_t = out + t * ldo, *dout_t = dout + t * lddo;
+        real *dq_t = dq + t * lddq;
+        for (int i = 0; i < queries; i++) {
+            delta[i] = row_dot(dout_t + i * lddo, out_t + i * ldo, D);
+            memset(dq_t + i * lddq, 0, D * sizeof(real));
+        }
+        for (int s = blocks.first; s < blocks.last; s += KEYS) {
+            const int keys = smaller(KEYS, blocks.last - s);
+            const real *k_s = k + s * ldk, *v_s = v + s * ldv;
+            gemm(scores, KEYS, q_t, ldq, false, k_s, ldk, true, NULL, queries, keys, D, false, work);
+            gemm(dscores, KEYS, dout_t, lddo, false, v_s, ldv, true, NULL, queries, keys, D, false, work);
+            for (int i = 0; i < queries; i++)
+                differentiate_scores(scores + i * KEYS, dscores + i * KEYS, logsumexp[t + i], delta[i], a, t + i, s,
+                                     keys);
+            gemm(dv + s * lddv, lddv, scores, KEYS, true, dout_t, lddo, false, NULL, keys, D, queries, true, work);
+            gemm(dk + s * lddk, lddk, dscores, KEYS, true, q_t, ldq, false, NULL, keys, D, queries, true, work);
+            gemm(dq_t, lddq, dscores, KEYS, false, k_s, ldk, false, NULL, queries, D, keys, true, work);
         }
     }
 }
 
-static void attention_pattern(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
-                              const Attention *a) {
+static void attention_pattern(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k,
+                              size_t ldk, const Attention *a) {
     for (int t = 0; t < a->T; t++) {
         const Span seen = visible_keys(a, t);
-        const real *q_t = q + t * ldq;
         real *pattern_t = pattern + (size_t)t * a->Tk;
         for (int s = 0; s < a->Tk; s++) {
-            pattern_t[s] = 0;
-            if (s < seen.first || s >= seen.last || (a->mask && !a->mask[s])) continue;
-            const real *k_s = k + s * ldk;
-            real score = 0;
-#pragma omp simd reduction(+ : score)
-            for (int d = 0; d < a->D; d++) score += q_t[d] * k_s[d];
-            pattern_t[s] = weight_of(score * a->scale - logsumexp[t]);
+            const bool sees = s >= seen.first && s < seen.last && (!a->mask || a->mask[s]);
+            pattern_t[s] = sees ? weight_of(row_dot(q + t * ldq, k + s * ldk, a->D) * a->scale - logsumexp[t]) : 0;
         }
     }
 }

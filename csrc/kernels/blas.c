@@ -31,8 +31,8 @@
 #else
 #define GEMM_SYMBOL "cblas_sgemm"
 #endif
-typedef void CblasGemm(int order, int ta, int tb, int M, int N, int K, real alpha, const real *A, int lda, const real *B,
-                       int ldb, real beta, real *out, int ldo);
+typedef void CblasGemm(int order, int ta, int tb, int M, int N, int K, real alpha, const real *A, int lda,
+                       const real *B, int ldb, real beta, real *out, int ldo);
 enum { ROW_MAJOR = 101, AS_STORED = 111, TRANSPOSED = 112 };
 
 static struct {
@@ -95,8 +95,8 @@ static const char *find_symbols(void *library, const char *path) {
     if (strstr(config(), "USE64BITINT"))
         return problem("%s is an OpenBLAS with 64-bit integers (%s); take the ordinary one", path, config());
     if (parallel() != 1)
-        return problem("%s is an OpenBLAS built %s; under several threads it gives wrong results or hangs. Take the one "
-                       "built with pthreads (apt-get install libopenblas0-pthread, or pip install scipy-openblas32)",
+        return problem("%s is an OpenBLAS built %s; under several threads it gives wrong results or hangs. Take "
+                       "one built with pthreads (apt-get install libopenblas0-pthread, pip install scipy-openblas32)",
                        path, parallel() == 0 ? "without threads" : "with OpenMP");
     set_num_threads(1);
     blas.gemm = gemm;
@@ -152,7 +152,8 @@ const char *blas_load(const char *path, const char *coretype) {
     blas.limited = address_space_is_limited();
     if (blas.limited) {
         void *room = hold(OPENING);
-        if (!room) return problem("%s: the limit on address space (ulimit -v) leaves too little for OpenBLAS%s", path, "");
+        if (!room)
+            return problem("%s: the limit on address space (ulimit -v) leaves too little for OpenBLAS%s", path, "");
         munmap(room, OPENING);
     }
     void *library = open_library(path, coretype);
@@ -171,13 +172,9 @@ const char *blas_load(const char *path, const char *coretype) {
     return NULL;
 }
 
-const char *blas_config(void) {
-    return blas.config;
-}
+const char *blas_config(void) { return blas.config; }
 
-const char *blas_corename(void) {
-    return blas.corename;
-}
+const char *blas_corename(void) { return blas.corename; }
 
 /* --- calling ----------------------------------------------------------------------------------------------------- */
 /* No more callers at once than shares; one more than ever before turns a share into a buffer. */

@@ -5,20 +5,17 @@
  * out (M,N)   A (M,K), or (K,M) if ta   B (K,N), or (N,K) if tb   bias (N) or NULL   work GEMM_WORK reals
  *
  * A block of B, KC x NC, is packed so that it stays in the second-level cache; rows of A, MR at a time, are packed
- * beside it and meet each of its panels. Transposition is a matter of packing. */
+ * beside it and meet each of its panels. Transposition is a matter of packing. An element is the sum, in order, of
+ * chains of KC products: its bits do not depend on M, N, or its place. */
 #include "kernels/kernels.h"
-#include "kernels/tile.h"
+#include "kernels/pack.h"
 
-#ifndef NC
-#define NC 512
-#endif
-#define FEW_ROWS 6
-#define FEW_ROWS_WIDTH 4096 /* sums of a stripe of columns of all rows: stays in the first-level cache */
+#define NC 512             /* columns of a packed block of B */
+#define FEW_ROWS 6         /* up to here, packing B costs more than it gains, unless B must be turned */
+#define FEW_ROWS_SUMS 3840 /* their sums stay in the first-level cache; no power of two, or B's rows would evict them */
 #define GEMM_WORK (A_PANEL + KC * NC)
 
-static inline int smaller(int a, int b) {
-    return a < b ? a : b;
-}
+static inline int smaller(int a, int b) { return a < b ? a : b; }
 
 /* sum[j] += sum_d a[d] b[d,j], in order of d */
 ALWAYS_INLINE void add_rows(real *restrict sum, const real *restrict a, size_t step, const real *restrict b, size_t ldb,
@@ -35,7 +32,7 @@ ALWAYS_INLINE void add_rows(real *restrict sum, const real *restrict a, size_t s
 static void gemm_few_rows(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb,
                           const real *bias, int M, int N, int K, bool accumulate, real *sums) {
     const size_t row = ta ? 1 : lda, step = ta ? lda : 1;
-    const int width = FEW_ROWS_WIDTH / M / NR * NR;
+    const int width = FEW_ROWS_SUMS / M / NR * NR;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
         for (int k = 0; k < K || k == 0; k += KC) {
@@ -78,7 +75,7 @@ static void gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, cons
                 const int rows = smaller(MR, M - m);
                 pack_rows(a, ta ? A + k * lda + m : A + m * lda + k, lda, ta, rows, depth);
                 for (int j = 0; j < cols; j += NR)
-                    tile(out + m * ldo + n + j, ldo, a, ta, b + j * KC, NR, bias && k == 0 ? bias + n + j : NULL, rows,
+                    tile(out + m * ldo + n + j, ldo, a, ta, b + j * KC, bias && k == 0 ? bias + n + j : NULL, rows,
                          smaller(NR, cols - j), depth, accumulate || k > 0);
             }
         }

@@ -44,7 +44,7 @@ typedef struct {
 typedef struct Kernels {
     const char *name; /* "portable", "avx2", "avx512" */
 
-    /* gemm_*.c   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
+    /* gemm.c   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
      * out (M,N)   A (M,K), stored (K,M) if ta   B (K,N), stored (N,K) if tb   bias (N) or NULL
      * work: gemm_work reals, 64-byte aligned. One thread. */
     void (*gemm)(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,

@@ -1,12 +1,12 @@
 /* exp, log, tanh, erf and the logistic function, branch-free so that a loop over them vectorises.
  *
- * In float, over every finite argument, errors in units in the last place of the true value (fused or unfused products):
+ * In float, over every finite argument, errors in units in the last place of the true value, products fused or not:
  *   math_exp      1.5   0 below -103.98, inf above 88.73, gradual underflow kept
  *   math_log      1.5   -inf at 0, NaN below 0, subnormal arguments included
  *   math_tanh     1.5
  *   math_erf      1.5
  *   math_sigmoid  2.5   down to -87; below that it falls to 0 at -88.73 instead of passing through the subnormals
- * NaN in, NaN out; infinities give the limits. In double these are the C library's functions: double is for checking. */
+ * NaN in, NaN out; infinities give the limits. In double these are the C library's: double is for checking. */
 #pragma once
 #include <math.h>
 #include <string.h>
@@ -114,8 +114,6 @@ static inline float math_erf(float x) {
     return t > 0.927734375f ? outer : inner;
 }
 
-static inline float math_sigmoid(float x) {
-    return 1.0f / (1.0f + math_exp(-x));
-}
+static inline float math_sigmoid(float x) { return 1.0f / (1.0f + math_exp(-x)); }
 
 #endif
