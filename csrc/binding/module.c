@@ -2,8 +2,7 @@
 #include "base/cpu.h"
 #include "base/memory.h"
 #include "binding/binding.h"
-#include "kernels/blas.h"
-#include "kernels/engine.h"
+#include "models/engine.h"
 #include "models/families.h"
 
 #include <string.h>
@@ -59,11 +58,10 @@ static PyObject *offers(PyObject *module, PyObject *unused) {
 
 static PyObject *info(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    bool blas = strcmp(engine_gemm(), "openblas") == 0;
     return Py_BuildValue("{s:s,s:s,s:s,s:s,s:i,s:s,s:s}", "processor", cpu_brand(), "instruction_set",
-                         engine_kernels()->name, "gemm", engine_gemm(), "openblas",
-                         blas ? blas_config() : "", "processors", pool_processors(), "openblas_kernels",
-                         blas ? blas_corename() : "", "real", REAL_NAME);
+                         engine_isa(), "gemm", engine_gemm(), "openblas",
+                         engine_openblas(), "processors", pool_processors(), "openblas_kernels",
+                         engine_openblas_kernels(), "real", REAL_NAME);
 }
 
 static PyObject *families(PyObject *module, PyObject *unused) {

@@ -1,6 +1,6 @@
 /* Spec: an architecture as a few kinds and numbers. It carries no model name, so no code can branch on one. */
 #pragma once
-#include "kernels/kernels.h"
+#include "ops/ops.h"
 
 typedef enum { NORM_LAYER, NORM_RMS } NormKind;
 typedef enum { PLACE_PRE, PLACE_POST } Place;          /* norm before the branch, or after the addition */

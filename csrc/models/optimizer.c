@@ -2,7 +2,7 @@
 #include "models/optimizer.h"
 
 #include "base/memory.h"
-#include "kernels/engine.h"
+#include "models/engine.h"
 
 #include <math.h>
 #include <string.h>

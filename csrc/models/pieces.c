@@ -2,7 +2,7 @@
 #include "models/pieces.h"
 
 #include "base/arena.h"
-#include "kernels/engine.h"
+#include "models/engine.h"
 #include "ops/ops.h"
 
 #include <math.h>

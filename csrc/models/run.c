@@ -2,7 +2,7 @@
 #include "models/run.h"
 
 #include "base/memory.h"
-#include "kernels/engine.h"
+#include "models/engine.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
  * They take weights from the module being recorded (parameter "weight", "bias" of p->path). Shapes: B batch, T time,
  * C width. A recording function that fails leaves its reason in the plan's error and returns the plan's `nowhere`. */
 #pragma once
+#include "kernels/kernels.h"
 #include "plan/plan.h"
 
 /* op_embed.c   (B,T,C): rows of `weight` (rows,C), chosen by the ids of the call or by its positions;

@@ -1,5 +1,6 @@
 /* slices: how ops cut their work. A cut depends on shapes alone, never on the number of threads. */
 #pragma once
+#include "kernels/kernels.h"
 #include "plan/op.h"
 
 static inline int slice_count(size_t n, size_t each) { return (int)((n + each - 1) / each); }

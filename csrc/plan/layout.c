@@ -181,7 +181,7 @@ void plan_place(Plan *p) {
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-bool plan_finish(Plan *p, const Kernels *k) {
+bool plan_finish(Plan *p, const struct Kernels *k) {
     if (p->error.code == FINE) forward_lives(p);
     if (p->error.code == FINE && p->backward) {
         plan_differentiate(p);

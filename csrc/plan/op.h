@@ -3,8 +3,9 @@
  * Step: one op at work on named tensors. Exec: what a replay hands to every step. */
 #pragma once
 #include "base/pool.h"
-#include "kernels/kernels.h"
 #include "plan/tensor.h"
+
+struct Kernels; /* the plan hands the table on, and looks into it never */
 
 #define STEP_INPUTS 6
 #define STEP_OUTPUTS 3
@@ -44,7 +45,7 @@ typedef struct {
 } Feed;
 
 typedef struct Exec {
-    const Kernels *k;
+    const struct Kernels *k;
     Feed feed;
     int B, T;
     real *scratch;         /* per slot: scratch + slot * scratch_stride */
@@ -61,8 +62,8 @@ typedef struct Op {
     void (*forward)(const Step *s, Exec *x);
     void (*backward)(const Step *s, Exec *x); /* NULL: no gradient passes */
     double (*flops)(const Step *s);           /* of the forward pass; NULL: none worth counting */
-    size_t (*scratch)(const Step *s, const Kernels *k);   /* reals a thread; NULL: none */
-    size_t (*workspace)(const Step *s, const Kernels *k); /* reals a step; NULL: none */
+    size_t (*scratch)(const Step *s, const struct Kernels *k);   /* reals a thread; NULL: none */
+    size_t (*workspace)(const Step *s, const struct Kernels *k); /* reals a step; NULL: none */
     unsigned saved_inputs, saved_outputs; /* bit i: the backward pass reads in[i] / out[i] */
     unsigned replaces;                    /* bit i: out[0] may take the place of in[i] */
     unsigned passes;                      /* bit i: the gradient of in[i] is that of out[0] */

@@ -82,7 +82,7 @@ bool wanted(const Plan *p, const char *name);
 bool kept(const Plan *p, const char *name);
 
 /* --- finishing and running --------------------------------------------------------------------------------------- */
-bool plan_finish(Plan *p, const Kernels *k); /* false: see p->error */
+bool plan_finish(Plan *p, const struct Kernels *k); /* false: see p->error */
 void plan_bind(Plan *p, real *base);
 /* Steps [from, to) forwards. False: cancelled. */
 bool plan_forward(Plan *p, Exec *x, int from, int to);

@@ -8,5 +8,8 @@
 const char *engine_choose(const char *isa, const char *gemm, const char *blas);
 
 const Kernels *engine_kernels(void);
+const char *engine_isa(void);
 const char *engine_gemm(void);        /* "own" or "openblas" */
+const char *engine_openblas(void);    /* what the OpenBLAS in use says of itself; "" without */
+const char *engine_openblas_kernels(void);
 const char *engine_offers(int i);     /* the i-th instruction set of this build that the processor has; NULL: no more */

@@ -1,5 +1,5 @@
 /* engine: which table of kernels runs, and who does its products. */
-#include "kernels/engine.h"
+#include "models/engine.h"
 
 #include "base/cpu.h"
 #include "kernels/blas.h"
@@ -61,4 +61,11 @@ const char *engine_choose(const char *isa, const char *gemm, const char *blas) {
 }
 
 const Kernels *engine_kernels(void) { return chosen; }
-const char *engine_gemm(void) { return engine_kernels()->gemm == blas_gemm ? "openblas" : "own"; }
+const char *engine_isa(void) { return chosen->name; }
+
+static bool blas_runs(void) { return chosen->gemm == blas_gemm; }
+
+const char *engine_openblas(void) { return blas_runs() ? blas_config() : ""; }
+const char *engine_openblas_kernels(void) { return blas_runs() ? blas_corename() : ""; }
+
+const char *engine_gemm(void) { return blas_runs() ? "openblas" : "own"; }
