@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include "base/pool.h"
 
-#include "base/memory.h"
-
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
@@ -26,11 +24,17 @@ typedef struct {
     Cancel *cancel;
 } Job;
 
+typedef struct {
+    pthread_t thread;
+    int slot;
+    unsigned epoch; /* the last job this worker must not run */
+} Worker;
+
 static struct {
     pthread_mutex_t owner; /* held by whoever runs a job or changes the pool */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
-    pthread_t *threads; /* workers; the caller is the remaining thread */
+    Worker worker[POOL_MOST]; /* the caller is one more thread */
     int workers;     /* running */
     atomic_int size; /* asked for, the caller included; workers are started at the first job */
     Job job;
@@ -91,16 +95,10 @@ static unsigned wait_for_job(unsigned seen) {
     return atomic_load(&pool.epoch);
 }
 
-typedef struct {
-    int slot;
-    unsigned epoch; /* the last job this worker must not run */
-} Worker;
-
 static void *work(void *argument) {
-    Worker w = *(Worker *)argument;
-    memory_free(argument);
-    for (;;) {
-        w.epoch = wait_for_job(w.epoch);
+    const Worker w = *(Worker *)argument;
+    for (unsigned epoch = w.epoch;;) {
+        epoch = wait_for_job(epoch);
         if (atomic_load(&pool.quit)) return NULL;
         Job job = pool.job;
         if (w.slot < job.slots) take_tasks(&job, w.slot);
@@ -123,7 +121,7 @@ static void stop_workers(void) {
     pthread_mutex_lock(&pool.sleep);
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.sleep);
-    for (int i = 0; i < pool.workers; i++) pthread_join(pool.threads[i], NULL);
+    for (int i = 0; i < pool.workers; i++) pthread_join(pool.worker[i].thread, NULL);
     atomic_store(&pool.quit, false);
     pool.workers = 0;
 }
@@ -131,18 +129,11 @@ static void stop_workers(void) {
 /* Starts what is missing; with fewer threads than asked for the work is done all the same. */
 static void start_workers(void) {
     if (pool.workers > pool.size - 1) stop_workers();
-    if (pool.workers == pool.size - 1) return;
-    pthread_t *threads = memory_grow(pool.threads, (size_t)pool.size, sizeof *threads);
-    if (!threads) return;
-    pool.threads = threads;
     while (pool.workers < pool.size - 1) {
-        Worker *w = memory_alloc(1, sizeof *w);
-        if (!w) return;
-        *w = (Worker){pool.workers + 1, atomic_load(&pool.epoch)};
-        if (pthread_create(&pool.threads[pool.workers], NULL, work, w) != 0) {
-            memory_free(w);
-            return;
-        }
+        Worker *w = &pool.worker[pool.workers];
+        w->slot = pool.workers + 1;
+        w->epoch = atomic_load(&pool.epoch);
+        if (pthread_create(&w->thread, NULL, work, w) != 0) return;
         pool.workers++;
     }
 }
