@@ -163,7 +163,7 @@ Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor
     if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return &p->nowhere_step;
     Step *s = &p->steps[p->count];
     *s = (Step){.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs};
-    memcpy(s->in, in, (size_t)ins * sizeof *in);
+    if (ins) memcpy(s->in, in, (size_t)ins * sizeof *in);
     memcpy(s->out, out, (size_t)outs * sizeof *out);
     if (size) memcpy(s->numbers, numbers, size);
     bool needs = false;
