@@ -184,8 +184,10 @@ class Training:
             self._save()
 
     def _is_due(self, every):
-        step, (_, item) = self.state.step, self.state.position
-        return every is not None and (step % every == 0 if every else item == 0)
+        state = self.state
+        if every is None or state.step == state.max_steps:
+            return every is not None
+        return state.step % every == 0 if every else state.position[1] == 0
 
     def _evaluate(self):
         state = self.state
