@@ -43,7 +43,9 @@ def _apply(op, arrays, result, dout=None, **numbers):
     """An array of shape `result`, or the gradients of `arrays` when `dout` is given."""
     arrays = tuple(arrays)
     if math.prod(result) == 0:
-        return np.zeros(result, np.float32) if dout is None else tuple(a if a is None else np.zeros_like(a) for a in arrays)
+        if dout is None:
+            return np.zeros(result, np.float32)
+        return tuple(a if a is None else np.zeros_like(a) for a in arrays)
     numbers.setdefault("shape", (1, 1))
     if dout is None:
         out = np.empty(result, np.float32)
@@ -64,7 +66,8 @@ def _embedding(ids, weight, dout=None):
         raise DataError(f"ids reach from {ids.min()} to {ids.max()}, outside [0, {weight.shape[0]})")
     if ids.size == 0:
         return np.zeros((*ids.shape, weight.shape[1]), np.float32) if dout is None else np.zeros_like(weight)
-    result = _apply("embedding", (None, weight), (*ids.shape, weight.shape[1]), dout, ids=ids.ravel(), shape=(1, ids.size))
+    shape = (*ids.shape, weight.shape[1])
+    result = _apply("embedding", (None, weight), shape, dout, ids=ids.ravel(), shape=(1, ids.size))
     return result if dout is None else result[1]
 
 

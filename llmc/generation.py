@@ -42,7 +42,7 @@ class _Prompt:
         self.mask = np.take_along_axis(self.mask, columns, axis=1)
 
     def continued(self, new, pad):
-        """(B, T + new): each row's new tokens behind its last real token, the padding it had on the right at the end."""
+        """(B, T + new): each row's new tokens behind its last real token, its padding on the right at the end."""
         out = np.empty((self.B, self.T + new.shape[1]), dtype=np.int64)
         for row, trailing in enumerate(self.trailing):
             real = self.T - trailing
@@ -68,7 +68,8 @@ def _pad(model, pad_token_id, ends):
 
 
 def _steps(model, prompt, max_new_tokens, ends, pad, do_sample=False, temperature=1.0, top_k=None, top_p=None,
-           min_p=None, repetition_penalty=1.0, prefill_chunk=None, min_new_tokens=0, seed=None, use_cache=True):  # fmt: skip
+           min_p=None, repetition_penalty=1.0, prefill_chunk=None, min_new_tokens=0, seed=None,
+           use_cache=True):  # fmt: skip
     """Checks everything at once, then gives an iterator over the steps."""
     new = whole(max_new_tokens, "max_new_tokens")
     chunk = prompt.T if prefill_chunk is None else whole(prefill_chunk, "prefill_chunk", 1)

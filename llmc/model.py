@@ -264,7 +264,8 @@ class Model:
         keep_all, globs = _keep(keep)
         length = self.config.max_position_embeddings if length is None else length
         core_estimate = self._model.estimate(
-            whole(batch, "batch", 1), whole(length, "length", 1), bool(train), bool(train if dropout is None else dropout),
+            whole(batch, "batch", 1), whole(length, "length", 1), bool(train),
+            bool(train if dropout is None else dropout),
             globs, keep_all, whole(generate, "generate"),
         )  # fmt: skip
         sizes = {kind: core_estimate[kind] for kind in ("parameters", "gradients")}
@@ -320,6 +321,7 @@ def _aligned(files, skeleton, config):
             )
         if files.dtype(theirs) not in _FLOATS:
             raise CheckpointError(
-                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; weights are float32, float16, bfloat16 or float64"
+                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
+                "weights are float32, float16, bfloat16 or float64"
             )
     return found.found

@@ -67,7 +67,8 @@ class Run:
         """Add the gradients of the last loss to those that are there; one backward for each forward."""
         self._core.backward()
 
-    def forward_backward(self, ids, labels=None, attention_mask=None, num_items_in_batch=None, position_ids=None, skip=()):
+    def forward_backward(self, ids, labels=None, attention_mask=None, num_items_in_batch=None, position_ids=None,
+                         skip=()):  # fmt: skip
         """`forward` and `backward` without computing the logits twice; labels that are None are the ids.
 
         Returns
@@ -133,7 +134,8 @@ class Run:
             why = "is frozen" if self._backward else "has no gradient: make the run with backward=True"
             raise UnknownNameError(f"parameter '{name}' {why}")
         if name not in names:
-            raise UnknownNameError(f"there is no hook point '{name}'; {nearest(name, names) or 'run.names() lists them'}")
+            near = nearest(name, names) or "run.names() lists them"
+            raise UnknownNameError(f"there is no hook point '{name}'; {near}")
         if which == "grad" and not self._backward:
             raise UnknownNameError(f"'{name}' has no gradient: make the run with backward=True")
         if which == "input" and self._core.array(name, "output") is not None:

@@ -22,7 +22,7 @@ class Sampler:
         self.top_k = None if top_k is None else whole(top_k, "top_k", 1)
         self.top_p, self.min_p = top_p, min_p
         seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed")
-        self.generators = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row]))) for row in range(rows)]
+        self.generators = [_generator(seed, row) for row in range(rows)]
         self.looks_back = self.penalty != 1
 
     def next(self, logits, seen):
@@ -59,6 +59,10 @@ class Sampler:
         edges = np.cumsum(p)
         token = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
         return min(token, int(np.flatnonzero(p)[-1]))
+
+
+def _generator(seed, row):
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, row])))
 
 
 def _softmax(row):

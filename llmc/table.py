@@ -34,9 +34,13 @@ class Table:
 
     def _repr_html_(self):
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._cells())
+        body = "".join(f"<tr>{_cells_html(row)}</tr>" for row in self._cells())
         note = f"<caption>{html.escape(self.note)}</caption>" if self.note else ""
         return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells_html(cells):
+    return "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
 
 
 def _text(value):

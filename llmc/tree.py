@@ -69,14 +69,16 @@ def _lines(node, kinds, prefix, depth):
         for i in range(1, len(parts) + 1):
             if i < len(parts) and blocks[parts[i]] == blocks[parts[start]]:
                 continue
-            span, times = (parts[start], "") if i - start == 1 else (f"{parts[start]}-{parts[i - 1]}", f"{i - start} x ")
+            alone = i - start == 1
+            span, times = (parts[start], "") if alone else (f"{parts[start]}-{parts[i - 1]}", f"{i - start} x ")
             lines += [f"{pad}({span}): {times}Block(", *blocks[parts[start]], f"{pad})"]
             start = i
         return lines
     for part, child in node.items():
         path = prefix + part
         if child:
-            lines += [f"{pad}({part}): {_container(part, child)}(", *_lines(child, kinds, f"{path}.", depth + 1), f"{pad})"]
+            inner = _lines(child, kinds, f"{path}.", depth + 1)
+            lines += [f"{pad}({part}): {_container(part, child)}(", *inner, f"{pad})"]
         else:
             lines.append(f"{pad}({part}): {kinds.get(path, 'Module()')}")
     return lines

@@ -5,8 +5,6 @@
 #include "models/engine.h"
 #include "models/families.h"
 
-#include <string.h>
-
 State *state_of(PyObject *module) { return PyModule_GetState(module); }
 State *state_of_type(PyTypeObject *type) { return PyType_GetModuleState(type); }
 
