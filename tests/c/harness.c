@@ -1,0 +1,97 @@
+/* harness: tiny models and calls. */
+#include "harness.h"
+
+const char *const FAMILIES[4] = {"openai-gpt", "gpt2", "llama", "mistral"};
+
+Spec tiny_spec(const char *family) {
+    const Family *f = family_find(family);
+    CHECK(f, "%s", family);
+    Spec s = f->spec;
+    bool gpt = s.position == POSITION_LEARNED, window = strcmp(family, "mistral") == 0;
+    s.V = 37;
+    s.padding = -1;
+    s.L = 2;
+    s.H = gpt ? 3 : 4;
+    s.G = gpt ? 3 : 2;
+    s.D = gpt ? 5 : 6;
+    s.C = gpt ? 15 : 13;
+    s.F = 19;
+    s.max_positions = 64;
+    s.window = window ? 5 : 0;
+    s.eps = (real)1e-5;
+    s.act = gpt ? ACT_GELU_TANH : ACT_SILU;
+    s.attention_bias = s.ffn_bias = gpt;
+    s.tied = gpt;
+    s.attention_scale = (real)(1 / sqrt(s.D));
+    s.scale_by_layer = strcmp(family, "gpt2") == 0;
+    s.embed_dropout = s.residual_dropout = s.attention_dropout = (real)0.1;
+    return s;
+}
+
+void fill(real *x, size_t n, uint64_t seed) {
+    uint64_t key = rng_key(seed, 0, 0, 0);
+    for (size_t i = 0; i < n; i++) x[i] = 2 * rng_uniform(key, i) - 1;
+}
+
+void fill_parameters(Model *m) {
+    for (int i = 0; i < m->count; i++) {
+        const Parameter *q = &m->parameters[i];
+        real *x = m->arena->data + q->offset;
+        fill(x, q->count, (uint64_t)i + 1);
+        bool near_one = q->ndim == 1 && strstr(q->name, "weight");
+        for (size_t j = 0; j < q->count; j++) x[j] = (near_one ? 1 : 0) + (real)0.4 * x[j];
+    }
+}
+
+void tiny_model(Model *m, const char *family) {
+    Spec s = tiny_spec(family);
+    Error e = {0};
+    CHECK(model_init(m, &s, true, &e), "%s", e.message);
+    fill_parameters(m);
+}
+
+void feed(Run *r, const Call *c, uint64_t seed) {
+    const Spec *s = &r->model->spec;
+    uint64_t key = rng_key(seed, 1, 2, 3);
+    r->items = 0;
+    for (int b = 0; b < c->B; b++) {
+        int padding = c->masked && b == 0 ? (c->T > 2 ? 2 : 1) : 0;
+        uint8_t *mask = r->mask + (size_t)b * r->mask_stride + r->past;
+        for (int t = 0; t < c->T; t++) {
+            int i = b * c->T + t, position = r->past + t - padding;
+            r->ids[i] = (int32_t)(rng_bits(key, (uint64_t)i) % (unsigned)s->V);
+            r->targets[i] = t + 1 == c->T ? -1 : (int32_t)(rng_bits(key, (uint64_t)i + 1) % (unsigned)s->V);
+            r->positions[i] = position < 0 ? 0 : position;
+            r->items += r->targets[i] >= 0;
+            mask[t] = t >= padding;
+        }
+    }
+    for (int i = 0; i < s->D / 2; i++) r->inv_freq[i] = (real)pow(100, -2.0 * i / s->D);
+    r->rope_factor = 1;
+}
+
+bool prepare(Run *r, const Call *c, uint64_t seed, Error *e) {
+    if (!run_make_room(r, c, e)) return false;
+    feed(r, c, seed);
+    return run_prepare(r, c, e);
+}
+
+double forward(Run *r, const Call *c, uint64_t seed) {
+    Error e = {0};
+    CHECK(prepare(r, c, seed, &e), "%s", e.message);
+    CHECK(run_forward(r, c->until, NULL), "cancelled by nobody");
+    return r->loss;
+}
+
+void make_run(Run *r, Model *m, RunOptions o) {
+    Error e = {0};
+    CHECK(run_init(r, m, &o, NULL, &e), "%s", e.message);
+}
+
+bool same(const real *a, const real *b, size_t n) { return memcmp(a, b, n * sizeof *a) == 0; }
+
+double distance(const real *a, const real *b, size_t n) {
+    double most = 0;
+    for (size_t i = 0; i < n; i++) most = fmax(most, fabs((double)a[i] - (double)b[i]));
+    return most;
+}

@@ -1,0 +1,59 @@
+/* harness: tiny models of every family and calls on them, for the tests of the core without Python. */
+#pragma once
+#include "base/memory.h"
+#include "base/rng.h"
+#include "models/engine.h"
+#include "models/families.h"
+#include "models/optimizer.h"
+#include "models/pieces.h"
+#include "models/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(condition, ...)                                              \
+    do {                                                                   \
+        if (!(condition)) {                                                \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+            fprintf(stderr, __VA_ARGS__);                                  \
+            fputc('\n', stderr);                                           \
+            exit(1);                                                       \
+        }                                                                  \
+    } while (0)
+
+/* A family with tiny sizes, all odd where the family allows it. */
+Spec tiny_spec(const char *family);
+/* The same, parameters filled; exits when there is no memory. */
+void tiny_model(Model *m, const char *family);
+void fill_parameters(Model *m);
+/* n numbers in (-1, 1) that depend on the seed alone. */
+void fill(real *x, size_t n, uint64_t seed);
+
+/* Puts a call's numbers into the run: ids and targets of the seed, positions behind the past, padding on the left of
+ * the first row when the call is masked. */
+void feed(Run *r, const Call *c, uint64_t seed);
+/* run_make_room, feed, run_prepare; false: see e. */
+bool prepare(Run *r, const Call *c, uint64_t seed, Error *e);
+/* A whole forward pass that must succeed; the loss. */
+double forward(Run *r, const Call *c, uint64_t seed);
+/* A run that must be had. */
+void make_run(Run *r, Model *m, RunOptions o);
+
+bool same(const real *a, const real *b, size_t n); /* to the bit */
+/* The largest |a - b|. */
+double distance(const real *a, const real *b, size_t n);
+
+extern const char *const FAMILIES[4];
+
+void test_passes(void);
+void test_slopes(void);
+void test_training(void);
+void test_inside(void);
+void test_generation(void);
+void test_refusals(void);
+void test_pieces(void);
+void test_pool(void);
+void test_fork(void);
+void test_allocations(void);
