@@ -403,3 +403,22 @@ def test_dropout_happens_only_in_runs_made_for_it(family):
 def test_dropout_of_rate_zero_is_none(tiny):
     config, model, ids = tiny
     assert model.run(4, LENGTH, dropout=True).forward(ids, labels=ids) == model.loss(ids)
+
+
+def test_every_pass_of_a_training_loop_drops_others(family):
+    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop") if "gpt" in family else ("attention_dropout",)
+    config = {**TINY[family], **dict.fromkeys(names, 0.3)}
+    model = tiny_model(config)
+    ids = random_ids(config, 2, LENGTH)
+
+    def losses():
+        run, optimizer = model.run(2, LENGTH, backward=True, dropout=True, seed=4), llmc.AdamW(model, lr=0.0)
+        found = []
+        for _ in range(3):
+            found += [run.forward_backward(ids), run.forward_backward(ids)]
+            optimizer.step(run)
+        return found
+
+    first = losses()
+    assert len(set(first)) == 6
+    assert losses() == first

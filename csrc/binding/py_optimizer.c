@@ -79,6 +79,8 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
     run->busy = false;
     self->owner->guard.writing = false;
     if (result == UPDATE_REFUSED) return raise_error(s, &e);
+    run->run.update++;
+    run->run.micro = 0;
     return Py_BuildValue("(dOs)", norm, result == UPDATE_DONE ? Py_True : Py_False, e.message);
 }
 

@@ -355,6 +355,7 @@ bool run_backward(Run *r, Cancel *cancel) {
     if (!g->held) clear_unreached(r);
     g->held = true;
     g->interrupted = false;
+    r->micro++; /* the next pass drops others */
     return true;
 }
 
