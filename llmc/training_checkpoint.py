@@ -39,9 +39,7 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     moments = optimizer.state_dict()
     tensors = {f"{kind}.{name}": view for kind in ("exp_avg", "exp_avg_sq") for name, view in moments[kind].items()}
     parameters = model._parameters
-    bad = first_nonfinite(parameters) or first_nonfinite(tensors)
-    if bad:
-        raise NonFiniteError(f"{path}: {bad} is not finite after step {state.step}; nothing was saved")
+    require_finite(path, {**parameters, **tensors})
     nbytes = sum(view.nbytes for view in (*parameters.values(), *tensors.values()))
     require_space(os.path.dirname(os.path.abspath(path)), nbytes + _ROOM)
     with staged_directory(path) as folder:
@@ -54,6 +52,12 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
         os.rmdir(apart)
         write_state(folder, state, **beside)
         checkpoint.write_manifest(folder)
+
+
+def require_finite(path, arrays):
+    """Raise NonFiniteError, with the name of the first array that is not finite, before it is written to `path`."""
+    if bad := first_nonfinite(arrays):
+        raise NonFiniteError(f"{path}: {bad} is not finite; nothing was saved")
 
 
 def first_nonfinite(arrays):

@@ -165,7 +165,8 @@ class Training:
         gradient = checkpoints.first_nonfinite({name: self.run.grad(name) for name in parameters})
         self.run.zero_grad()
         message = (f"step {self.state.step + 1}: the loss is {loss}; first bad tensor: "
-                   f"{parameter or gradient or 'none, the loss alone'}; nothing was changed")  # fmt: skip
+                   f"{parameter or gradient and f'the gradient of {gradient}' or 'none, the loss alone'}; "
+                   f"nothing was changed")  # fmt: skip
         if parameter or self.args.on_nonfinite == "raise":
             raise NonFiniteError(f"{message}; {self._advice()}")
         warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=5)
@@ -236,6 +237,7 @@ class Training:
             self._evaluate()
         if self.args.save_strategy != "no" and state.step and self.saved_step != state.step:
             self._save()
+        checkpoints.require_finite(self.output_dir, self.model._parameters)
         self.trainer.save_model(self.output_dir)
         self._draw()
         self.interrupts.check()
