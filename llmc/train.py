@@ -110,7 +110,7 @@ class Trainer:
                 raise ConfigError(f"{asked}={getattr(self.args, asked)!r} asks for evaluations; give an eval_dataset")
         elif is_one_shot(self.eval_dataset):
             raise DataError(f"eval_dataset is a {type(self.eval_dataset).__name__} that can be read only once; "
-                            f"put its items in a list")  # fmt: skip
+                            f"put its items in a list")
 
     def train(self, resume_from_checkpoint=None):
         """Train, and leave the finished model, its checkpoints, `log.jsonl` and `loss.png` in `output_dir`.
@@ -184,10 +184,10 @@ class Trainer:
             total += run.forward(**batch_arguments(batch), num_items_in_batch=1)
             tokens += count
         if not tokens:
-            raise DataError("eval_dataset has no token to predict: its items have one token each, or only labels of -100")
+            raise DataError("eval_dataset has no token to predict: its items have one token each, or labels of -100 alone")
         loss = total / tokens
         return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
-                "eval_runtime": time.perf_counter() - begin}  # fmt: skip
+                "eval_runtime": time.perf_counter() - begin}
 
     def save_model(self, output_dir=None):
         """Save the model, and the tokenizer if there is one, as transformers opens them."""

@@ -148,7 +148,7 @@ class TrainingArguments:
             When the warm-up is longer than the training, or the schedule's own numbers are impossible.
         """
         return schedule(self.lr_scheduler_type, step, learning_rate=self.learning_rate, max_steps=max_steps,
-                        warmup_steps=self.warmup(max_steps), **(self.lr_scheduler_kwargs or {}))  # fmt: skip
+                        warmup_steps=self.warmup(max_steps), **(self.lr_scheduler_kwargs or {}))
 
     def warmup(self, max_steps):
         """Steps of the warm-up in a training of `max_steps`."""
@@ -180,17 +180,21 @@ class TrainingArguments:
         if value != int(value):
             raise ConfigError(f"{name} is {value}; it must be a whole number")
         if not least <= value < most:
-            raise ConfigError(f"{name} is {value}; it must be at least {least}" + (" and below 2^64" if most < math.inf else ""))
+            limit = " and below 2^64" if most < math.inf else ""
+            raise ConfigError(f"{name} is {value}; it must be at least {least}{limit}")
         return int(value)
 
     def _within(self, name, most):
-        if not 0 <= self._number(name) < most:
-            raise ConfigError(f"{name} is {getattr(self, name)}; it must be " + ("at least 0" if most == math.inf else f"in [0, {most})"))
+        value = self._number(name)
+        if not 0 <= value < most:
+            limit = "at least 0" if most == math.inf else f"in [0, {most})"
+            raise ConfigError(f"{name} is {value}; it must be {limit}")
 
     def _share_or_whole(self, name, least=1):
         value = self._number(name)
         if value < 0 or (value == 0 and least) or (value >= 1 and value != int(value)):
-            raise ConfigError(f"{name} is {value}; it is a whole number of at least {least}, or a share of all steps below 1")
+            raise ConfigError(f"{name} is {value}; it is a whole number of at least {least}, or a share of all steps "
+                              f"below 1")
 
     def _one_of(self, name, values):
         value = getattr(self, name)

@@ -10,9 +10,9 @@ from llmc.errors import DataError
 class Batches:
     """The micro-batches of one optimizer step after the other.
 
-    A dataset with `__len__` and `__getitem__` is shuffled anew each epoch, by a permutation that depends on the seed and
-    the epoch alone; any other iterable is read in its own order. Neither a micro-batch nor a step runs across the end
-    of an epoch: the last ones are short.
+    A dataset with `__len__` and `__getitem__` is shuffled anew each epoch, by a permutation that depends on the seed
+    and the epoch alone; any other iterable is read in its own order. Neither a micro-batch nor a step runs across the
+    end of an epoch: the last ones are short.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def length_of(dataset):
             raise DataError(f"the dataset, a {type(dataset).__name__}, has no items")
         return len(dataset)
     if not hasattr(dataset, "__iter__"):
-        raise TypeError(f"a dataset has __len__ and __getitem__, or can be iterated; {type(dataset).__name__} does neither")
+        kind = type(dataset).__name__
+        raise TypeError(f"a dataset has __len__ and __getitem__, or can be iterated; {kind} does neither")
     return None
 
 

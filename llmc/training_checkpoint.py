@@ -21,7 +21,7 @@ _ROOM = 16 << 20  # bytes, for all that is no weight
 _REFUSED = ("seed",)
 _SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type",
          "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2",
-         "adam_epsilon", "max_grad_norm", "on_nonfinite")  # fmt: skip
+         "adam_epsilon", "max_grad_norm", "on_nonfinite")
 
 
 def save(path, model, optimizer, state, tokenizer=None, **beside):
@@ -184,7 +184,8 @@ def _compare_models(path, model):
         pairs += [(name, getattr(theirs, name, None), getattr(ours, name, None)) for name in ("rope_parameters",)]
     for name, there, here in pairs:
         if there != here:
-            raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model from there")
+            raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model that is "
+                              f"to be trained from there")
 
 
 def _compare(path, name, there, here, refused=False):
@@ -192,6 +193,6 @@ def _compare(path, name, there, here, refused=False):
         return
     if refused:
         raise ConfigError(f"{path}: {name} was {there}, now it is {here}, so the data would come in another order; "
-                          f"set it back, or train without resume_from_checkpoint")  # fmt: skip
+                          f"set it back, or train without resume_from_checkpoint")
     warnings.warn(f"{path}: {name} was {there}, now it is {here}: the bits will not be those of the training that was "
-                  f"interrupted", RuntimeWarning, stacklevel=5)  # fmt: skip
+                  f"interrupted", RuntimeWarning, stacklevel=5)

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: at once where a step can be abandoned, later where it cannot, at once when pressed again."""
+"""Ctrl-C during a training: obeyed at once where a step can be abandoned, else when model and state agree again."""
 
 import signal
 from contextlib import contextmanager

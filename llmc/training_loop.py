@@ -37,21 +37,21 @@ class Training:
         max_steps = self._max_steps()
         args.rate(0, max_steps)
         if resume and is_one_shot(dataset):
-            raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training cannot "
-                            f"resume where it was; give something that can be iterated afresh")  # fmt: skip
+            raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
+                            f"cannot resume where it was; give something that can be iterated afresh")
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)
         self.optimizer = AdamW(
             self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
             weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
-        )  # fmt: skip
+        )
         self.saved_step = 0
         self.good = None  # the last good checkpoint
         if resume:
             path = checkpoints.newest(self.output_dir) if resume is True else resume
             self.state = checkpoints.load(path, self.model, self.optimizer, args, max_steps, self.batches.length,
-                                          self._kernels())  # fmt: skip
+                                          self._kernels())
             self.batches.position = self.state.position
             self.good = path
             if _same(path, self._path(self.state.step)):
@@ -107,7 +107,8 @@ class Training:
         with self.interrupts.abandonable():
             batches = self._collated(self.batches.take())
             if not batches:
-                warnings.warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning, stacklevel=4)
+                warnings.warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning,
+                              stacklevel=4)
                 return False
             loss = self._gradients(batches)
         self.optimizer.lr = rate
@@ -121,7 +122,7 @@ class Training:
         state.tokens += tokens
         state.seconds += seconds
         entry = {"step": state.step, "loss": state.loss, "learning_rate": rate, "grad_norm": state.grad_norm,
-                 "tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}  # fmt: skip
+                 "tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}
         self.log.write(entry)
         self.progress.step(entry)
         return True
@@ -143,7 +144,7 @@ class Training:
             limit = self.model._position_limit or math.inf
             self.length = max(length, min(-(-length // _LENGTHS) * _LENGTHS, limit))
             self.run = self.model.run(self.args.per_device_train_batch_size, self.length, backward=True, dropout=True,
-                                      seed=self.args.seed)  # fmt: skip
+                                      seed=self.args.seed)
         self.run.zero_grad()
         items = max(1, sum(targets_in(batch) for batch in batches))
         loss = 0.0
@@ -166,7 +167,7 @@ class Training:
         self.run.zero_grad()
         message = (f"step {self.state.step + 1}: the loss is {loss}; first bad tensor: "
                    f"{parameter or gradient and f'the gradient of {gradient}' or 'none, the loss alone'}; "
-                   f"nothing was changed")  # fmt: skip
+                   f"nothing was changed")
         if parameter or self.args.on_nonfinite == "raise":
             raise NonFiniteError(f"{message}; {self._advice()}")
         warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=5)
@@ -174,7 +175,7 @@ class Training:
 
     def _advice(self):
         return (f"last good checkpoint: {self.good or 'none'}; lower learning_rate or max_grad_norm, "
-                f"or go on without such steps: on_nonfinite='skip'")  # fmt: skip
+                f"or go on without such steps: on_nonfinite='skip'")
 
     # --- between two steps -------------------------------------------------------------------------------------------
     def _do_what_is_due(self):
@@ -216,8 +217,8 @@ class Training:
     def _write(self, path):
         self.log.sync()
         try:
-            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer,
-                             args=self.args.to_dict(), dataset_length=self.batches.length, kernels=self._kernels())  # fmt: skip
+            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer, kernels=self._kernels(),
+                             args=self.args.to_dict(), dataset_length=self.batches.length)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._advice()}") from None
         self.good = path

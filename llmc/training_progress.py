@@ -32,13 +32,14 @@ class Progress:
                 warnings.simplefilter("ignore")  # a notebook without widgets gets the plain bar
                 from tqdm.auto import tqdm
             self._bar = tqdm(initial=step, total=max_steps, unit="step", dynamic_ncols=True, bar_format=(
-                "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))  # fmt: skip
+                "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))
 
     def step(self, entry):
         """Show a step's entry of the log."""
         step, now = entry["step"], time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {_shown(entry['loss'])}, {entry['tokens_per_second']:,.0f} tokens/s", refresh=False)
+            speed = f"{entry['tokens_per_second']:,.0f} tokens/s"
+            self._bar.set_postfix_str(f"loss {_shown(entry['loss'])}, {speed}", refresh=False)
             self._bar.update()
         elif step % self._every == 0 or step == self._max_steps or now - self._said > SILENCE:
             left = (now - self._start) / (step - self._first) * (self._max_steps - step)

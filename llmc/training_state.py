@@ -78,7 +78,7 @@ def read_state(folder):
     path = os.path.join(folder, STATE)
     if not os.path.isfile(path):
         raise CheckpointError(f"{folder}: no {STATE}: this is no checkpoint of a training; a model is opened with "
-                              f"llmc.Model.from_pretrained, and trained from step 1")  # fmt: skip
+                              f"llmc.Model.from_pretrained, and trained from step 1")
     with MappedFile(path) as mapped:
         values = strict_json.parse(mapped.read(0, mapped.size), path, mapped.budget)
     names = [field.name for field in dataclasses.fields(TrainerState)]

@@ -1,4 +1,4 @@
-"""Kill trainings with SIGKILL at random instants: no checkpoint is lost, and the end has the bits of an uninterrupted run.
+"""Kill trainings with SIGKILL at random instants: no checkpoint is lost, and the end has the bits of an unbroken run.
 
     python tests/kill_training.py --kills 1000
 
@@ -46,7 +46,7 @@ def train(output_dir, resume):
         output_dir=output_dir, max_steps=STEPS, per_device_train_batch_size=2, gradient_accumulation_steps=2,
         learning_rate=1e-2, warmup_steps=4, eval_steps=4, save_steps=SAVE_STEPS, save_total_limit=LIMIT, seed=5,
         disable_tqdm=True,
-    )  # fmt: skip
+    )
     trainer = llmc.Trainer(llmc.Model(config, seed=2), args, train_dataset=Rows(), eval_dataset=Rows())
     trainer.train(resume_from_checkpoint=resume)
 
@@ -77,7 +77,7 @@ def digest(output_dir):
     """One word for the finished model, and for model, moments and best of the last checkpoint."""
     sha = hashlib.sha256()
     for name in ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors",
-                 f"checkpoint-{STEPS}/optimizer.safetensors", "checkpoint-best/model.safetensors"):  # fmt: skip
+                 f"checkpoint-{STEPS}/optimizer.safetensors", "checkpoint-best/model.safetensors"):
         with open(os.path.join(output_dir, name), "rb") as file:
             sha.update(file.read())
     return sha.hexdigest()

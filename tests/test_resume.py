@@ -1,4 +1,4 @@
-"""A training goes on where it was cut off, to the same bits: at any step, after a kill, Ctrl-C, a full disk or an error."""
+"""A training goes on where it was cut off, to the same bits: after any step, a kill, Ctrl-C, a full disk, an error."""
 
 import hashlib
 import json
@@ -64,9 +64,9 @@ def model(seed=2, **changes):
 def trainer(folder, seed=2, data=None, callbacks=(), of=None, **changes):
     """A trainer with accumulation, warm-up, clipping and evaluation."""
     arguments = dict(max_steps=STEPS, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2,
-                     warmup_steps=2, save_steps=1, eval_steps=3, seed=5, disable_tqdm=True) | changes  # fmt: skip
+                     warmup_steps=2, save_steps=1, eval_steps=3, seed=5, disable_tqdm=True) | changes
     return llmc.Trainer(of or model(seed), llmc.TrainingArguments(str(folder), **arguments),
-                        train_dataset=data or Rows(), eval_dataset=Rows(), callbacks=callbacks)  # fmt: skip
+                        train_dataset=data or Rows(), eval_dataset=Rows(), callbacks=callbacks)
 
 
 def bits(trained):

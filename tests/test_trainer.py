@@ -32,14 +32,15 @@ class Rows:
 def model(seed=2, **changes):
     """A tiny LLaMA, which has no dropout."""
     config = dict(model_type="llama", vocab_size=31, hidden_size=12, num_hidden_layers=2, num_attention_heads=2,
-                  intermediate_size=20, max_position_embeddings=16, eos_token_id=None) | changes  # fmt: skip
+                  intermediate_size=20, max_position_embeddings=16, eos_token_id=None) | changes
     return llmc.Model(llmc.Config(**config), seed=seed)
 
 
 def trainer(folder, of=None, data=None, held_out=None, tokenizer=None, callbacks=(), **changes):
-    arguments = dict(max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2, save_strategy="no", seed=5) | changes
+    arguments = dict(max_steps=4, per_device_train_batch_size=2, learning_rate=1e-2, save_strategy="no", seed=5)
+    arguments |= changes
     return llmc.Trainer(of or model(), llmc.TrainingArguments(str(folder), **arguments), train_dataset=data or Rows(),
-                        eval_dataset=held_out, tokenizer=tokenizer, callbacks=callbacks)  # fmt: skip
+                        eval_dataset=held_out, tokenizer=tokenizer, callbacks=callbacks)
 
 
 def steps_of(folder):
@@ -59,7 +60,7 @@ def test_training_lowers_the_loss_and_leaves_everything_in_its_folder(tmp_path):
     assert result.step == 60 and result.eval_loss < before - 1 and not result.stopped
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoint-40", "checkpoint-60", "checkpoint-best", "config.json", "log.jsonl", "loss.png", "model.safetensors"
-    }  # fmt: skip
+    }
     for folder in (tmp_path, tmp_path / "checkpoint-60"):
         assert same(llmc.Model.from_pretrained(folder), trained.model)
 
@@ -99,9 +100,9 @@ def test_a_batch_without_a_target_has_loss_zero(tmp_path):
 
 
 def test_longer_batches_come_as_they_like(tmp_path):
-    data = [{"input_ids": [1] * length} for length in (3, 70, 5, 150)]
-    result = trainer(tmp_path, of=model(max_position_embeddings=150), data=iter(data), per_device_train_batch_size=1).train()
-    assert result.tokens == 228
+    data = iter([{"input_ids": [1] * length} for length in (3, 70, 5, 150)])
+    long = model(max_position_embeddings=150)
+    assert trainer(tmp_path, of=long, data=data, per_device_train_batch_size=1).train().tokens == 228
 
 
 def test_training_works_off_the_main_thread(tmp_path):
@@ -151,7 +152,8 @@ def test_an_iterable_is_iterated_afresh_in_every_epoch():
             return iter("abcde")
 
     batches = Batches(Stream(), 2, 1, 0)
-    assert [["".join(items) for _, items in batches.take()] for _ in range(5)] == [["ab"], ["cd"], ["e"], ["ab"], ["cd"]]
+    read = [["".join(items) for _, items in batches.take()] for _ in range(5)]
+    assert read == [["ab"], ["cd"], ["e"], ["ab"], ["cd"]]
 
 
 def test_epochs_decide_the_steps_when_nothing_else_does(tmp_path):
@@ -171,7 +173,7 @@ def test_a_generator_trains_until_it_is_used_up(tmp_path):
 
 def test_bad_rows_are_named(tmp_path):
     data = [Rows()[0], {"input_ids": [1, 99]}]
-    with pytest.raises(llmc.DataError, match=r"train_dataset, items [01, ]+ in this order: item [01]: input_ids holds 99"):
+    with pytest.raises(llmc.DataError, match=r"train_dataset, items [01, ]+ in this order: item [01]: .* holds 99"):
         trainer(tmp_path, data=data).train()
     with pytest.raises(llmc.DataError, match="no items"):
         llmc.Trainer(model(), None, train_dataset=[])
@@ -183,7 +185,8 @@ def test_bad_rows_are_named(tmp_path):
 def test_every_token_weighs_the_same_in_an_evaluation(tmp_path):
     evaluated = trainer(tmp_path, per_device_eval_batch_size=4)
     result = evaluated.evaluate(Rows())
-    losses = [(len(row["input_ids"]) - 1, evaluated.model.loss(row["input_ids"])) for row in map(Rows().__getitem__, range(11))]
+    rows = [Rows()[index]["input_ids"] for index in range(11)]
+    losses = [(len(row) - 1, evaluated.model.loss(row)) for row in rows]
     tokens = sum(count for count, _ in losses)
     assert result["eval_tokens"] == tokens
     assert abs(result["eval_loss"] - sum(count * loss for count, loss in losses) / tokens) < 1e-6
@@ -294,7 +297,7 @@ def test_an_unwritable_place_is_an_oserror(tmp_path):
 def broken_row():
     """A model whose loss is not finite where token 30 is read; its parameters are finite."""
     broken = llmc.Model(llmc.Config(model_type="gpt2", vocab_size=31, n_positions=16, n_embd=12, n_layer=1, n_head=2,
-                                    tie_word_embeddings=False))  # fmt: skip
+                                    tie_word_embeddings=False))
     broken.state_dict()["transformer.wte.weight"][30] = 3e38
     return broken
 
@@ -313,8 +316,9 @@ def in_order(rows):
 
 def test_a_loss_that_is_not_finite_raises_and_saves_nothing(tmp_path):
     trained = trainer(tmp_path, of=broken_row(), data=in_order(data_with_30_in_step(3)), per_device_train_batch_size=1,
-                      save_strategy="steps", save_steps=1)  # fmt: skip
-    with pytest.raises(llmc.NonFiniteError, match="^step 3: the .*first bad tensor: the gradient of transformer.*checkpoint-2"):
+                      save_strategy="steps", save_steps=1)
+    said = "^step 3: the loss is nan; first bad tensor: the gradient of transformer.*checkpoint-2"
+    with pytest.raises(llmc.NonFiniteError, match=said):
         trained.train()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-2", "log.jsonl"}
     assert same(llmc.Model.from_pretrained(tmp_path / "checkpoint-2"), trained.model)
@@ -322,7 +326,7 @@ def test_a_loss_that_is_not_finite_raises_and_saves_nothing(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_skipped_when_told_so(tmp_path):
     trained = trainer(tmp_path, of=broken_row(), data=in_order(data_with_30_in_step(3)), per_device_train_batch_size=1,
-                      on_nonfinite="skip", save_strategy="steps", save_steps=1)  # fmt: skip
+                      on_nonfinite="skip", save_strategy="steps", save_steps=1)
     with pytest.warns(RuntimeWarning, match="step 3: .*skipped"):
         assert trained.train().step == 4
     assert [entry["grad_norm"] is None for entry in steps_of(tmp_path)] == [False, False, True, False]
@@ -374,14 +378,16 @@ def test_an_unknown_argument_is_a_type_error_with_the_nearest_names():
     ("lr_scheduler_type", "cosin"), ("save_steps", 0), ("save_steps", 2.5), ("eval_steps", 0), ("logging_steps", -1),
     ("save_total_limit", 0), ("eval_strategy", "often"), ("save_strategy", "best"), ("seed", -1), ("seed", 2**64),
     ("on_nonfinite", "ignore"),
-])  # fmt: skip
+])
 def test_an_impossible_value_is_named(name, value):
     with pytest.raises(llmc.ConfigError, match=rf"{name}\b.*{value if not isinstance(value, float) else ''}"):
         llmc.TrainingArguments("out", **{name: value})
 
 
-@pytest.mark.parametrize("name, value", [("max_steps", "10"), ("learning_rate", None), ("seed", True), ("save_steps", [1]),
-                                         ("disable_tqdm", 1), ("lr_scheduler_kwargs", 3)])  # fmt: skip
+@pytest.mark.parametrize("name, value", [
+    ("max_steps", "10"), ("learning_rate", None), ("seed", True), ("save_steps", [1]), ("disable_tqdm", 1),
+    ("lr_scheduler_kwargs", 3),
+])
 def test_a_wrong_type_is_a_type_error(name, value):
     with pytest.raises(TypeError, match=name):
         llmc.TrainingArguments("out", **{name: value})
