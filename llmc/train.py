@@ -184,7 +184,7 @@ class Trainer:
             total += run.forward(**batch_arguments(batch), num_items_in_batch=1)
             tokens += count
         if not tokens:
-            raise DataError("eval_dataset has no token to predict: its items have one token each, or labels of -100 alone")
+            raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
         loss = total / tokens
         return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
                 "eval_runtime": time.perf_counter() - begin}

@@ -114,13 +114,13 @@ class Training:
         self.optimizer.lr = rate
         norm = self._update(loss)
         state.step += 1
-        state.updates = self.optimizer.updates
         state.position, state.epoch = self.batches.position, self.batches.epoch
         state.loss, state.learning_rate, state.grad_norm = _finite(loss), rate, _finite(norm)
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         seconds = time.perf_counter() - begin
         state.tokens += tokens
         state.seconds += seconds
+        state.updates = self.optimizer.updates  # last: until then the state is behind the model
         entry = {"step": state.step, "loss": state.loss, "learning_rate": rate, "grad_norm": state.grad_norm,
                  "tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}
         self.log.write(entry)
@@ -163,7 +163,8 @@ class Training:
                 raise NonFiniteError(f"{error}; {self._advice()}") from None
         parameters = self.model._parameters
         parameter = checkpoints.first_nonfinite(parameters)
-        gradient = checkpoints.first_nonfinite({name: self.run.grad(name) for name in parameters})
+        gradients = {name: self.run._core.parameter_gradient(name) for name in parameters}
+        gradient = checkpoints.first_nonfinite({name: view for name, view in gradients.items() if view is not None})
         self.run.zero_grad()
         message = (f"step {self.state.step + 1}: the loss is {loss}; first bad tensor: "
                    f"{parameter or gradient and f'the gradient of {gradient}' or 'none, the loss alone'}; "
@@ -217,8 +218,8 @@ class Training:
     def _write(self, path):
         self.log.sync()
         try:
-            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer, kernels=self._kernels(),
-                             args=self.args.to_dict(), dataset_length=self.batches.length)
+            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer,
+                             args=self.args.to_dict(), dataset_length=self.batches.length, kernels=self._kernels())
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._advice()}") from None
         self.good = path
@@ -245,7 +246,7 @@ class Training:
 
     def _leave(self):
         """After Ctrl-C: save the last step that was completed."""
-        if self.state.step and self.saved_step != self.state.step:
+        if self.state.step != self.saved_step and self.state.updates == self.optimizer.updates:
             self._save()
         self._draw()
 

@@ -197,6 +197,18 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_for_it(whole, tmp_path, monk
     assert newest_whole(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
+def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeypatch):
+    cut = trainer(tmp_path, save_steps=100)
+    monkeypatch.setattr(cut, "evaluate", lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    assert newest_whole(tmp_path) == str(tmp_path / "checkpoint-3")
+    trainer(tmp_path, seed=9, save_steps=100).train(resume_from_checkpoint=True)
+    evaluations, theirs = ([entry for entry in read_log(folder / "log.jsonl") if "eval_loss" in entry]
+                           for folder in (tmp_path, whole[0]))
+    assert evaluations == theirs and [entry["step"] for entry in evaluations] == [3, 6, 7]
+
+
 def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     real = llmc.checkpoint.write_manifest
 
