@@ -56,7 +56,7 @@ def _ends(model, eos_token_id):
     value = model.config.eos_token_id if eos_token_id is None else eos_token_id
     ends = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
     ends = [whole(end, "eos_token_id", -1) for end in ends]
-    return np.array([end for end in ends if end >= 0], dtype=np.int64)
+    return np.array([end for end in ends if 0 <= end < model.config.vocab_size], dtype=np.int64)
 
 
 def _pad(model, pad_token_id, ends):
@@ -64,6 +64,8 @@ def _pad(model, pad_token_id, ends):
     if pad is None:
         return int(ends[0]) if len(ends) else None
     pad = whole(pad, "pad_token_id", -1)
+    if len(ends) and pad >= model.config.vocab_size:
+        raise ConfigError(f"pad_token_id is {pad}, outside [0, {model.config.vocab_size}), the vocabulary of this model")
     return None if pad < 0 else pad
 
 

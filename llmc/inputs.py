@@ -34,11 +34,14 @@ def as_ids(ids, vocab_size):
 
 
 def _integers(values, name):
-    array = np.asarray(values)
-    if array.dtype == object or array.dtype.kind not in "iu":
-        kind = "ragged lists" if array.dtype == object else f"dtype {array.dtype}"
-        hint = "; pad them to one length and pass attention_mask" if array.dtype == object else ""
-        raise TypeError(f"{name} must be integers; these have {kind}{hint}")
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ShapeError(
+            f"{name} are lists of unequal lengths; pad them to one length and pass attention_mask"
+        ) from None
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; these have dtype {array.dtype}")
     return array
 
 

@@ -48,6 +48,13 @@ class Sampler:
         return np.array([self._draw(row, rng) for row, rng in zip(logits, self.generators)], dtype=np.int64)
 
     def _draw(self, row, rng):
+        p = self.probabilities(row)
+        edges = np.cumsum(p)
+        token = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+        return min(token, int(np.flatnonzero(p)[-1]))
+
+    def probabilities(self, row):
+        """What a row of logits (V,) leaves to draw from: (V,) float64, 0 for what the filters take out."""
         row = row.astype(np.float64) / self.temperature
         if self.top_k is not None and self.top_k < len(row):
             row[row < np.partition(row, -self.top_k)[-self.top_k]] = -np.inf
@@ -56,9 +63,7 @@ class Sampler:
         p = _softmax(row)
         if self.min_p is not None:
             p = np.where(p >= self.min_p * p.max(), p, 0.0)
-        edges = np.cumsum(p)
-        token = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
-        return min(token, int(np.flatnonzero(p)[-1]))
+        return p / p.sum()
 
 
 def _generator(seed, row):
