@@ -103,7 +103,8 @@ def test_the_build_says_in_words_what_is_missing(clone, environment, says):
 
 
 def test_the_build_asks_for_an_openblas_where_there_is_none(clone):
-    hide = "import sys, ctypes.util; sys.modules['scipy_openblas32'] = None; ctypes.util.find_library = lambda name: None"
+    hide = ("import sys, ctypes.util; sys.modules['scipy_openblas32'] = None; "
+            "ctypes.util.find_library = lambda name: None")
     run_setup = "sys.argv = ['setup.py', 'build_ext', '--inplace']; exec(open('setup.py').read())"
     done = run(clone, sys.executable, "-c", f"{hide}; {run_setup}")
     assert done.returncode == 1
