@@ -269,7 +269,7 @@ class Model:
             globs, keep_all, whole(generate, "generate"),
         )  # fmt: skip
         sizes = {kind: core_estimate[kind] for kind in ("parameters", "gradients")}
-        sizes["optimizer"] = 2 * sizes["parameters"] if train else 0
+        sizes["optimizer"] = core_estimate["optimizer"]
         sizes["activations"], sizes["cache"], sizes["packed"] = core_estimate["activations"], core_estimate["cache"], 0
         flops = core_estimate["forward_flops"] + core_estimate["backward_flops"]
         return {**sizes, "memory": sum(sizes.values()), "flops": flops}

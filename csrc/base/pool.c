@@ -72,6 +72,11 @@ static void ask(Cancel *c) {
     if (c->poll(c->context)) atomic_store(&c->stop, true);
 }
 
+bool pool_going(Cancel *cancel, int slot) {
+    if (slot == 0) ask(cancel);
+    return !stopped(cancel);
+}
+
 static void take_tasks(const Job *job, int slot) {
     for (;;) {
         size_t i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
@@ -161,8 +166,12 @@ bool pool_run(size_t count, PoolTask task, void *context, int slots, Cancel *can
     announce();
     take_tasks(&job, 0);
     for (int i = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; i++) {
-        if (i < SPINS) relax();
-        else sched_yield();
+        if (i < SPINS) {
+            relax();
+        } else {
+            ask(cancel);
+            sched_yield();
+        }
     }
     at_work = false;
     pthread_mutex_unlock(&pool.owner);

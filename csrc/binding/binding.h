@@ -42,6 +42,8 @@ bool lock(const State *s, Unlocked *u);
 
 /* py_view.c   the only file that includes NumPy */
 int view_begin(void);
+/* Adds a view of parameter q, which lies at reals `at` of an arena, to a dict under its name. */
+bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at);
 /* A writable view into an arena, which it keeps alive. strides in reals. */
 PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides);
 PyObject *view_tensor(Arena *a, const Tensor *t);
@@ -77,6 +79,15 @@ bool gradients_enter(const State *s, const RunObject *r);
 void gradients_leave(const RunObject *r);
 
 extern PyType_Spec model_type_spec, run_type_spec, optimizer_type_spec;
+
+#define KEYWORDS(f) (PyCFunction)(void (*)(void)) f, METH_VARARGS | METH_KEYWORDS
+
+/* py_adapter.c   methods of Model */
+PyObject *model_linears(PyObject *model, PyObject *unused);
+PyObject *model_add(PyObject *model, PyObject *args, PyObject *kwargs);
+PyObject *model_delete(PyObject *model, PyObject *args);
+PyObject *model_set(PyObject *model, PyObject *args, PyObject *kwargs);
+PyObject *model_adapter_views(PyObject *model, PyObject *args);
 
 /* py_piece.c */
 PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs);

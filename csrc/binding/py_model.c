@@ -114,15 +114,10 @@ static void model_end(PyObject *object) {
 static PyObject *parameters(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
-    if (!m->arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
+    if (!m->base.arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->count; i++) {
-        const Parameter *q = &m->parameters[i];
-        size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-        PyObject *view = view_arena(m->arena, m->arena->data + q->offset, q->ndim, q->shape, strides);
-        if (!view || PyDict_SetItemString(all, q->name, view) < 0) Py_CLEAR(all);
-        Py_XDECREF(view);
-    }
+    for (int i = 0; all && i < m->base.count; i++)
+        if (!add_view(all, &m->base.items[i], m->base.arena, m->base.items[i].offset)) Py_CLEAR(all);
     return all;
 }
 
@@ -130,8 +125,8 @@ static PyObject *shapes(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->count; i++) {
-        const Parameter *q = &m->parameters[i];
+    for (int i = 0; all && i < m->base.count; i++) {
+        const Parameter *q = &m->base.items[i];
         PyObject *shape = q->ndim == 1 ? Py_BuildValue("(i)", q->shape[0]) : Py_BuildValue("(ii)", q->shape[0], q->shape[1]);
         if (!shape || PyDict_SetItemString(all, q->name, shape) < 0) Py_CLEAR(all);
         Py_XDECREF(shape);
@@ -180,8 +175,8 @@ static PyObject *estimate(PyObject *object, PyObject *args, PyObject *kwargs) {
     bool fine = run_estimate(&((ModelObject *)object)->model, &o, &x, &e);
     memory_free(globs);
     if (!fine) return raise_error(s, &e);
-    return Py_BuildValue("{s:n,s:n,s:n,s:n,s:d,s:d}", "parameters", (Py_ssize_t)x.parameters, "gradients",
-                         (Py_ssize_t)x.gradients, "activations", (Py_ssize_t)x.activations, "cache",
+    return Py_BuildValue("{s:n,s:n,s:n,s:n,s:n,s:d,s:d}", "parameters", (Py_ssize_t)x.parameters, "gradients",
+                         (Py_ssize_t)x.gradients, "optimizer", (Py_ssize_t)x.moments, "activations", (Py_ssize_t)x.activations, "cache",
                          (Py_ssize_t)x.cache, "forward_flops", x.forward_flops, "backward_flops", x.backward_flops);
 }
 
@@ -201,7 +196,12 @@ static PyObject *end_write(PyObject *object, PyObject *unused) {
 static PyMethodDef methods[] = {
     {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass."},
     {"shapes", shapes, METH_NOARGS, "{name: shape}, in the order of a forward pass."},
-    {"estimate", (PyCFunction)(void (*)(void))estimate, METH_VARARGS | METH_KEYWORDS, "Bytes and FLOPs of a run."},
+    {"linears", model_linears, METH_NOARGS, "{module path: (in, out)} of every linear; the head, unless it is tied."},
+    {"add_adapter", KEYWORDS(model_add), "add_adapter(name, branches, copies): zero low-rank branches; filled copies."},
+    {"delete_adapter", model_delete, METH_VARARGS, "delete_adapter(name)"},
+    {"set_adapters", KEYWORDS(model_set), "set_adapters(active, trainable): lists of names."},
+    {"adapter_parameters", model_adapter_views, METH_VARARGS, "{name: writable view} of one adapter."},
+    {"estimate", KEYWORDS(estimate), "Bytes and FLOPs of a run."},
     {"begin_write", begin_write, METH_NOARGS, "Excludes readers until end_write."},
     {"end_write", end_write, METH_NOARGS, "Lets readers in again."},
     {NULL, NULL, 0, NULL},

@@ -14,7 +14,7 @@ static PyObject *optimizer_make(PyTypeObject *type, PyObject *args, PyObject *kw
     PyObject *model;
     int decay_all;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!p:AdamW", names, s->model, &model, &decay_all)) return NULL;
-    if (!((ModelObject *)model)->model.arena) return PyErr_Format(s->error, "this model has shapes alone");
+    if (!((ModelObject *)model)->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     OptimizerObject *self = (OptimizerObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Py_INCREF(model);
@@ -86,19 +86,17 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
 
 static PyObject *views(const Model *m, Arena *arena) {
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->count; i++) {
-        const Parameter *q = &m->parameters[i];
-        size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-        PyObject *view = view_arena(arena, arena->data + q->offset, q->ndim, q->shape, strides);
-        if (!view || PyDict_SetItemString(all, q->name, view) < 0) Py_CLEAR(all);
-        Py_XDECREF(view);
-    }
+    for (int i = 0; all && i < m->total; i++)
+        if (m->all[i]->trainable && !add_view(all, m->all[i], arena, m->all[i]->slot)) Py_CLEAR(all);
     return all;
 }
 
 static PyObject *moments(PyObject *object, PyObject *unused) {
     (void)unused;
     const Optimizer *o = &((OptimizerObject *)object)->optimizer;
+    if (o->structure != o->model->structure)
+        return PyErr_Format(state_of_type(Py_TYPE(object))->error,
+                            "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
     PyObject *m = views(o->model, o->m), *v = m ? views(o->model, o->v) : NULL;
     if (!v) {
         Py_XDECREF(m);

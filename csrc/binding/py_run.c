@@ -35,16 +35,16 @@ void gradients_leave(const RunObject *r) {
 
 static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "batch", "length", "backward", "dropout", "keep", "keep_all", "past", "seed",
-                            "gradients", NULL};
+                            "gradients", "observe", NULL};
     const State *s = state_of_type(type);
     RunOptions o = {0};
     PyObject *model, *keep, *gradients;
-    int backward, dropout, keep_all;
+    int backward, dropout, keep_all, observe = 0;
     unsigned long long seed;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iippOpiKO:Run", names, s->model, &model, &o.batch, &o.length,
-                                     &backward, &dropout, &keep, &keep_all, &o.past, &seed, &gradients))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iippOpiKO|p:Run", names, s->model, &model, &o.batch, &o.length,
+                                     &backward, &dropout, &keep, &keep_all, &o.past, &seed, &gradients, &observe))
         return NULL;
-    if (!((ModelObject *)model)->model.arena) return PyErr_Format(s->error, "this model has shapes alone");
+    if (!((ModelObject *)model)->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     if (o.batch < 1 || o.length < 1 || o.past < 0) {
         PyErr_Format(s->config, "a run of batch %d, length %d is empty", o.batch, o.length);
         return NULL;
@@ -65,6 +65,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         o.backward = backward;
         o.dropout = dropout;
         o.keep_all = keep_all;
+        o.observe = observe;
         o.seed = seed;
         Gradients *shared = gradients == Py_None ? NULL : ((RunObject *)gradients)->run.gradients;
         self->ready = run_init(&self->run, &self->owner->model, &o, shared, &e);
@@ -288,15 +289,53 @@ static PyObject *parameter_gradient(PyObject *object, PyObject *args) {
     RunObject *self = (RunObject *)object;
     const char *name;
     if (!PyArg_ParseTuple(args, "s:parameter_gradient", &name)) return NULL;
-    int i = model_find(self->run.model, name);
-    if (i < 0) Py_RETURN_NONE;
-    if (!gradients_enter(state_of_type(Py_TYPE(object)), self)) return NULL; /* showing them may clear them */
-    const real *grad = run_parameter_gradient(&self->run, i);
-    gradients_leave(self);
+    const Run *r = &self->run;
+    if (r->structure != r->model->structure) Py_RETURN_NONE; /* the slots are no longer those of this run */
+    const Parameter *q = model_find(r->model, name);
+    const real *grad = q ? run_parameter_gradient(&self->run, q) : NULL;
     if (!grad) Py_RETURN_NONE;
-    const Parameter *q = &self->run.model->parameters[i];
     size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    return view_arena(self->run.gradients->arena, grad, q->ndim, q->shape, strides);
+    return view_arena(r->gradients->arena, grad, q->ndim, q->shape, strides);
+}
+
+static bool add_sums(PyObject *all, const Run *r, const char *name, const char *suffix, const Tensor *sums) {
+    if (!sums) return true;
+    PyObject *key = PyUnicode_FromFormat("%s%s", name, suffix), *view = key ? view_tensor(r->arena, sums) : NULL;
+    bool added = view && PyDict_SetItem(all, key, view) == 0;
+    Py_XDECREF(key);
+    Py_XDECREF(view);
+    return added;
+}
+
+static PyObject *observed(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const Run *r = &((RunObject *)object)->run;
+    PyObject *all = PyDict_New();
+    for (int i = 0; all && r->plan.finished && i < r->plan.module_count; i++) {
+        const Module *m = &r->plan.modules[i];
+        if (!add_sums(all, r, m->name, "", m->observed) || !add_sums(all, r, m->name, "@stream", m->against_stream))
+            Py_CLEAR(all);
+    }
+    return all;
+}
+
+static PyObject *shape_of(const Tensor *t) {
+    if (!t) Py_RETURN_NONE;
+    PyObject *shape = PyTuple_New(t->ndim);
+    for (int d = 0; shape && d < t->ndim; d++) PyTuple_SET_ITEM(shape, d, PyLong_FromLong(t->shape[d]));
+    return shape;
+}
+
+static PyObject *shapes(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const Plan *p = &((RunObject *)object)->run.plan;
+    PyObject *all = PyDict_New();
+    for (int i = 0; all && i < p->module_count; i++) {
+        PyObject *pair = Py_BuildValue("(NN)", shape_of(p->modules[i].input), shape_of(p->modules[i].output));
+        if (!pair || PyDict_SetItemString(all, p->modules[i].name, pair) < 0) Py_CLEAR(all);
+        Py_XDECREF(pair);
+    }
+    return all;
 }
 
 static PyObject *logits(PyObject *object, void *unused) {
@@ -320,8 +359,7 @@ static PyObject *steps(PyObject *object, PyObject *unused) {
     for (int i = 0; list && i < r->plan.count; i++) {
         const Step *s = &r->plan.steps[i];
         const Tensor *out = s->out[0];
-        PyObject *shape = PyTuple_New(out->ndim);
-        for (int d = 0; shape && d < out->ndim; d++) PyTuple_SET_ITEM(shape, d, PyLong_FromLong(out->shape[d]));
+        PyObject *shape = shape_of(out);
         PyObject *row = !shape ? NULL : Py_BuildValue("(ssNdnOO)", s->op->name, s->path, shape, s->op->flops ? s->op->flops(s) : 0.0,
                                       (Py_ssize_t)(tensor_count(out) * sizeof(real)), out->kept ? Py_True : Py_False,
                                       s->differentiated ? Py_True : Py_False);
@@ -379,7 +417,6 @@ static PyObject *bytes_taken(PyObject *object, void *unused) {
     return PyLong_FromSize_t(reals * sizeof(real));
 }
 
-#define KEYWORDS(f) (PyCFunction)(void (*)(void)) f, METH_VARARGS | METH_KEYWORDS
 static PyMethodDef methods[] = {
     {"forward", KEYWORDS(forward), "One pass; the loss, or None."},
     {"forward_backward", KEYWORDS(forward_backward), "Both passes, the logits formed once; the loss."},
@@ -388,6 +425,8 @@ static PyMethodDef methods[] = {
     {"modules", modules, METH_NOARGS, "[(path, input kept, output kept, gradient kept)] of the last recording."},
     {"array", array, METH_VARARGS, "array(path, 'input' | 'output' | 'grad'): a view, or None."},
     {"parameter_gradient", parameter_gradient, METH_VARARGS, "A view of a parameter's gradient, or None."},
+    {"observed", observed, METH_NOARGS, "{path, or path@stream: (B,T,6) view} of a run made with observe=True."},
+    {"shapes", shapes, METH_NOARGS, "{path: (input shape or None, output shape)} of the last recording."},
     {"steps", steps, METH_NOARGS, "[(op, path, shape, flops, bytes, kept, differentiated)]."},
     {"zero_grad", zero_grad, METH_NOARGS, "Forgets the gradients."},
     {"rewind", rewind_past, METH_NOARGS, "Forgets the past."},

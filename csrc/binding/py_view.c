@@ -38,6 +38,14 @@ PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, con
     return array;
 }
 
+bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
+    size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
+    PyObject *view = view_arena(a, a->data + at, q->ndim, q->shape, strides);
+    bool added = view && PyDict_SetItemString(dict, q->name, view) == 0;
+    Py_XDECREF(view);
+    return added;
+}
+
 PyObject *view_tensor(Arena *a, const Tensor *t) {
     size_t strides[TENSOR_DIMS], step = t->stride;
     strides[t->ndim - 1] = 1;

@@ -9,13 +9,16 @@ Tensor *norm(Plan *p, const Spec *s, Tensor *x, const char *name) {
     return y;
 }
 
-/* C does not order the arguments of a call: the norm is recorded before the branch by being named first. */
+/* x, or x plus what the branch made of `read`. */
+static Tensor *joined(Plan *p, const Spec *s, Memory *mem, Tensor *x, Tensor *read, int l, const char *name, Branch f) {
+    if (skipped(p, name)) return x;
+    Tensor *y = f(p, s, mem, read, l);
+    joins(p, x);
+    return add(p, x, y);
+}
+
 Tensor *residual(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l, const char *norm_name, const char *name, Branch f) {
-    bool out = skipped(p, name);
-    if (s->place == PLACE_POST) {
-        Tensor *sum = out ? x : add(p, x, f(p, s, mem, x, l));
-        return norm(p, s, sum, norm_name);
-    }
+    if (s->place == PLACE_POST) return norm(p, s, joined(p, s, mem, x, x, l, name, f), norm_name);
     Tensor *read = norm(p, s, x, norm_name);
-    return out ? x : add(p, x, f(p, s, mem, read, l));
+    return joined(p, s, mem, x, read, l, name, f);
 }

@@ -157,15 +157,15 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
                                size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q,
                                size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
-                               bool accumulate, real *work) {
+                               int t0, int t1, bool accumulate, real *work) {
     real *scores = work + GEMM_WORK, *dscores = scores + QUERIES * KEYS, *delta = dscores + QUERIES * KEYS;
     const int D = a->D;
     for (int s = 0; s < a->Tk && !accumulate; s++) {
         memset(dk + s * lddk, 0, D * sizeof(real));
         memset(dv + s * lddv, 0, D * sizeof(real));
     }
-    for (int t = 0; t < a->T; t += QUERIES) {
-        const int queries = smaller(QUERIES, a->T - t);
+    for (int t = t0; t < t1; t += QUERIES) {
+        const int queries = smaller(QUERIES, t1 - t);
         const Span blocks = visible_blocks(a, t, t + queries);
         const real *q_t = q + t * ldq, *out_t = out + t * ldo, *dout_t = dout + t * lddo;
         real *dq_t = dq + t * lddq;

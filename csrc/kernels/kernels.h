@@ -91,15 +91,15 @@ typedef struct Kernels {
     /* attention.c   queries [t0, t1) of one head, softmax over the keys each may see, online over key blocks
      * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass. Pointers are to
      * the head's row 0 (not t0). A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
-     * backward: all queries of one query head; dq overwritten; dk, dv (Tk,D) as accumulate says (heads that share
-     * keys are called one after another). dk, dv may not be NULL.
+     * backward: queries [t0, t1) of one query head; dq overwritten; dk, dv (Tk,D) as accumulate says (ranges of queries and
+     * heads that share keys are called one after another). dk, dv may not be NULL.
      * pattern: the probabilities p (T,Tk) of one head, zeros where unseen. work: attention_work(D) reals */
     void (*attention_forward)(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
                               size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work);
     void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
                                size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q,
                                size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
-                               bool accumulate, real *work);
+                               int t0, int t1, bool accumulate, real *work);
     void (*attention_pattern)(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
                               const Attention *a);
     size_t (*attention_work)(int D);
@@ -124,6 +124,9 @@ typedef struct Kernels {
     double (*sum)(const real *x, size_t n);
     double (*sum_squares)(const real *x, size_t n);
     bool (*all_finite)(const real *x, size_t n);
+
+    /* observe.c   sums (N,6): what a module did to its input, see ops/op_observe.c. x (N,I), y (N,O) with row strides */
+    void (*observe)(real *sums, const real *x, size_t ldx, const real *y, size_t ldy, int N, int I, int O);
 
     /* adamw.c   torch's AdamW: p *= 1 - lr*wd;  m, v moments of g * grad_scale;
      * p -= lr/bc1 * m / (sqrt(v)/sqrt(bc2) + eps);   n elements */

@@ -16,6 +16,7 @@
 #include "kernels/vector.c"
 #include "kernels/stats.c"
 #include "kernels/adamw.c"
+#include "kernels/observe.c"
 
 const Kernels LLMC_TABLE = {
     .name = LLMC_TABLE_NAME,
@@ -51,4 +52,5 @@ const Kernels LLMC_TABLE = {
     .sum_squares = sum_squares,
     .all_finite = all_finite,
     .adamw = adamw,
+    .observe = observe,
 };

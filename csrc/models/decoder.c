@@ -40,7 +40,7 @@ Given decoder(Plan *p, const Spec *s, const Wanted *w) {
     if (w->logits || kept(p, s->names.head)) {
         if (w->last) x = select_last(p, x, w->last);
         enter(p, "%s", s->names.head);
-        given.logits = multiply(p, x, weight, NULL, false);
+        given.logits = adapted(p, x, multiply(p, x, weight, NULL, false));
         given.logits->kept = true;
         leave(p, x, given.logits);
         if (w->losses) given.losses = cross_entropy(p, given.logits);

@@ -6,7 +6,7 @@
 Gradients *gradients_new(const Model *m) {
     Gradients *g = memory_alloc(1, sizeof *g);
     if (!g) return NULL;
-    g->arena = arena_new(m->size);
+    g->arena = arena_new(m->trained);
     if (!g->arena) {
         memory_free(g);
         return NULL;

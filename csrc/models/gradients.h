@@ -1,4 +1,4 @@
-/* Gradients: the parameters' gradients, laid out like the parameters; several runs may share one. */
+/* Gradients: those of the trainable parameters, by slot; several runs may share one. */
 #pragma once
 #include "models/model.h"
 

@@ -4,47 +4,44 @@
 #include "base/memory.h"
 #include "models/decoder.h"
 
+#include <stdio.h>
 #include <string.h>
 
-int model_find(const Model *m, const char *name) {
-    for (int i = 0; i < m->count; i++)
-        if (strcmp(m->parameters[i].name, name) == 0) return i;
-    return -1;
+Parameter *model_find(const Model *m, const char *name) {
+    for (int i = 0; i < m->total; i++)
+        if (strcmp(m->all[i]->name, name) == 0) return m->all[i];
+    return NULL;
 }
 
-static bool declare(Model *m, const char *path, int ndim, const int *shape, Error *e) {
-    if (m->count == m->room) {
-        int room = m->room ? m->room * 2 : 64;
-        Parameter *grown = memory_grow(m->parameters, (size_t)room, sizeof *grown);
-        if (!grown) {
-            error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
-            return false;
+/* Numbers all parameters, and gives the trainable ones their slots. False: no memory, m is unchanged. */
+static bool number(Model *m) {
+    int total = m->base.count, at = 0;
+    for (int i = 0; i < m->adapter_count; i++) total += m->adapters[i]->parameters.count;
+    Parameter **all = memory_grow(m->all, (size_t)total + 1, sizeof *all);
+    if (!all) return false;
+    m->all = all;
+    for (int i = 0; i < m->base.count; i++) {
+        m->base.items[i].trainable = m->adapter_count == 0;
+        all[at++] = &m->base.items[i];
+    }
+    for (int i = 0; i < m->adapter_count; i++)
+        for (int k = 0; k < m->adapters[i]->parameters.count; k++) {
+            m->adapters[i]->parameters.items[k].trainable = m->adapters[i]->trainable;
+            all[at++] = &m->adapters[i]->parameters.items[k];
         }
-        m->parameters = grown;
-        m->room = room;
+    m->total = total;
+    m->trained = 0;
+    for (int i = 0; i < total; i++) {
+        all[i]->index = i;
+        all[i]->slot = m->trained;
+        if (all[i]->trainable) m->trained += arena_round(all[i]->count);
     }
-    Parameter q = {.ndim = ndim, .count = 1, .offset = m->size, .trainable = true};
-    for (int i = 0; i < ndim; i++) {
-        q.shape[i] = shape[i];
-        if (shape[i] < 1 || !size_mul(&q.count, q.count, (size_t)shape[i]) || q.count > SIZE_MAX / 64)
-            error_set(e, ERROR_CONFIG, "%s: dimension %d of %d is %d", path, i, ndim, shape[i]);
-    }
-    if (!size_add(&m->size, m->size, arena_round(q.count)) || m->size > SIZE_MAX / 64)
-        error_set(e, ERROR_CONFIG, "%s: the parameters before and with it do not fit in memory's address range", path);
-    q.name = memory_alloc(strlen(path) + 1, 1);
-    if (!q.name) error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
-    if (e->code != FINE) {
-        memory_free(q.name);
-        return false;
-    }
-    strcpy(q.name, path);
-    m->parameters[m->count++] = q;
     return true;
 }
 
 static Tensor *declare_parameter(Plan *p, const char *path, int ndim, const int *shape) {
     Model *m = p->owner;
-    if (model_find(m, path) < 0 && !declare(m, path, ndim, shape, &p->error)) return &p->nowhere;
+    if (!parameters_find(&m->base, path) && !parameters_add(&m->base, path, ndim, shape, &p->error)) return &p->nowhere;
     return tensor_parameter(p, ndim, shape, NULL, NULL);
 }
 
@@ -55,22 +52,116 @@ bool model_init(Model *m, const Spec *spec, bool take, Error *e) {
     decoder(&plan, &m->spec, &(Wanted){.losses = true});
     *e = plan.error;
     plan_free(&plan);
-    if (e->code == FINE && take && !(m->arena = arena_new(m->size)))
-        error_set(e, ERROR_MEMORY, "no memory for %zu parameters (%.1f GB)", model_parameter_count(m),
-                  (double)m->size * sizeof(real) / 1e9);
-    if (e->code != FINE) model_free(m);
-    return e->code == FINE;
+    bool fine = e->code == FINE && (!take || parameters_take(&m->base, e));
+    if (fine && !number(m)) {
+        error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
+        fine = false;
+    }
+    if (!fine) model_free(m);
+    return fine;
 }
 
 void model_free(Model *m) {
-    for (int i = 0; i < m->count; i++) memory_free(m->parameters[i].name);
-    memory_free(m->parameters);
-    arena_release(m->arena);
+    for (int i = 0; i < m->adapter_count; i++) adapter_free(m->adapters[i]);
+    memory_free(m->adapters);
+    memory_free(m->all);
+    parameters_free(&m->base);
     memset(m, 0, sizeof *m);
 }
 
 size_t model_parameter_count(const Model *m) {
     size_t sum = 0;
-    for (int i = 0; i < m->count; i++) sum += m->parameters[i].count;
+    for (int i = 0; i < m->base.count; i++) sum += m->base.items[i].count;
     return sum;
+}
+
+bool model_linear(const Model *m, const char *module, int *in, int *out) {
+    const Names *n = &m->spec.names;
+    char name[400], embed[200], positions[200];
+    snprintf(name, sizeof name, "%s.weight", module);
+    snprintf(embed, sizeof embed, "%s.%s", n->root, n->embed);
+    snprintf(positions, sizeof positions, "%s.%s", n->root, n->positions ? n->positions : "");
+    const Parameter *q = parameters_find(&m->base, name);
+    if (!q || q->ndim != 2 || !strcmp(module, embed) || !strcmp(module, positions)) return false;
+    bool in_out = m->spec.in_out && strcmp(module, n->head) != 0;
+    *in = q->shape[in_out ? 0 : 1];
+    *out = q->shape[in_out ? 1 : 0];
+    return true;
+}
+
+/* --- adapters ----------------------------------------------------------------------------------------------------- */
+Adapter *model_adapter(const Model *m, const char *name) {
+    for (int i = 0; i < m->adapter_count; i++)
+        if (strcmp(m->adapters[i]->name, name) == 0) return m->adapters[i];
+    return NULL;
+}
+
+static bool changed(Model *m) {
+    m->structure++;
+    return true;
+}
+
+static bool no_memory(Error *e) {
+    error_set(e, ERROR_MEMORY, "no memory for the adapter");
+    return false;
+}
+
+bool model_add_adapter(Model *m, const char *name, const LowRank *pairs, int pair_count, const char *const *copies,
+                       int copy_count, Error *e) {
+    if (model_adapter(m, name)) {
+        error_set(e, ERROR_CONFIG, "there is an adapter '%.100s' already", name);
+        return false;
+    }
+    Adapter *a = adapter_new(m, name, pairs, pair_count, copies, copy_count, e);
+    if (!a) return false;
+    Adapter **grown = memory_grow(m->adapters, (size_t)m->adapter_count + 1, sizeof *grown);
+    if (grown) {
+        m->adapters = grown;
+        grown[m->adapter_count++] = a;
+        if (number(m)) return changed(m);
+        m->adapter_count--;
+    }
+    adapter_free(a);
+    return no_memory(e);
+}
+
+bool model_delete_adapter(Model *m, const char *name, Error *e) {
+    Adapter *a = model_adapter(m, name);
+    if (!a) {
+        error_set(e, ERROR_NAME, "there is no adapter '%.100s'", name);
+        return false;
+    }
+    int at = 0;
+    while (m->adapters[at] != a) at++;
+    memmove(&m->adapters[at], &m->adapters[at + 1], (size_t)(m->adapter_count - at - 1) * sizeof *m->adapters);
+    m->adapter_count--;
+    if (!number(m)) { /* a shorter list: only an allocator that refuses to shrink comes here */
+        m->adapters[m->adapter_count++] = a;
+        return no_memory(e);
+    }
+    adapter_free(a);
+    return changed(m);
+}
+
+static bool named(const char *const *names, int count, const char *name) {
+    for (int i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0) return true;
+    return false;
+}
+
+static bool all_exist(const Model *m, const char *const *names, int count, Error *e) {
+    for (int i = 0; i < count; i++)
+        if (!model_adapter(m, names[i])) error_set(e, ERROR_NAME, "there is no adapter '%.100s'", names[i]);
+    return e->code == FINE;
+}
+
+bool model_set_adapters(Model *m, const char *const *active, int active_count, const char *const *trainable,
+                        int trainable_count, Error *e) {
+    if (!all_exist(m, active, active_count, e) || !all_exist(m, trainable, trainable_count, e)) return false;
+    for (int i = 0; i < m->adapter_count; i++) {
+        Adapter *a = m->adapters[i];
+        a->active = named(active, active_count, a->name);
+        a->trainable = named(trainable, trainable_count, a->name);
+    }
+    return number(m) ? changed(m) : no_memory(e);
 }

@@ -9,22 +9,25 @@
 
 #define CHUNK 65536
 
-static size_t chunks_of(const Parameter *q) { return (q->count + CHUNK - 1) / CHUNK; }
+static size_t chunks_of(const Parameter *q) { return q->trainable ? (q->count + CHUNK - 1) / CHUNK : 0; }
 
 bool optimizer_init(Optimizer *o, Model *m, bool decay_all, Error *e) {
     *o = (Optimizer){.model = m, .structure = m->structure};
-    for (int i = 0; i < m->count; i++) o->chunks += chunks_of(&m->parameters[i]);
-    o->decays = memory_alloc((size_t)m->count, sizeof *o->decays);
+    for (int i = 0; i < m->total; i++) o->chunks += chunks_of(m->all[i]);
+    if (!o->chunks) {
+        error_set(e, ERROR_CONFIG, "nothing is trainable: no active adapter is (set_adapter makes one so)");
+        return false;
+    }
+    o->decays = memory_alloc((size_t)m->total, sizeof *o->decays);
     o->partial = memory_alloc(o->chunks, sizeof *o->partial);
-    o->m = arena_new(m->size);
-    o->v = arena_new(m->size);
+    o->m = arena_new(m->trained);
+    o->v = arena_new(m->trained);
     if (!o->decays || !o->partial || !o->m || !o->v) {
-        error_set(e, ERROR_MEMORY, "no memory for the moments of %zu parameters (%.1f GB)", model_parameter_count(m),
-                  2.0 * (double)m->size * sizeof(real) / 1e9);
+        error_set(e, ERROR_MEMORY, "no memory for the moments (%.1f GB)", 2.0 * (double)m->trained * sizeof(real) / 1e9);
         optimizer_free(o);
         return false;
     }
-    for (int i = 0; i < m->count; i++) o->decays[i] = decay_all || m->parameters[i].ndim > 1;
+    for (int i = 0; i < m->total; i++) o->decays[i] = decay_all || m->all[i]->ndim > 1;
     return true;
 }
 
@@ -46,20 +49,19 @@ typedef struct {
 /* The numbers of one chunk. */
 typedef struct {
     const Parameter *q;
-    int parameter;
-    size_t offset, count;
+    size_t first, count;
 } Chunk;
 
 static Chunk chunk_at(const Optimizer *o, size_t index) {
-    for (int i = 0; i < o->model->count; i++) {
-        const Parameter *q = &o->model->parameters[i];
+    for (int i = 0; i < o->model->total; i++) {
+        const Parameter *q = o->model->all[i];
         size_t chunks = chunks_of(q);
         if (index >= chunks) {
             index -= chunks;
             continue;
         }
         size_t first = index * CHUNK, left = q->count - first;
-        return (Chunk){q, i, q->offset + first, left < CHUNK ? left : CHUNK};
+        return (Chunk){q, first, left < CHUNK ? left : CHUNK};
     }
     return (Chunk){0};
 }
@@ -68,7 +70,7 @@ static void square_chunk(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     Chunk c = chunk_at(j->o, index);
-    j->o->partial[index] = c.q->trainable ? engine_kernels()->sum_squares(j->g->arena->data + c.offset, c.count) : 0;
+    j->o->partial[index] = engine_kernels()->sum_squares(j->g->arena->data + c.q->slot + c.first, c.count);
 }
 
 static void update_chunk(void *context, size_t index, int slot) {
@@ -76,18 +78,18 @@ static void update_chunk(void *context, size_t index, int slot) {
     const Job *j = context;
     Optimizer *o = j->o;
     Chunk c = chunk_at(o, index);
-    if (!c.q->trainable) return;
+    size_t at = c.q->slot + c.first;
     AdamwStep s = j->step;
-    s.weight_decay = o->decays[c.parameter] ? j->decay : 0;
-    engine_kernels()->adamw(o->model->arena->data + c.offset, o->m->data + c.offset, o->v->data + c.offset,
-                            j->g->arena->data + c.offset, c.count, &s);
+    s.weight_decay = o->decays[c.q->index] ? j->decay : 0;
+    engine_kernels()->adamw(parameter_data(c.q) + c.first, o->m->data + at, o->v->data + at, j->g->arena->data + at,
+                            c.count, &s);
 }
 
 /* The first parameter with a gradient that is not finite; NULL: each is, though their squares overflow. */
 static const Parameter *first_bad(const Optimizer *o, const Gradients *g) {
-    for (int i = 0; i < o->model->count; i++) {
-        const Parameter *q = &o->model->parameters[i];
-        if (q->trainable && !engine_kernels()->all_finite(g->arena->data + q->offset, q->count)) return q;
+    for (int i = 0; i < o->model->total; i++) {
+        const Parameter *q = o->model->all[i];
+        if (q->trainable && !engine_kernels()->all_finite(g->arena->data + q->slot, q->count)) return q;
     }
     return NULL;
 }

@@ -11,7 +11,7 @@ typedef struct {
 typedef struct {
     Model *model; /* borrowed */
     int structure;
-    Arena *m, *v;     /* moments, laid out like the parameters */
+    Arena *m, *v;     /* moments of the trainable parameters, by slot */
     bool *decays;     /* one a parameter */
     double *partial;  /* one a chunk: the fixed tree of the norm */
     size_t chunks;

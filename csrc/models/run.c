@@ -3,9 +3,9 @@
 
 #include "base/memory.h"
 #include "models/engine.h"
+#include "models/recording.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 
 /* A window's cache holds the window and the new tokens; it is compacted when its end is reached, every so often. */
@@ -16,90 +16,6 @@ static int cache_capacity(const Spec *s, const RunOptions *o) {
     long slack = o->length > WINDOW_SLACK ? o->length : WINDOW_SLACK;
     if (s->window && s->window + slack < o->past) return (int)(s->window + slack);
     return o->past;
-}
-
-/* --- recording ---------------------------------------------------------------------------------------------------- */
-static Tensor *run_parameter(Plan *p, const char *path, int ndim, const int *shape) {
-    Run *r = p->owner;
-    int i = model_find(r->model, path);
-    if (i < 0) {
-        error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter", path);
-        return &p->nowhere;
-    }
-    if (r->by_parameter[i]) return r->by_parameter[i];
-    const Parameter *q = &r->model->parameters[i];
-    Tensor *grad = NULL;
-    if (p->backward && q->trainable && r->gradients)
-        grad = tensor_parameter(p, ndim, shape, r->gradients->arena->data + q->offset, NULL);
-    else if (p->backward && q->trainable) /* only counted */
-        grad = tensor_parameter(p, ndim, shape, NULL, NULL);
-    real *data = r->model->arena ? r->model->arena->data + q->offset : NULL;
-    return r->by_parameter[i] = tensor_parameter(p, ndim, shape, data, grad);
-}
-
-static void record_call(Run *r, const Call *c) {
-    Plan *p = &r->plan;
-    p->B = c->B;
-    p->T = c->T;
-    p->backward = r->options.backward;
-    p->training = r->options.dropout;
-    p->keep_all = r->options.keep_all;
-    p->keep = r->options.keep;
-    p->keep_count = r->options.keep_count;
-    p->skip = c->skip;
-    p->skip_count = c->skip_count;
-    p->cut = c->until;
-    p->owner = r;
-    p->parameter = run_parameter;
-    plan_begin(p);
-    memset(r->by_parameter, 0, (size_t)r->model->count * sizeof(Tensor *));
-    int L = r->model->spec.L;
-    Wanted w = {.losses = c->losses, .logits = !c->losses || c->all_logits, .last = c->last};
-    if (r->capacity) {
-        for (int l = 0; l < 2 * L; l++) {
-            size_t each = (size_t)r->options.batch * (size_t)r->capacity * (size_t)r->model->spec.G * (size_t)r->model->spec.D;
-            real *data = r->cache ? r->cache->data + (size_t)l * arena_round(each) : NULL;
-            r->cached[l] = tensor_outside(p, 3, (int[]){c->B, r->capacity, r->model->spec.G * r->model->spec.D}, data);
-        }
-        w.keys = r->cached;
-        w.values = r->cached + L;
-    }
-    r->given = decoder(p, &r->model->spec, &w);
-    plan_finish(p, engine_kernels());
-}
-
-/* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
-static void check_names(Run *r, const Call *c) {
-    Plan *p = &r->plan;
-    const Names *n = &r->model->spec.names;
-    for (int i = 0; i < c->skip_count; i++) {
-        char block[160], attention[224], ffn[224];
-        bool found = false;
-        for (int l = 0; l < r->model->spec.L && !found; l++) {
-            snprintf(block, sizeof block, "%s.%s.%d", n->root, n->layers, l);
-            snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
-            snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
-            found = !strcmp(c->skip[i], block) || !strcmp(c->skip[i], attention) || !strcmp(c->skip[i], ffn);
-        }
-        if (!found)
-            error_set(&p->error, ERROR_NAME, "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
-                      c->skip[i], n->root, n->layers, n->root, n->layers, n->ffn);
-    }
-    if (c->until && p->error.code == FINE && !plan_module(p, c->until))
-        error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
-}
-
-/* The text that tells one recording from another. */
-static char *recording_key(const Run *r, const Call *c) {
-    size_t room = 160 + (c->until ? strlen(c->until) : 0);
-    for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
-    char *key = memory_alloc(room, 1);
-    if (!key) return NULL;
-    int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
-                      engine_kernels()->name, c->until ? c->until : "");
-    for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
-    (void)r;
-    return key;
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
@@ -131,7 +47,7 @@ static bool fail(Error *e, const Error *why) {
 }
 
 static bool record_and_bind(Run *r, const Call *c, Error *e) {
-    char *key = recording_key(r, c);
+    char *key = recording_key(c);
     if (!key) {
         error_set(e, ERROR_MEMORY, "no memory to record the plan");
         return false;
@@ -143,7 +59,6 @@ static bool record_and_bind(Run *r, const Call *c, Error *e) {
     memory_free(r->recorded);
     r->recorded = NULL;
     record_call(r, c);
-    check_names(r, c);
     if (r->plan.error.code != FINE || !replace(&r->arena, r->plan.size, e)) {
         memory_free(key);
         r->plan.finished = false;
@@ -212,7 +127,7 @@ static bool check_options(const Run *r, Error *e) {
 bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e) {
     begin(r, m, o);
     if (!check_options(r, e)) return false;
-    r->by_parameter = memory_alloc((size_t)m->count, sizeof *r->by_parameter);
+    r->by_parameter = memory_alloc((size_t)m->total, sizeof *r->by_parameter);
     r->cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r->cached);
     bool fine = copy_keep(r) && r->by_parameter && r->cached && take_inputs(r);
     size_t cache = 0;
@@ -250,10 +165,10 @@ static void compact(Run *r, int T) {
     const Spec *s = &r->model->spec;
     int stays = s->window - 1 < r->past ? s->window - 1 : r->past, goes = r->past - stays;
     if (!s->window || r->past + T <= r->capacity || goes <= 0) return;
-    size_t row = (size_t)s->G * (size_t)s->D, each = (size_t)r->options.batch * (size_t)r->capacity * row;
+    size_t row = (size_t)s->G * (size_t)s->D;
     for (int b = 0; b < r->options.batch; b++) {
         for (int l = 0; l < 2 * s->L; l++) {
-            real *slots = r->cache->data + (size_t)l * arena_round(each) + (size_t)b * (size_t)r->capacity * row;
+            real *slots = r->cache->data + (size_t)l * cache_each(r) + (size_t)b * (size_t)r->capacity * row;
             memmove(slots, slots + (size_t)goes * row, (size_t)stays * row * sizeof(real));
         }
         uint8_t *mask = r->mask + (size_t)b * r->mask_stride;
@@ -337,11 +252,11 @@ bool run_forward(Run *r, const char *until, Cancel *cancel) {
 
 /* Parameters that this pass did not reach have a gradient of zero, and must show it. */
 static void clear_unreached(Run *r) {
-    for (int i = 0; i < r->model->count; i++) {
+    for (int i = 0; i < r->model->total; i++) {
         const Tensor *t = r->by_parameter[i];
-        const Parameter *q = &r->model->parameters[i];
+        const Parameter *q = r->model->all[i];
         if (!q->trainable || (t && t->grad_written)) continue;
-        memset(r->gradients->arena->data + q->offset, 0, q->count * sizeof(real));
+        memset(r->gradients->arena->data + q->slot, 0, q->count * sizeof(real));
     }
 }
 
@@ -371,21 +286,26 @@ bool run_forward_backward(Run *r, Cancel *cancel) {
     return going;
 }
 
-real *run_parameter_gradient(Run *r, int i) {
-    const Parameter *q = &r->model->parameters[i];
+real *run_parameter_gradient(Run *r, const Parameter *q) {
     if (!r->gradients || !q->trainable) return NULL;
-    real *grad = r->gradients->arena->data + q->offset;
+    real *grad = r->gradients->arena->data + q->slot;
     if (!r->gradients->held) memset(grad, 0, q->count * sizeof(real));
     return grad;
 }
 
 /* --- forecasts ---------------------------------------------------------------------------------------------------- */
+static size_t bytes_of(const Model *m) {
+    size_t reals = m->base.size;
+    for (int i = 0; i < m->adapter_count; i++) reals += m->adapters[i]->parameters.size;
+    return reals * sizeof(real);
+}
+
 bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) {
     Run r;
     size_t cache = 0;
     begin(&r, (Model *)m, o);
     if (!check_options(&r, e)) return false;
-    r.by_parameter = memory_alloc((size_t)m->count, sizeof *r.by_parameter);
+    r.by_parameter = memory_alloc((size_t)m->total, sizeof *r.by_parameter);
     r.cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r.cached);
     bool fine = copy_keep(&r) && r.by_parameter && r.cached;
     if (!fine) error_set(e, ERROR_MEMORY, "no memory to record the plan");
@@ -399,7 +319,8 @@ bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) 
     if (fine) {
         size_t scratch = r.plan.scratch * (size_t)pool_threads() + r.plan.workspace;
         double forward = plan_flops(&r.plan, false);
-        *out = (Estimate){.parameters = m->size * sizeof(real), .gradients = o->backward ? m->size * sizeof(real) : 0,
+        *out = (Estimate){.parameters = bytes_of(m), .gradients = o->backward ? m->trained * sizeof(real) : 0,
+                          .moments = o->backward ? 2 * m->trained * sizeof(real) : 0,
                           .activations = (r.plan.size + scratch) * sizeof(real), .cache = cache * sizeof(real),
                           .forward_flops = forward,
                           .backward_flops = o->backward ? plan_flops(&r.plan, true) - forward : 0};

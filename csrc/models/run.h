@@ -9,6 +9,7 @@
 typedef struct {
     int batch, length;
     bool backward, dropout, keep_all;
+    bool observe;            /* measure every module's work (op_observe) */
     const char *const *keep; /* globs; copied */
     int keep_count;
     int past;                /* positions a generation may reach; 0: no past */
@@ -27,7 +28,7 @@ typedef struct {
 } Call;
 
 typedef struct {
-    size_t parameters, gradients, activations, cache; /* bytes */
+    size_t parameters, gradients, moments, activations, cache; /* bytes; moments: of an AdamW */
     double forward_flops, backward_flops;
 } Estimate;
 
@@ -77,5 +78,5 @@ void run_rewind(Run *r); /* forgets the past */
 /* What a run of these options would take, without taking it. */
 bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e);
 
-/* The gradient of parameter i, cleared first when nothing is held; NULL: it has none. */
-real *run_parameter_gradient(Run *r, int i);
+/* The gradient of a parameter, cleared first when nothing is held; NULL: it has none. */
+real *run_parameter_gradient(Run *r, const Parameter *q);

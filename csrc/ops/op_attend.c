@@ -54,24 +54,31 @@ static void forward(const Step *s, Exec *x) {
     parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H) * blocks, forward_block, &job);
 }
 
-/* A task owns one key/value head: the query heads that read it add into dk and dv one after another. */
-static void backward_group(void *context, size_t index, int slot) {
-    const Job *j = context;
+#define BACKWARD_QUERIES_EACH 192 /* between two looks at Ctrl-C */
+
+static void backward_queries(const Job *j, int b, int h, int t0, bool accumulate, int slot) {
     const Step *s = j->s;
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
     const Tensor *q = s->in[0], *k = s->in[1], *v = s->in[2], *out = s->out[0];
+    int g = h / (n->H / n->G), t1 = j->T - t0 < BACKWARD_QUERIES_EACH ? j->T : t0 + BACKWARD_QUERIES_EACH;
+    Attention a = attention_of(j, b, h);
+    const real *logsumexp = s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
+    j->x->k->attention_backward(
+        head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(k->grad, b, j->keys, g, n->D), k->grad->stride,
+        head_at(v->grad, b, j->keys, g, n->D), v->grad->stride, head_at(out->grad, b, j->T, h, n->D), out->grad->stride,
+        head_at(out, b, j->T, h, n->D), out->stride, logsumexp, head_at(q, b, j->T, h, n->D), q->stride,
+        head_at(k, b, j->keys, g, n->D), k->stride, head_at(v, b, j->keys, g, n->D), v->stride, &a, t0, t1, accumulate,
+        scratch_of(j->x, slot));
+}
+
+/* A task owns one key/value head: the query heads that read it add into dk and dv one after another. */
+static void backward_group(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
     int b = (int)index / n->G, g = (int)index % n->G, group = n->H / n->G;
-    for (int i = 0; i < group; i++) {
-        int h = g * group + i;
-        Attention a = attention_of(j, b, h);
-        const real *logsumexp = s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
-        j->x->k->attention_backward(
-            head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(k->grad, b, j->keys, g, n->D),
-            k->grad->stride, head_at(v->grad, b, j->keys, g, n->D), v->grad->stride,
-            head_at(out->grad, b, j->T, h, n->D), out->grad->stride, head_at(out, b, j->T, h, n->D), out->stride,
-            logsumexp, head_at(q, b, j->T, h, n->D), q->stride, head_at(k, b, j->keys, g, n->D), k->stride,
-            head_at(v, b, j->keys, g, n->D), v->stride, &a, i > 0, scratch_of(j->x, slot));
-    }
+    for (int i = 0; i < group; i++)
+        for (int t = 0; t < j->T && pool_going(j->x->cancel, slot); t += BACKWARD_QUERIES_EACH)
+            backward_queries(j, b, g * group + i, t, i > 0 || t > 0, slot);
 }
 
 static void backward(const Step *s, Exec *x) {

@@ -96,5 +96,5 @@ Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out) {
     int I = (int)x->cols;
     Tensor *weight = parameter(p, "weight", 2, in_out ? (int[]){I, O} : (int[]){O, I});
     Tensor *b = bias ? parameter(p, "bias", 1, (int[]){O}) : NULL;
-    return multiply(p, x, weight, b, in_out);
+    return adapted(p, x, multiply(p, x, weight, b, in_out));
 }

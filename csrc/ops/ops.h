@@ -15,9 +15,17 @@ Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding);
 Tensor *layernorm(Plan *p, Tensor *x, real eps);
 Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 
-/* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) if bias */
+/* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) if bias.
+ * What adapts the module being recorded comes after it. */
 Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out);
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out); /* the same with weights at hand */
+
+/* op_lora.c   y (…,O) + scale * (x A^T) B^T.   x (…,I), A (R,I), B (O,R) */
+Tensor *low_rank(Plan *p, Tensor *x, Tensor *a, Tensor *b, Tensor *y, real scale);
+
+/* op_observe.c   six sums a row over what a module read and what it gave: (…,6); NULL when their rows do not match */
+#define OBSERVED 6
+Tensor *observe(Plan *p, Tensor *x, Tensor *y);
 
 /* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions; rope turns every head of x
  * (B,T,heads*D) by it */

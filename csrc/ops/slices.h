@@ -72,10 +72,15 @@ typedef struct {
     Tiles tiles;
 } Product;
 
+#define DEPTH_EACH 1024 /* between two looks at Ctrl-C */
+
 static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
     Tile t = tile_at(&p->tiles, index);
     const real *A = p->A + (p->ta ? (size_t)t.m : (size_t)t.m * p->lda);
     const real *B = p->B + (p->tb ? (size_t)t.n * p->ldb : (size_t)t.n);
-    x->k->gemm(p->out + (size_t)t.m * p->ldo + t.n, p->ldo, A, p->lda, p->ta, B, p->ldb, p->tb,
-               p->bias ? p->bias + t.n : NULL, t.rows, t.cols, p->K, p->accumulate, scratch_of(x, slot));
+    for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += DEPTH_EACH)
+        x->k->gemm(p->out + (size_t)t.m * p->ldo + t.n, p->ldo, A + (p->ta ? (size_t)k * p->lda : (size_t)k), p->lda, p->ta,
+                   B + (p->tb ? (size_t)k : (size_t)k * p->ldb), p->ldb, p->tb, p->bias && k == 0 ? p->bias + t.n : NULL,
+                   t.rows, t.cols, p->K - k < DEPTH_EACH ? p->K - k : DEPTH_EACH, p->accumulate || k > 0,
+                   scratch_of(x, slot));
 }

@@ -209,7 +209,9 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
     const char *name = keep_text(p, p->path);
     p->depth--;
     if (name && make_room(p, &p->modules, p->module_count, &p->module_room, sizeof *p->modules)) {
-        p->modules[p->module_count++] = (Module){name, input, output, p->open[p->depth], p->count};
+        Module *m = &p->modules[p->module_count++];
+        *m = (Module){.name = name, .input = input, .output = output, .first = p->open[p->depth], .last = p->count};
+        if (p->observe && input && output) m->observed = p->observe(p, input, output);
         if (output && !output->name) output->name = name;
         bool cut = p->cut && strcmp(p->cut, name) == 0;
         if (cut || p->keep_all || matches(p->keep, p->keep_count, name)) {
@@ -218,6 +220,11 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
         }
     }
     p->path[p->path_length[p->depth]] = '\0';
+}
+
+void joins(Plan *p, Tensor *stream) {
+    Module *m = p->module_count ? &p->modules[p->module_count - 1] : NULL;
+    if (p->observe && m && m->output) m->against_stream = p->observe(p, stream, m->output);
 }
 
 bool skipped(const Plan *p, const char *name) {

@@ -16,6 +16,8 @@ typedef struct {
     const char *name;
     Tensor *input, *output; /* input NULL: the module reads ids */
     int first, last;        /* its steps: [first, last) */
+    Tensor *observed;       /* what it did to its input; NULL: not observed */
+    Tensor *against_stream; /* for a branch: its output against the stream it joins */
 } Module;
 
 typedef struct Plan {
@@ -43,8 +45,10 @@ typedef struct Plan {
     const char *const *skip; /* module paths left out */
     int skip_count;
     const char *cut;         /* the output of this module is a leaf: the user writes into it */
-    void *owner;             /* whoever answers `parameter` (the model) */
+    void *owner;             /* whoever answers what follows (a run) */
     Tensor *(*parameter)(struct Plan *p, const char *path, int ndim, const int *shape); /* one tensor a path and recording */
+    Tensor *(*adapt)(struct Plan *p, Tensor *x, Tensor *y);   /* what adapters make of a linear's output; NULL: nothing */
+    Tensor *(*observe)(struct Plan *p, Tensor *x, Tensor *y); /* measures a module's work; NULL: nobody looks */
 
     /* What plan_finish decided. */
     size_t size;             /* reals of activations and their gradients */
@@ -70,11 +74,14 @@ Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor
 /* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
 Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
              size_t size);
+static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ? p->adapt(p, x, y) : y; }
 #define TENSORS(...) (Tensor *[]){__VA_ARGS__}
 
 /* Modules: enter(p, "self_attn") ... leave(p, x, y) builds dotted paths and the module table. `format` may hold %d. */
 void enter(Plan *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void leave(Plan *p, Tensor *input, Tensor *output);
+/* The branch just left joins `stream`: observes its output against it. */
+void joins(Plan *p, Tensor *stream);
 bool skipped(const Plan *p, const char *name); /* is the submodule `name` of the module being recorded left out? */
 /* Did the caller ask for the submodule `name` in so many words? (keep_all does not mean the costly ones.) */
 bool wanted(const Plan *p, const char *name);

@@ -1,0 +1,10 @@
+/* recording: a run's plan for one call. */
+#pragma once
+#include "models/run.h"
+
+/* The text that tells one recording from another; release with memory_free. NULL: no memory. */
+char *recording_key(const Call *c);
+/* Records and finishes the plan; see its error. */
+void record_call(Run *r, const Call *c);
+/* Reals of one layer's keys, or values, in the cache. */
+size_t cache_each(const Run *r);
