@@ -65,7 +65,7 @@ def _pad(model, pad_token_id, ends):
         return int(ends[0]) if len(ends) else None
     pad = whole(pad, "pad_token_id", -1)
     if len(ends) and pad >= model.config.vocab_size:
-        raise ConfigError(f"pad_token_id is {pad}, outside [0, {model.config.vocab_size}), the vocabulary of this model")
+        raise ConfigError(f"pad_token_id {pad} is outside [0, {model.config.vocab_size}), the vocabulary of this model")
     return None if pad < 0 else pad
 
 

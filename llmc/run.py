@@ -131,8 +131,15 @@ class Run:
     def _refuse(self, name, which):
         names = self.names()
         if name in self.model.state_dict():
-            why = "is frozen" if self._backward else "has no gradient: make the run with backward=True"
-            raise UnknownNameError(f"parameter '{name}' {why}")
+            if which != "grad":
+                why = f"is a parameter; run.{which} takes the path of a module, such as '{name.rpartition('.')[0]}'"
+            elif not self._backward:
+                why = "has no gradient: make the run with backward=True"
+            elif name not in self.model._parameters:
+                why = f"is tied: its gradient stands under '{self.model._model.embedding_name}.weight'"
+            else:
+                why = "is frozen, so it has no gradient"
+            raise UnknownNameError(f"'{name}' {why}")
         if name not in names:
             near = nearest(name, names) or "run.names() lists them"
             raise UnknownNameError(f"there is no hook point '{name}'; {near}")

@@ -36,6 +36,7 @@ TOLERANCE = {
     "loss": 1e-5,  # absolute: a mean of many rows, so its rounding errors cancel
     "gradient": 1e-4,  # relative to the largest element of the tensor: twice the depth of a forward
     "hidden": 1e-4,  # absolute, of a module's output: as logits
+    "pattern": 1e-5,  # absolute, of probabilities: at most 1, so less than of logits
     "parameters": 1e-5,  # absolute, after 20 AdamW steps: each step may turn a gradient's rounding into lr * 1e-4
     # Units in the last place: the peer's vector pow errs by one, 1/x doubles that, llama3's blend multiplies it. The
     # rest is the same to the bit, which a test shows by lending us the peer's pow.

@@ -22,7 +22,7 @@ LARGER = {
     "mistral": dict(hidden_size=197, head_dim=34, intermediate_size=397, vocab_size=1003, num_hidden_layers=2,
                     sliding_window=37),
 }  # fmt: skip
-DROPOUT = {"openai-gpt": "resid_pdrop", "gpt2": "attn_pdrop", "llama": "attention_dropout", "mistral": "attention_dropout"}
+DROPOUT = {"openai-gpt": "resid_pdrop", "gpt2": "attn_pdrop"} | dict.fromkeys(("llama", "mistral"), "attention_dropout")
 
 
 @pytest.fixture(autouse=True)

@@ -299,7 +299,7 @@ def test_learned_positions_end_in_words(family):
         (dict(seed=-1), llmc.ConfigError, "seed is -1"),
         (dict(eos_token_id=-2), llmc.ConfigError, "eos_token_id is -2"),
         (dict(eos_token_id="end"), TypeError, "eos_token_id"),
-        (dict(eos_token_id=1, pad_token_id=1000), llmc.ConfigError, "pad_token_id is 1000"),
+        (dict(eos_token_id=1, pad_token_id=1000), llmc.ConfigError, "pad_token_id 1000"),
         (dict(top_q=0.5), TypeError, "top_q"),
         (dict(max_length=20), TypeError, "max_length"),
         (dict(attention_mask=np.ones((1, 3))), llmc.ShapeError, r"attention_mask.*\(1, 3\).*\(3, 9\)"),
