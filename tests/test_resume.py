@@ -105,6 +105,21 @@ def test_any_number_of_threads_gives_the_same_bits(whole, tmp_path, threads):
     assert bits(trained) == whole[1]
 
 
+def test_a_pass_owes_nothing_to_the_passes_before_it():
+    trained, chance = model(), np.random.default_rng(0)
+    old = trained.run(4, 16, backward=True, dropout=True, seed=5)
+    for update in range(60):
+        shape = chance.integers(1, 5), chance.integers(2, 17)
+        ids, mask = chance.integers(0, 31, shape), np.arange(shape[1]) < chance.integers(2, shape[1] + 1, (shape[0], 1))
+        seen = []
+        for run in (old, trained.run(4, 16, backward=True, dropout=True, seed=5)):
+            run.zero_grad()
+            run._core.set_moment(update, 1)
+            loss = run.forward_backward(ids, labels=np.where(mask, ids, -100), attention_mask=mask.astype(int))
+            seen.append((loss, [run.grad(name).tobytes() for name in trained._parameters]))
+        assert seen[0] == seen[1], f"update {update}, shape {shape}"
+
+
 def test_an_iterable_is_skipped_to_its_position(tmp_path):
     first = trainer(tmp_path / "whole", data=Stream())
     first.train()
