@@ -34,9 +34,9 @@ void fill(real *x, size_t n, uint64_t seed) {
 }
 
 void fill_parameters(Model *m) {
-    for (int i = 0; i < m->count; i++) {
-        const Parameter *q = &m->parameters[i];
-        real *x = m->arena->data + q->offset;
+    for (int i = 0; i < m->base.count; i++) {
+        const Parameter *q = &m->base.items[i];
+        real *x = parameter_data(q);
         fill(x, q->count, (uint64_t)i + 1);
         bool near_one = q->ndim == 1 && strstr(q->name, "weight");
         for (size_t j = 0; j < q->count; j++) x[j] = (near_one ? 1 : 0) + (real)0.4 * x[j];

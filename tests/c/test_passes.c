@@ -79,9 +79,9 @@ static void check_slopes(const char *family) {
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = LENGTH, .backward = true});
     forward(&r, &TRAIN, 5);
     CHECK(run_backward(&r, NULL), "%s", family);
-    for (int i = 0; i < m.count; i++) {
-        const Parameter *q = &m.parameters[i];
-        const real *gradient = run_parameter_gradient(&r, i);
+    for (int i = 0; i < m.base.count; i++) {
+        const Parameter *q = &m.base.items[i];
+        const real *gradient = run_parameter_gradient(&r, &m.base.items[i]);
         real *direction = malloc(q->count * sizeof *direction);
         fill(direction, q->count, 77 + (uint64_t)i);
         double inner = 0, scale = 0;
@@ -89,7 +89,7 @@ static void check_slopes(const char *family) {
             inner += gradient[j] * direction[j];
             scale += fabs(gradient[j] * direction[j]);
         }
-        double s = slope(&r, &TRAIN, m.arena->data + q->offset, direction, q->count, 1e-4);
+        double s = slope(&r, &TRAIN, parameter_data(q), direction, q->count, 1e-4);
         CHECK(fabs(s - inner) <= 1e-6 * scale + 1e-9, "%s, %s: slope %.12g, gradient %.12g", family, q->name, s, inner);
         free(direction);
     }
@@ -121,11 +121,11 @@ static void check_training(const char *family) {
     CHECK(last < 0.8 * first, "%s: the loss went from %g to %g", family, first, last);
 
     CHECK(prepare(&r, &TRAIN, 3, &e) && run_forward_backward(&r, NULL), "%s", e.message);
-    r.gradients->arena->data[m.parameters[1].offset] = (real)NAN;
-    real before = m.arena->data[0];
+    r.gradients->arena->data[m.base.items[1].slot] = (real)NAN;
+    real before = m.base.arena->data[0];
     CHECK(optimizer_step(&o, r.gradients, &options, false, &norm, &e) == UPDATE_REFUSED, "a NaN was taken");
-    CHECK(e.code == ERROR_NONFINITE && strstr(e.message, m.parameters[1].name), "%s", e.message);
-    CHECK(m.arena->data[0] == before && o.step == 12, "a refused step changed something");
+    CHECK(e.code == ERROR_NONFINITE && strstr(e.message, m.base.items[1].name), "%s", e.message);
+    CHECK(m.base.arena->data[0] == before && o.step == 12, "a refused step changed something");
     CHECK(optimizer_step(&o, r.gradients, &options, true, &norm, &e) == UPDATE_SKIPPED && !r.gradients->held, "skip");
     optimizer_free(&o);
     run_free(&r);
@@ -172,10 +172,10 @@ static void check_inside(const char *family) {
         CHECK(forward(&r, &c, 9) != loss, "%s: leaving something out changes nothing", family);
         gradients_clear(r.gradients);
         CHECK(run_backward(&r, NULL), "%s", family);
-        int i = m.count - 1; /* the last parameter of the skipped block */
-        while (!strstr(m.parameters[i].name, block)) i--;
-        const real *left_out = run_parameter_gradient(&r, i);
-        for (size_t j = 0; j < m.parameters[i].count; j++) CHECK(left_out[j] == 0, "%s", m.parameters[i].name);
+        int i = m.base.count - 1; /* the last parameter of the skipped block */
+        while (!strstr(m.base.items[i].name, block)) i--;
+        const real *left_out = run_parameter_gradient(&r, &m.base.items[i]);
+        for (size_t j = 0; j < m.base.items[i].count; j++) CHECK(left_out[j] == 0, "%s", m.base.items[i].name);
     }
     run_free(&r);
     model_free(&m);
