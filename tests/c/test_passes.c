@@ -34,15 +34,15 @@ static void check_family(const char *family, bool masked, bool dropout) {
     Error e = {0};
     CHECK(prepare(&plain, &c, 1, &e) && run_forward_backward(&plain, NULL), "%s: %s", family, e.message);
     CHECK(plain.loss == loss, "%s: forward_backward loses %g, forward %g", family, plain.loss, loss);
-    CHECK(same(first, plain.gradients->arena->data, m.size), "%s: forward_backward has other gradients", family);
+    CHECK(same(first, plain.gradients->arena->data, m.trained), "%s: forward_backward has other gradients", family);
 
     CHECK(forward(&kept, &c, 1) == loss, "%s: keeping changes the loss", family);
-    CHECK(run_backward(&kept, NULL) && same(first, kept.gradients->arena->data, m.size), "%s: keeping changes gradients",
+    CHECK(run_backward(&kept, NULL) && same(first, kept.gradients->arena->data, m.trained), "%s: keeping changes gradients",
           family);
 
     CHECK(forward(&kept, &c, 1) == loss && run_backward(&kept, NULL), "%s", family); /* a second one adds */
-    for (size_t i = 0; i < m.size; i++) first[i] *= 2;
-    CHECK(distance(first, kept.gradients->arena->data, m.size) < 1e-12, "%s: gradients do not add up", family);
+    for (size_t i = 0; i < m.trained; i++) first[i] *= 2;
+    CHECK(distance(first, kept.gradients->arena->data, m.trained) < 1e-12, "%s: gradients do not add up", family);
 
     free(first);
     run_free(&plain);
