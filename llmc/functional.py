@@ -19,7 +19,7 @@ def _real(x, name, ndim=None):
     array = np.asarray(x)
     if array.dtype.kind not in "fiuV" or array.dtype == object:
         raise TypeError(f"{name} must be numbers, not {array.dtype}")
-    array = np.ascontiguousarray(array, dtype=np.float32)
+    array = np.require(array, np.float32, "CA")
     if ndim is not None and array.ndim != ndim:
         raise ShapeError(f"{name} has shape {array.shape}; {ndim} dimensions are needed")
     return array
@@ -31,7 +31,7 @@ def _integers(x, name):
         raise TypeError(f"{name} must be integers, not {array.dtype}")
     if array.size and (int(array.max()) > 2**31 - 1 or int(array.min()) < -(2**31)):
         raise DataError(f"{name} holds {int(array.max())}, beyond 32 bits")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return np.require(array, np.int32, "CA")
 
 
 def _same(a, b, what):
@@ -49,13 +49,13 @@ def _apply(op, arrays, result, dout=None, **numbers):
     numbers.setdefault("shape", (1, 1))
     if dout is None:
         out = np.empty(result, np.float32)
-        _core.piece(op, arrays, (None,) * len(arrays), out, None, out.size, **numbers)
+        _core.piece(op, arrays, (None,) * len(arrays), out.reshape(-1), None, out.size, **numbers)
         return out
     dout = _real(dout, "dout")
     if dout.shape != tuple(result):
         raise ShapeError(f"dout has shape {dout.shape}, the output has {tuple(result)}")
     gradients = tuple(a if a is None else np.zeros_like(a) for a in arrays)
-    _core.piece(op, arrays, gradients, None, dout, dout.size, **numbers)
+    _core.piece(op, arrays, gradients, None, dout.reshape(-1), dout.size, **numbers)
     return gradients
 
 

@@ -51,7 +51,7 @@ def _in_range(array, size, name, ignored=False):
     if high >= size or (low < 0 and not (ignored and _only_ignored(array))):
         where = tuple(int(i) for i in np.argwhere(array == worst)[0])
         raise DataError(f"{name}: {worst} at {where} is outside [0, {size}), the vocabulary of this model")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return np.require(array, np.int32, "CA")
 
 
 def _only_ignored(array):
@@ -110,7 +110,7 @@ def as_positions(position_ids, mask, shape, limit):
             f"position {low if low < 0 else high} is outside this model's {limit} learned positions "
             "(max_position_embeddings); shorten the text"
         )
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return np.require(array, np.int32, "CA")
 
 
 def as_targets(labels, ids, mask, vocab_size):

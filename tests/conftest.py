@@ -40,6 +40,7 @@ TOLERANCE = {
     "parameters": 1e-5,  # absolute, after 20 AdamW steps: each step may turn a gradient's rounding into lr * 1e-4
     # Units in the last place: the peer's vector pow errs by one, 1/x doubles that, llama3's blend multiplies it. The
     # rest is the same to the bit, which a test shows by lending us the peer's pow.
+    "piece": 2e-5,  # relative to the largest element, at least absolute: one op in float32 with sums of a few hundred
     "inverse_frequency": 8,
     # Against ourselves.
     "double": 1e-11,  # absolute: double logits against a float64 NumPy that sums in another order

@@ -206,6 +206,10 @@ def test_ids_of_any_integer_dtype_and_layout_are_the_same(dtype, tiny):
     assert_same(model(view), model(ids))
     assert_same(model(np.asfortranarray(ids)), model(ids))
     assert_same(model(ids.tolist()), model(ids))
+    assert_same(model(ids.astype(np.dtype(dtype).newbyteorder())), model(ids))
+    unaligned = np.zeros(ids.size * view.itemsize + 1, np.uint8)[1:].view(dtype).reshape(ids.shape)
+    unaligned[...] = ids
+    assert_same(model(unaligned, position_ids=np.broadcast_to(np.arange(LENGTH), ids.shape)), model(ids))
 
 
 def test_larger_run_gives_the_same_bits(tiny):

@@ -268,7 +268,7 @@ def test_parameters_are_not_modules_and_tied_gradients_have_one_name(tiny):
     run = model.run(B, T, backward=True, keep="all")
     parameter = f"{model._model.embedding_name}.weight"
     for look in (run.input, run.output):
-        with pytest.raises(llmc.UnknownNameError, match=f"'{parameter}' is a parameter.*'{model._model.embedding_name}'"):
+        with pytest.raises(llmc.UnknownNameError, match=f"'{parameter}' is a parameter.*path of a module"):
             look(parameter)
     if model.config.tie_word_embeddings:
         with pytest.raises(llmc.UnknownNameError, match=f"tied.*{parameter}"):
@@ -391,8 +391,8 @@ def test_plan_prints_its_steps(tiny):
 def test_estimate_forecasts_what_a_run_takes(keep, train, shape, tiny):
     config, model, ids = tiny
     forecast = model.estimate(*shape, train=train, keep=keep)
-    assert set(forecast) == {"parameters", "gradients", "optimizer", "activations", "cache", "packed", "memory", "flops"}
-    kinds = ("parameters", "gradients", "optimizer", "activations", "cache", "packed")
+    kinds = {"parameters", "gradients", "optimizer", "activations", "cache", "packed"}
+    assert set(forecast) == kinds | {"memory", "flops"}
     assert forecast["memory"] == sum(forecast[kind] for kind in kinds)
     run = model.run(*shape, backward=train, dropout=train, keep=keep)
     taken = run.nbytes - forecast["gradients"]
