@@ -14,6 +14,7 @@ from llmc.errors import (
     ShapeError,
     UnknownNameError,
 )
+from llmc.lora import LoraConfig
 from llmc.model import Model
 from llmc.optimizer import AdamW
 from llmc.tokenizer import Tokenizer

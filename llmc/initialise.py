@@ -55,7 +55,7 @@ def _fill(name, values, config, seed):
     elif _NORM.search(name):
         values[...] = 1
     else:
-        _fill_normal(values, deviation(name, config), _generator(name, seed))
+        _fill_normal(values, deviation(name, config), generator(name, seed))
         if config.padding_idx is not None and _EMBEDDING.search(name):
             values[config.padding_idx] = 0
 
@@ -81,7 +81,7 @@ def deviation(name, config):
     return config.initializer_range or 0.02  # transformers takes 0 for "not given" here
 
 
-def _generator(name, seed):
+def generator(name, seed):
     """Counter-based, so that the numbers are the same on every platform."""
     key = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))

@@ -11,12 +11,13 @@ from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
 from llmc.initialise import initialise
 from llmc.inputs import whole
+from llmc.lora import Adapters
 from llmc.rope import inverse_frequencies
 from llmc.run import Run
 from llmc.table import Table, count
 
 
-class Model:
+class Model(Adapters):
     """A transformer language model.
 
     Parameters
@@ -55,6 +56,8 @@ class Model:
         self._model = self._core.Model(self._spec)
         self._parameters = self._model.parameters()
         self._cached_frequencies = {}
+        self._name_or_path = None
+        self._start_without_adapters()
 
     # --- files -------------------------------------------------------------------------------------------------------
     @classmethod
@@ -83,6 +86,7 @@ class Model:
             found = _aligned(files, cls._core.Model(config.spec(), False), config)
             model = cls.__new__(cls)
             model._make(config, dtype, precision)
+            model._name_or_path = os.fspath(source)
             model._model.begin_write()
             try:
                 for name, view in model._parameters.items():
@@ -94,15 +98,19 @@ class Model:
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
         """Write config.json and safetensors that transformers opens; bfloat16 halves them.
 
-        Files appear whole or not at all, each in the place of its predecessor.
+        Files appear whole or not at all, each in the place of its predecessor. Weights into which adapters are merged
+        are written so.
 
         Raises
         ------
+        ConfigError
+            When adapters are attached: `save_adapter` writes them, `merge_and_unload` makes them part of the weights.
         OSError
             When the place cannot be written to, or is full; what was there stays.
         """
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
+        self._refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
         checkpoint.write(directory, self._parameters, dtype=dtype, max_shard_size=max_shard_size)
         config = copy.deepcopy(self.config)
@@ -111,10 +119,15 @@ class Model:
 
     # --- parameters --------------------------------------------------------------------------------------------------
     def state_dict(self):
-        """{Hugging Face name: writable float32 view}; a tied head stands under both names."""
+        """{Hugging Face name: writable float32 view}; a tied head stands under both names.
+
+        Tensors of adapters stand beside the base's, with `lora_` in their names.
+        """
         views = dict(self._parameters)
         if self.config.tie_word_embeddings:
             views[f"{self._model.head_name}.weight"] = views[f"{self._model.embedding_name}.weight"]
+        for name in self._adapters:
+            views |= self._model.adapter_parameters(name)
         return views
 
     def load_state_dict(self, tensors):

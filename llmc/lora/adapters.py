@@ -1,0 +1,439 @@
+"""Adapters: what a model does with its LoRA adapters."""
+
+import contextlib
+import warnings
+
+import numpy as np
+
+from llmc import hub
+from llmc.errors import ConfigError, UnknownNameError, nearest
+from llmc.inputs import whole
+from llmc.lora import files, initialise, merging, report, weighted
+from llmc.lora.attached import Attached, Branch, attach, copy_name, exact, module_paths
+from llmc.lora.config import LoraConfig
+
+
+class Adapters:
+    """The part of a Model that has adapters. While there are any, the base is frozen.
+
+    Adapters that are active are added to what their linears give, all of them; those that are trainable besides get
+    gradients. The base's numbers are never touched, but by merging.
+    """
+
+    def _start_without_adapters(self):
+        self._adapters = {}
+        self._active, self._trainable, self._enabled = [], set(), True
+        self._merged, self._overwritten = [], {}
+
+    # --- coming and going --------------------------------------------------------------------------------------------
+    def add_adapter(self, config, adapter_name="default", seed=0):
+        """Put a new adapter beside the base; the first is active at once, and trains.
+
+        Parameters
+        ----------
+        config : LoraConfig
+        adapter_name : str
+        seed : int
+            Of the numbers A starts with; with the module's path it decides them.
+
+        Raises
+        ------
+        ConfigError, UnknownNameError
+            When the name is taken, or the config means nothing here, or what cannot be adapted; nothing is changed.
+        """
+        if not isinstance(config, LoraConfig):
+            raise TypeError(f"a llmc.LoraConfig is needed, not {type(config).__name__}")
+        self._check_new(adapter_name)
+        adapter = self._attach(config)
+        for branch in adapter.branches.values():
+            initialise.check(config.init_lora_weights, branch.rank)
+
+        def fill(tensors):
+            for path in adapter.branches:
+                A, B = (tensors[f"{path}.lora_{half}.{adapter_name}.weight"] for half in "AB")
+                initialise.start(A, B, config.init_lora_weights, path, whole(seed, "seed"))
+
+        self._put(adapter_name, adapter, fill, trainable=True)
+
+    def load_adapter(self, directory, adapter_name="default", is_trainable=False):
+        """Read an adapter that `save_adapter` or peft wrote; the first is active at once.
+
+        Parameters
+        ----------
+        directory : path or str
+            With adapter_config.json and adapter_model.safetensors or .bin, in it or in its folder `adapter_name`; or a
+            name on the hub.
+        adapter_name : str
+            What it will be called here.
+        is_trainable : bool
+            Whether it gets gradients while it is active.
+
+        Raises
+        ------
+        FileNotFoundError
+            When it is not there.
+        CheckpointError, ShapeError
+            When it is damaged, not finite, or of another base; the message names tensors and shapes.
+        ConfigError, UnknownNameError
+            When it computes what llmc does not, or the name is taken. Nothing is changed in any case.
+        """
+        self._check_new(adapter_name)
+        folder = files.find(hub.folder(directory), adapter_name)
+        config = LoraConfig.from_pretrained(folder)
+        if is_trainable and config.init_lora_weights == "mica":
+            raise ConfigError(f"{folder}: init_lora_weights 'mica' trains A alone, which llmc does not; load it with "
+                              f"is_trainable=False")
+        adapter = self._attach(config, strict=False)
+        keys = adapter.keys(adapter_name)
+        arrays = files.load(folder, adapter.shapes(self._model.linears(), self._model.shapes()), self._beside())
+
+        def fill(tensors):
+            for key, array in arrays.items():
+                tensors[keys[key]][...] = array
+
+        self._put(adapter_name, adapter, fill, trainable=bool(is_trainable))
+
+    def save_adapter(self, directory, adapter_name="default"):
+        """Write an adapter as peft reads it: the default one into `directory` itself, others into its folder `name`.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such adapter.
+        NonFiniteError
+            When a number of it is not finite; nothing is written.
+        OSError
+            When the place cannot be written to; what was there stays.
+        """
+        adapter = self._adapter(adapter_name)
+        tensors = self._model.adapter_parameters(adapter_name)
+        config = adapter.config.replace(
+            inference_mode=True, fan_in_fan_out=bool(self._model.in_out),
+            base_model_name_or_path=adapter.config.base_model_name_or_path or self._name_or_path,
+        )  # fmt: skip
+        arrays = {key: tensors[name] for key, name in adapter.keys(adapter_name).items()}
+        files.save(files.folder_of(directory, adapter_name), config, arrays)
+
+    def delete_adapter(self, adapter_name):
+        """Forget an adapter. If it was the active one, the first that is left becomes active."""
+        self._adapter(adapter_name)
+        self._refuse_while_merged("delete_adapter")
+        self._model.delete_adapter(adapter_name)
+        del self._adapters[adapter_name]
+        self._trainable.discard(adapter_name)
+        self._active = [name for name in self._active if name != adapter_name]
+        if not self._active and self._adapters:
+            self._active = [next(iter(self._adapters))]
+            warnings.warn(f"adapter {adapter_name!r} was active; now {self._active[0]!r} is", stacklevel=2)
+        self._tell_core()
+
+    # --- which are active --------------------------------------------------------------------------------------------
+    def set_adapter(self, adapter_name, inference_mode=False):
+        """Make one adapter active, or several, whose branches add up.
+
+        Parameters
+        ----------
+        adapter_name : str or list of str
+        inference_mode : bool
+            Leave them frozen; otherwise they train.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such adapter; the message lists the nearest.
+        ConfigError
+            When two of them have their own copy of one parameter.
+        """
+        names = [adapter_name] if isinstance(adapter_name, str) else list(dict.fromkeys(adapter_name))
+        if not names:
+            raise ConfigError("no adapter is named; disable_adapters() gives the base")
+        copies = {}
+        for name in names:
+            for parameter in self._adapter(name).copies:
+                if copies.setdefault(parameter, name) != name:
+                    raise ConfigError(f"adapters {copies[parameter]!r} and {name!r} both have their own {parameter}, so "
+                                      f"one of them alone can be active")
+        if self._merged:
+            warnings.warn("the merged adapters are unmerged first", stacklevel=2)
+            self.unmerge_adapter()
+        self._active, self._trainable = names, set() if inference_mode else set(names)
+        self._tell_core()
+
+    def active_adapters(self):
+        """The names of the adapters that count while adapters are enabled."""
+        return list(self._active)
+
+    def disable_adapters(self):
+        """Compute as the base, until `enable_adapters`; what was merged is unmerged."""
+        self._require_adapters("disable_adapters")
+        if self._merged:
+            self.unmerge_adapter()
+        self._enabled = False
+        self._tell_core()
+
+    def enable_adapters(self):
+        """Let the active adapters count again."""
+        self._require_adapters("enable_adapters")
+        self._enabled = True
+        self._tell_core()
+
+    # --- merging -----------------------------------------------------------------------------------------------------
+    def merge_adapter(self, adapter_names=None):
+        """Add the active adapters, or those named, to the weights; what is overwritten is kept for `unmerge_adapter`.
+
+        Raises
+        ------
+        ConfigError
+            When they are merged already or disabled, or when the logits would differ by more than 1e-4 (2e-2 for
+            weights stored as bfloat16, whose rounding loss is printed); nothing is changed.
+        NonFiniteError
+            When a merged weight is not finite; nothing is changed.
+        """
+        self._require_adapters("merge_adapter")
+        if self._merged:
+            raise ConfigError(f"adapters are merged already: {', '.join(self._merged)}; call unmerge_adapter() first")
+        if not self._enabled:
+            raise ConfigError("adapters are disabled; call enable_adapters() first")
+        if isinstance(adapter_names, str):
+            raise TypeError(f"adapter_names is a list of names, not {adapter_names!r}")
+        names = self.active_adapters() if adapter_names is None else list(adapter_names)
+        adapters = {name: self._adapter(name) for name in names}
+        ids, dtype = merging.probe(self.config), next(iter(self._parameters.values())).dtype
+        try:
+            self._model.set_adapters(names, [])
+            before = self(ids)
+            self._overwrite(adapters)
+            self._model.set_adapters([], [])
+            merging.compare(before, self(ids), dtype)
+        except BaseException:
+            self._restore()
+            self._tell_core()
+            raise
+        self._merged = names
+
+    def unmerge_adapter(self):
+        """Put back the base's weights, to the bit; the adapters count as before."""
+        if not self._merged:
+            raise ConfigError("no adapter is merged; merge_adapter() merges the active ones")
+        self._restore()
+        self._merged = []
+        self._tell_core()
+
+    def merge_and_unload(self):
+        """Merge the active adapters, forget all adapters, and return the model, now plain."""
+        if not self._merged:
+            self.merge_adapter()
+        for name in list(self._adapters):
+            self._model.delete_adapter(name)
+        self._start_without_adapters()
+        return self
+
+    def _overwrite(self, adapters):
+        """Write the merged weights, keeping what they replace."""
+        deltas, copies = {}, {}
+        for name, adapter in adapters.items():
+            tensors = self._model.adapter_parameters(name)
+            for path, branch in adapter.branches.items():
+                A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
+                deltas.setdefault(f"{path}.weight", []).append((A, B, branch.scale, self._is_in_out(path)))
+            copies |= {parameter: tensors[copy_name(parameter, name)] for parameter in adapter.copies}
+        lost = 0.0
+        with self._writing():
+            for name in dict.fromkeys([*copies, *deltas]):
+                view = self._parameters[name]
+                weight = copies.get(name, view)
+                stored, loss = merging.merged(name, weight, (merging.delta(*pair) for pair in deltas.get(name, ())))
+                lost = max(lost, loss)
+                self._overwritten[name] = view.copy()
+                view[...] = stored
+        if view.dtype.itemsize < 4:
+            print(f"merged into {view.dtype} weights: rounding lost up to {lost:.3g}")
+
+    def _restore(self):
+        with self._writing():
+            for name, array in self._overwritten.items():
+                self._parameters[name][...] = array
+        self._overwritten = {}
+
+    # --- mixing ------------------------------------------------------------------------------------------------------
+    def add_weighted_adapter(self, adapters, weights, adapter_name, combination_type="svd", svd_rank=None, svd_clamp=None,
+                             density=None, majority_sign_method="total", seed=0):  # fmt: skip
+        """Make a new adapter that is a weighted combination of others; it is neither active nor trained at first.
+
+        Parameters
+        ----------
+        adapters : list of str
+        weights : list of float
+            One each; negative ones subtract.
+        adapter_name : str
+            Of the new adapter.
+        combination_type : str
+            "linear", "cat": the exact sum of the weighted deltas (s B A); the rank is the sum of ranks. "svd": its best
+            approximation at `svd_rank`. "ties", "dare_linear", "dare_ties", "magnitude_prune", with or without "_svd":
+            the deltas are thinned, and with ties a sign is elected, as in their papers; the best approximation at
+            `svd_rank` is kept, and a warning says how much that is if it is under 99 %. "peft_linear": sums of
+            sqrt(w s) A and of sqrt(w s) B, with the cross terms that peft's "linear" has.
+        svd_rank : int, optional
+            By default the largest rank among the adapters.
+        svd_clamp : float, optional
+            Clip what the SVD gives at this quantile.
+        density : float
+            Share of each delta that is kept, above 0 and at most 1.
+        majority_sign_method : "total" or "frequency"
+            The sign of the sum of the deltas, or of the sum of their signs.
+        seed : int
+            Of what is dropped at random.
+
+        Raises
+        ------
+        UnknownNameError, ConfigError
+            When an adapter is not there, the name is taken, or the arguments are not possible; nothing is changed.
+        """
+        if isinstance(adapters, str):
+            raise TypeError(f"adapters is a list of names, not {adapters!r}")
+        self._check_new(adapter_name)
+        sources = {name: self._adapter(name) for name in adapters}
+        weights = list(weights)
+        if len(sources) < len(list(adapters)):
+            raise ConfigError(f"adapters {list(adapters)}: one of them stands twice; add its weights")
+        for name, adapter in sources.items():
+            if adapter.copies:
+                raise ConfigError(f"adapter {name!r} has its own {next(iter(adapter.copies))} (bias or modules_to_save), "
+                                  f"which cannot be combined")
+        ranks = [max(branch.rank for branch in adapter.branches.values()) for adapter in sources.values()]
+        kind, rank = weighted.check(combination_type, ranks, weights, svd_rank, svd_clamp, density, majority_sign_method)
+        random = np.random.default_rng(whole(seed, "seed"))
+        pairs, kept = {}, []
+        for path in self._model.linears():
+            there = [(weight, *self._pair(name, path)) for (name, adapter), weight in zip(sources.items(), weights)
+                     if path in adapter.branches]
+            if there:
+                A, B, share = weighted.combine(kind, [row[1:] for row in there], [row[0] for row in there], rank, density,
+                                               majority_sign_method, svd_clamp, random)
+                pairs[path] = A, B
+                kept.append(share)
+        if kind != "svd" and min(kept) < 0.99:
+            warnings.warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the worst "
+                          f"module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more", stacklevel=2)
+        rank = max(len(A) for A, _ in pairs.values())
+        branches = {path: Branch(rank, rank, 1.0) for path in pairs}
+        first = next(iter(sources.values())).config.replace(r=rank, lora_alpha=rank)
+        adapter = Attached(exact(first, branches, module_paths(self._names())), branches, {})
+
+        def fill(tensors):
+            for path, (A, B) in pairs.items():
+                tensors[f"{path}.lora_A.{adapter_name}.weight"][: len(A)] = A
+                tensors[f"{path}.lora_B.{adapter_name}.weight"][:, : len(A)] = B
+
+        self._put(adapter_name, adapter, fill, trainable=False)
+
+    def _pair(self, name, path):
+        tensors = self._model.adapter_parameters(name)
+        A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
+        return A, B, self._adapters[name].branches[path].scale
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+    def print_trainable_parameters(self):
+        """Print peft's line, and a table of what got an adapter."""
+        print(report.line(*self._count_parameters()))
+        table = report.table(self._adapters, self._model.linears(), self._active, self._trains)
+        if table.rows:
+            print(table)
+
+    def _count_parameters(self):
+        """(numbers that train, all numbers), as peft counts: trained biases are the base's own."""
+        trained, everything = 0, self.num_parameters()
+        for name, adapter in self._adapters.items():
+            tensors = self._model.adapter_parameters(name)
+            biases = {copy_name(parameter, name) for parameter, is_bias in adapter.copies.items() if is_bias}
+            everything += sum(array.size for tensor, array in tensors.items() if tensor not in biases)
+            trained += sum(array.size for array in tensors.values()) if self._trains(name) else 0
+        return (trained if self._adapters else everything), everything
+
+    # --- for these ---------------------------------------------------------------------------------------------------
+    def _attach(self, config, strict=True):
+        adapter = attach(config, self.config.model_type, self._model.linears(), self._model.shapes(), self._model.head_name,
+                         tuple(name for pair in self._tied().items() for name in pair), self.config.num_hidden_layers, strict)
+        other = next((name for name, known in self._adapters.items() if known.config.bias != "none"), None)
+        if config.bias != "none" and other is not None:
+            raise ConfigError(f"bias {config.bias!r}: adapter {other!r} trains biases already, and one alone can")
+        return adapter
+
+    def _put(self, name, adapter, fill, trainable):
+        """Let the core have an adapter, filled; or leave everything as it was."""
+        branches = [(path, branch.rank, branch.scale, adapter.config.lora_dropout)
+                    for path, branch in adapter.branches.items()]
+        self._model.add_adapter(name, branches, list(adapter.copies))
+        try:
+            with self._writing():
+                fill(self._model.adapter_parameters(name))
+        except BaseException:
+            self._model.delete_adapter(name)
+            self._tell_core()
+            raise
+        if not self._adapters:
+            self._active = [name]
+        if trainable and (name in self._active):
+            self._trainable.add(name)
+        self._adapters[name] = adapter
+        self._tell_core()
+
+    def _tell_core(self):
+        active = self._active if self._enabled and not self._merged else []
+        self._model.set_adapters(active, [name for name in active if name in self._trainable])
+
+    def _trains(self, name):
+        return self._enabled and not self._merged and name in self._active and name in self._trainable
+
+    def _names(self):
+        return [*self._parameters, *(name for pair in self._tied().items() for name in pair)]
+
+    def _is_in_out(self, path):
+        return bool(self._model.in_out) and path != self._model.head_name
+
+    def _beside(self):
+        """Weights of the base that peft may store beside an adapter, by their keys in its file."""
+        embeddings = (self._model.embedding_name, self._model.head_name)
+        views = {path: self.state_dict().get(f"{path}.weight") for path in embeddings}
+        return {f"{files.PREFIX}{path}{inside}.weight": view for path, view in views.items() if view is not None
+                for inside in ("", ".base_layer")}
+
+    def _adapter(self, name):
+        if name not in self._adapters:
+            there = f"there are {', '.join(self._adapters)}" if self._adapters else "there is none: add_adapter, load_adapter"
+            raise UnknownNameError(f"there is no adapter {name!r}; {nearest(str(name), self._adapters) or there}")
+        return self._adapters[name]
+
+    def _require_adapters(self, call):
+        if not self._adapters:
+            raise ConfigError(f"{call}: the model has no adapter; add_adapter or load_adapter gives it one")
+
+    def _refuse_while_merged(self, call):
+        if self._merged:
+            raise ConfigError(f"{call}: adapters are merged into the weights ({', '.join(self._merged)}); call "
+                              f"unmerge_adapter() first, or merge_and_unload() to keep it so")
+
+    def _refuse_unmerged(self, call):
+        if self._adapters and not self._merged:
+            raise ConfigError(f"{call}: the model has adapters ({', '.join(self._adapters)}) that are not merged; "
+                              f"save_adapter writes them, merge_and_unload() makes them part of the weights")
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Keeps readers out while parameters change."""
+        self._model.begin_write()
+        try:
+            yield
+        finally:
+            self._model.end_write()
+
+    def _check_new(self, name):
+        if not isinstance(name, str):
+            raise TypeError(f"adapter_name is a string, not {type(name).__name__}")
+        if not name or len(name) > 64 or not all(c.isalnum() or c in "_-+ " for c in name):
+            raise ConfigError(f"adapter_name {name!r}: letters, digits, '_', '-', '+' and spaces, at most 64, make a name")
+        if name in self._adapters:
+            raise ConfigError(f"there is an adapter {name!r} already, besides "
+                              f"{', '.join(other for other in self._adapters if other != name) or 'no other'}; "
+                              f"give another adapter_name, or delete_adapter({name!r}) first")
+        self._refuse_while_merged("a new adapter")

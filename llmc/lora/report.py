@@ -1,0 +1,62 @@
+"""What an adapter adapts, for people: peft's line, and a table."""
+
+import re
+
+from llmc.table import Table
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def line(trainable, everything):
+    """peft's line."""
+    return (f"trainable params: {trainable:,d} || all params: {everything:,d} || "
+            f"trainable%: {100 * trainable / everything:.4f}")
+
+
+def table(adapters, linears, active, trains):
+    """One row for the branches of an adapter that differ in nothing but their layer.
+
+    Parameters
+    ----------
+    adapters : dict of str to Attached
+    linears : dict of str to (int, int)
+    active : list of str
+    trains : callable
+        Says of an adapter's name whether it trains.
+
+    Returns
+    -------
+    Table
+    """
+    rows = {}
+    for name, adapter in adapters.items():
+        state = "trains" if trains(name) else "active" if name in active else ""
+        for path, branch in adapter.branches.items():
+            layer = _LAYER.search(path)
+            general = path[:layer.start()] + ".*." + path[layer.end():] if layer else path
+            inputs, outputs = linears[path]
+            row = rows.setdefault((name, general, branch, inputs, outputs), {
+                "adapter": name, "state": state, "module": general, "layers": [], "rank": branch.rank,
+                "alpha": branch.alpha, "scale": branch.scale, "dropout": adapter.config.lora_dropout, "parameters": 0})
+            row["layers"] += [int(layer[1])] if layer else []
+            row["parameters"] += branch.rank * (inputs + outputs)
+        for parameter, is_bias in adapter.copies.items():
+            rows[name, parameter] = {"adapter": name, "state": state, "module": parameter,
+                                     "copy": "bias" if is_bias else "saved"}
+    for row in rows.values():
+        row["layers"] = spans(row.get("layers", []))
+    columns = ["adapter", "state", "module", "layers", "rank", "alpha", "scale", "dropout", "parameters"]
+    if any("copy" in row for row in rows.values()):
+        columns.append("copy")
+    return Table(columns, rows.values())
+
+
+def spans(numbers):
+    """[0, 1, 2, 5] as "0-2, 5"."""
+    found = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
