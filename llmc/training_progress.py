@@ -1,5 +1,6 @@
 """The progress of a training: a bar with loss, tokens a second and time left, or lines where a bar is of no use."""
 
+import os
 import sys
 import time
 import warnings
@@ -31,7 +32,7 @@ class Progress:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a notebook without widgets gets the plain bar
                 from tqdm.auto import tqdm
-            self._bar = tqdm(initial=step, total=max_steps, unit="step", dynamic_ncols=True, bar_format=(
+            self._bar = tqdm(initial=step, total=max_steps, **_shape(), bar_format=(
                 "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))
 
     def step(self, entry):
@@ -62,6 +63,13 @@ class Progress:
             self._bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def _shape():
+    """The size of the bar; a terminal that says it has no rows, as some containers' do, would get none."""
+    if sys.stderr.isatty() and 0 in os.get_terminal_size(sys.stderr.fileno()):
+        return {"ncols": 100, "nrows": 24}
+    return {"dynamic_ncols": True}
 
 
 def _shown(value):
