@@ -257,7 +257,7 @@ ERRORS = {
         lambda: functional.attention(normal(1, 2, 3, 4), *[normal(1, 2, 2, 4)] * 2), llmc.ShapeError, "do not go tog",
     ),
     "keys and values that differ": (
-        lambda: functional.attention(normal(1, 2, 2, 4), normal(1, 2, 2, 4), normal(1, 3, 2, 4)), llmc.ShapeError, "k and v",
+        lambda: functional.attention(*[normal(1, 2, 2, 4)] * 2, normal(1, 3, 2, 4)), llmc.ShapeError, "k and v",
     ),
     "fewer keys than queries": (
         lambda: functional.attention(normal(1, 3, 2, 4), *[normal(1, 2, 2, 4)] * 2), llmc.ShapeError, "3.*2",
@@ -266,7 +266,7 @@ ERRORS = {
         lambda: functional.attention(*[normal(1, 3, 2, 4)] * 3, window=0), llmc.ConfigError, "window is 0",
     ),
     "a mask of another shape": (
-        lambda: functional.attention(*[normal(1, 3, 2, 4)] * 3, attention_mask=[1, 1]), llmc.ShapeError, "attention_mask",
+        lambda: functional.attention(*[normal(1, 3, 2, 4)] * 3, attention_mask=[1]), llmc.ShapeError, "attention_mask",
     ),
     "an unknown approximation": (lambda: functional.gelu(normal(3), "erf"), llmc.ConfigError, "'erf'"),
     "halves that differ": (lambda: functional.swiglu(normal(3), normal(4)), llmc.ShapeError, r"\(3,\).*\(4,\)"),
