@@ -42,7 +42,9 @@ static bool add_copy(Adapter *a, const Model *m, const char *source, Error *e) {
         error_set(e, ERROR_NAME, "'%.200s' is not a parameter of this model", source);
         return false;
     }
-    snprintf(name, sizeof name, "%s.%s.copy", source, a->name);
+    const char *leaf = strrchr(source, '.');
+    int module = leaf ? (int)(leaf - source) : 0;
+    snprintf(name, sizeof name, "%.*s.lora_copy.%s%s", module, source, a->name, leaf ? leaf : "");
     if (!parameters_add(&a->parameters, name, q->ndim, q->shape, e)) return false;
     a->copied[a->copy_count++] = q->index;
     return true;

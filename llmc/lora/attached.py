@@ -59,7 +59,8 @@ class Attached:
 
 def copy_name(parameter, adapter):
     """What the trained copy of a parameter is called."""
-    return f"{parameter}.{adapter}.copy"
+    module, _, leaf = parameter.rpartition(".")
+    return f"{module}.lora_copy.{adapter}.{leaf}"
 
 
 def attach(config, model_type, linears, parameters, head, tied, layers, strict=True):

@@ -1,6 +1,7 @@
 """An adapter's files as peft lays them out: adapter_config.json and adapter_model.safetensors or .bin."""
 
 import os
+import re
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from llmc.lora import config as lora_config
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
+_TWICE = re.compile(r".*\.(modules_to_save|original_module)\.bias")  # peft's, of bias="all" beside modules_to_save
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -91,7 +93,7 @@ def load(folder, wanted, beside):
     if path is None:
         raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
     with checkpoint.open(path) as stored:
-        found = {_key(key): key for key in stored.names()}
+        found = {_key(key): key for key in stored.names() if not _TWICE.fullmatch(key)}
         _check_names(path, found, wanted, beside)
         for key in wanted.keys() & found.keys():
             shape = tuple(stored.shape(found[key]))
@@ -99,8 +101,9 @@ def load(folder, wanted, beside):
                 raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: the "
                                  f"adapter is of another base, or its adapter_config.json is of another adapter")
         tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
-        for key in beside.keys() & found.keys():
-            theirs, ours = _numbers(path, stored, found[key]), beside[key]
+        for key in (beside.keys() & found.keys()) - wanted.keys():
+            theirs = _numbers(path, stored, found[key])
+            ours = beside[key].astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
                 raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the adapter "
                                       f"was trained on another base, or on one that was resized")
