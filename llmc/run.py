@@ -11,10 +11,12 @@ from llmc.table import Table, count
 class Run:
     """A budget of at most `batch` rows and `length` tokens, and the memory a pass of that size takes.
 
-    Made by `model.run(...)`. Views are windows, not photographs: their numbers change at the next forward pass.
+    Made by `model.run(...)`. Views are windows, not photographs: their numbers change at the next forward pass. With
+    `observe`, every module's work is summed up token by token while it is at hand: see `observed`.
     """
 
-    def __init__(self, model, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None, past=0):
+    def __init__(self, model, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None, past=0,
+                 observe=False):  # fmt: skip
         self.model, self.config = model, model.config
         self._backward = bool(backward)
         keep_all, globs = _keep(keep)
@@ -23,6 +25,7 @@ class Run:
         self._core = model._core.Run(
             model._model, whole(batch, "batch", 1), whole(length, "length", 1), self._backward, bool(dropout), globs,
             keep_all, whole(past, "past"), whole(seed, "seed"), gradients._core if gradients else None,
+            observe=bool(observe),
         )  # fmt: skip
         self._globs, self._keep_all = globs, keep_all
         self.loss = None
@@ -106,6 +109,22 @@ class Run:
     def names(self):
         """Every hook point: the dotted module paths of the checkpoint."""
         return [row[0] for row in self._core.modules()]
+
+    def shapes(self):
+        """{hook point: (shape of what it reads, shape of what it gives)}; None: it reads ids or positions."""
+        return self._core.shapes()
+
+    def observed(self):
+        """What every module of the last forward did to its input, in a run made with `observe=True`.
+
+        Returns
+        -------
+        dict
+            {hook point: (B, T, 6) view}: sums over the features that input x and output y both have, of x*y, x^2, y^2
+            and (y-x)^2, then over all features, of (y - mean(x))^2 and x^2; of a module that reads a tensor. Under a
+            branch's name with "@stream" behind, x is the residual stream that it joins.
+        """
+        return self._core.observed()
 
     def input(self, name, copy=False):
         """What module `name` read: a (B, T, C) view, or a copy; ids for an embedding are not kept."""
