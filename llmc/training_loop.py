@@ -56,6 +56,9 @@ class Training:
             self.good = path
             if _same(path, self._path(self.state.step)):
                 self.saved_step = self.state.step
+            newest = checkpoints.newest_path(self.output_dir, self.state.started)
+            if newest and not _same(path, newest):
+                self.state.started = time.time()  # a branch: the later checkpoints are not its own
         else:
             self.state = TrainerState(max_steps=max_steps, started=time.time())
         self.save_every = self._every(args.save_strategy, "save_steps")

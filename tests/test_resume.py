@@ -287,6 +287,16 @@ def test_the_training_that_began_last_is_resumed(whole, tmp_path):
     assert steps == list(range(1, STEPS + 1))
 
 
+def test_a_branch_goes_on_from_its_own_checkpoints(whole, tmp_path):
+    folder = tmp_path / "branch"
+    shutil.copytree(whole[0], folder)
+    with pytest.raises(Cut):
+        trainer(folder, callbacks=[cut_at(5)], save_steps=4).train(resume_from_checkpoint=folder / "checkpoint-3")
+    seen = []
+    trainer(folder, callbacks=[lambda state: seen.append(state.step)]).train(resume_from_checkpoint=True)
+    assert seen == [5, 6, 7]
+
+
 def test_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint-N"):
         trainer(tmp_path).train(resume_from_checkpoint=True)
