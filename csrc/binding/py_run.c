@@ -292,7 +292,10 @@ static PyObject *parameter_gradient(PyObject *object, PyObject *args) {
     const Run *r = &self->run;
     if (r->structure != r->model->structure) Py_RETURN_NONE; /* the slots are no longer those of this run */
     const Parameter *q = model_find(r->model, name);
-    const real *grad = q ? run_parameter_gradient(&self->run, q) : NULL;
+    if (!q) Py_RETURN_NONE;
+    if (!gradients_enter(state_of_type(Py_TYPE(object)), self)) return NULL; /* showing them may clear them */
+    const real *grad = run_parameter_gradient(&self->run, q);
+    gradients_leave(self);
     if (!grad) Py_RETURN_NONE;
     size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
     return view_arena(r->gradients->arena, grad, q->ndim, q->shape, strides);
