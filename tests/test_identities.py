@@ -427,3 +427,53 @@ def test_every_pass_of_a_training_loop_drops_others(family):
     first = losses()
     assert len(set(first)) == 6
     assert losses() == first
+
+
+# --- any order of calls
+
+
+def one_call(rng, config, names, blocks):
+    """Arguments of a random forward pass."""
+    shape = (int(rng.integers(1, 5)), int(rng.integers(1, LENGTH + 1)))
+    ids = rng.integers(0, config["vocab_size"], shape)
+    call = dict(ids=ids)
+    if rng.random() < 0.7:
+        call["labels"] = np.where(rng.random(shape) < 0.2, -100, ids)
+    if rng.random() < 0.4:
+        call["attention_mask"] = (rng.random(shape) < 0.7).astype(int)
+    if rng.random() < 0.3:
+        call["skip"] = [str(name) for name in rng.choice(blocks, int(rng.integers(1, 3)), replace=False)]
+    if rng.random() < 0.3 and "skip" not in call:
+        call["until"] = str(rng.choice(names))
+    return call
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_of_calls_gives_what_fresh_runs_give(seed, tiny):
+    """Shapes, masks, stops, gaps and backward passes in any order leave nothing behind in a run."""
+    config, model, _ = tiny
+    rng = np.random.default_rng(seed)
+    keep = [None, "all", ["*.mlp", "*attn"], ["*.pattern", "*norm*", "*ln_*"]][seed]
+    run = model.run(4, LENGTH, backward=True, keep=keep)
+    blocks = [name for layer in range(3) for name in branches(model, layer)[:3]]
+    for _ in range(25):
+        call = one_call(rng, config, run.names()[:-1] if keep is None else run.names()[:3], blocks)
+        fresh = model.run(*call["ids"].shape, backward=True, keep=keep)
+        losses = [each.forward(**call) for each in (run, fresh)]
+        if "until" in call:
+            assert_same(run.output(call["until"]), fresh.output(call["until"]), call["until"])
+            if rng.random() < 0.5:
+                continue  # left where it stopped
+            losses = [each.resume() for each in (run, fresh)]
+        assert losses[0] == losses[1]
+        if "labels" not in call:
+            assert_same(run.logits, fresh.logits)
+            continue
+        if rng.random() < 0.3:
+            continue  # no backward pass
+        run.zero_grad()
+        for each in (run, fresh):
+            each.backward()
+        assert_same(gradients(run), gradients(fresh))
+        if keep == "all":
+            assert_same({name: run.grad(name) for name in run.names()}, {name: fresh.grad(name) for name in run.names()})
