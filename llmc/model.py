@@ -12,6 +12,7 @@ from llmc.errors import CheckpointError, ConfigError, ShapeError
 from llmc.initialise import initialise
 from llmc.inputs import whole
 from llmc.lora import Adapters
+from llmc.lora.files import base_of
 from llmc.rope import inverse_frequencies
 from llmc.run import Run
 from llmc.table import Table, count
@@ -67,7 +68,8 @@ class Model(Adapters):
         Parameters
         ----------
         source : path or str
-            A folder, or a name on the hub where huggingface_hub can reach it.
+            A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
+            base that it names, with the adapter attached.
         dtype, precision
             As for `Model`.
         revision, local_files_only
@@ -80,6 +82,10 @@ class Model(Adapters):
         ConfigError, CheckpointError
             When they are not what they should be; the message names file and tensor.
         """
+        if os.path.isdir(source) and (base := base_of(source)):
+            model = cls.from_pretrained(base, dtype, precision, local_files_only=local_files_only)
+            model.load_adapter(source)
+            return model
         config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
         folder = hub.folder(source, revision, local_files_only)
         with checkpoint.open(folder) as files:
@@ -87,12 +93,9 @@ class Model(Adapters):
             model = cls.__new__(cls)
             model._make(config, dtype, precision)
             model._name_or_path = os.fspath(source)
-            model._model.begin_write()
-            try:
+            with model._writing():
                 for name, view in model._parameters.items():
                     view[...] = files[found[name]]
-            finally:
-                model._model.end_write()
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -131,25 +134,25 @@ class Model(Adapters):
         return views
 
     def load_state_dict(self, tensors):
-        """Overwrite every parameter with the array of its name in `tensors`.
+        """Overwrite every parameter with the array of its name in `tensors`; those of adapters too, if any is there.
 
         Raises
         ------
         CheckpointError, ShapeError
             When a name is missing or surplus, or a shape differs; nothing is changed.
         """
-        found = checkpoint.align(tensors, self._parameters, self._tied())
+        views = dict(self._parameters)
+        if any(".lora_" in name for name in tensors):
+            views = {name: view for name, view in self.state_dict().items() if name not in self._tied()}
+        found = checkpoint.align(tensors, views, self._tied())
         found.check("load_state_dict")
-        arrays = {name: np.asarray(tensors[found.found[name]]) for name in self._parameters}
+        arrays = {name: np.asarray(tensors[found.found[name]]) for name in views}
         for name, array in arrays.items():
-            if array.shape != self._parameters[name].shape:
-                raise ShapeError(f"{name}: shape {array.shape} is given, {self._parameters[name].shape} is needed")
-        self._model.begin_write()
-        try:
+            if array.shape != views[name].shape:
+                raise ShapeError(f"{name}: shape {array.shape} is given, {views[name].shape} is needed")
+        with self._writing():
             for name, array in arrays.items():
-                self._parameters[name][...] = array
-        finally:
-            self._model.end_write()
+                views[name][...] = array
 
     def _tied(self):
         return _tied(self.config, self._model.head_name, self._model.embedding_name)

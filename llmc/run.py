@@ -154,7 +154,7 @@ class Run:
                 why = f"is a parameter; run.{which} takes the path of a module, such as '{name.rpartition('.')[0]}'"
             elif not self._backward:
                 why = "has no gradient: make the run with backward=True"
-            elif name not in self.model._parameters:
+            elif name in self.model._tied():
                 why = f"is tied: its gradient stands under '{self.model._model.embedding_name}.weight'"
             else:
                 why = "is frozen, so it has no gradient"

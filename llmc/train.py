@@ -190,9 +190,9 @@ class Trainer:
                 "eval_runtime": time.perf_counter() - begin}
 
     def save_model(self, output_dir=None):
-        """Save the model, and the tokenizer if there is one, as transformers opens them."""
+        """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
-        self.model.save_pretrained(output_dir)
+        self.model._save_trained(output_dir)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(os.fspath(output_dir))
 

@@ -10,6 +10,7 @@ import numpy as np
 from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
+from llmc.lora.config import FILE as CONFIG
 from llmc.training_state import read_state, write_state
 
 BEST = "checkpoint-best"
@@ -25,7 +26,8 @@ _SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning
 
 
 def save(path, model, optimizer, state, tokenizer=None, **beside):
-    """Write a checkpoint: the model as transformers opens it, the tokenizer, the moments, the state, a manifest.
+    """Write a checkpoint: the model as transformers opens it, or the adapters that train as peft does, the tokenizer,
+    the moments, the state, a manifest.
 
     It appears at `path` at one instant, when all is on the disk; the model is never copied in memory.
 
@@ -38,12 +40,12 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     """
     moments = optimizer.state_dict()
     tensors = {f"{kind}.{name}": view for kind in ("exp_avg", "exp_avg_sq") for name, view in moments[kind].items()}
-    parameters = model._parameters
+    parameters = model._trained_parameters()
     require_finite(path, {**parameters, **tensors})
     nbytes = sum(view.nbytes for view in (*parameters.values(), *tensors.values()))
     require_space(os.path.dirname(os.path.abspath(path)), nbytes + _ROOM)
     with staged_directory(path) as folder:
-        model.save_pretrained(folder)
+        model._save_trained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         apart = os.path.join(folder, "optimizer")
@@ -168,8 +170,8 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
     _compare(path, "max_steps", state.max_steps, max_steps)
     for name, value in kernels.items():
         _compare(path, name, (beside.get("kernels") or {}).get(name), value)
-    with checkpoint.open(path) as files, checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
-        model.load_state_dict(files)
+    with checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
+        model._load_trained(path)
         names = optimizer.state_dict()["exp_avg"]
         optimizer.load_state_dict({"step": state.updates} | {
             kind: {name: moments[f"{kind}.{name}"] for name in names} for kind in ("exp_avg", "exp_avg_sq")})
@@ -178,6 +180,13 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
 
 
 def _compare_models(path, model):
+    holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
+    if bool(model._adapters) != holds_adapter:
+        raise ConfigError(f"{path} holds {'an adapter' if holds_adapter else 'a whole model'}, but what is to be trained "
+                          f"is {'an adapter' if model._adapters else 'the whole model'}; train without "
+                          f"resume_from_checkpoint, or from the model it was")
+    if holds_adapter:
+        return
     theirs, ours = type(model.config).from_pretrained(path), model.config
     pairs = [(name, theirs.spec()[name], value) for name, value in ours.spec().items()]
     if model.config.model_type == theirs.model_type:

@@ -3,17 +3,18 @@
 import contextlib
 import warnings
 
-import numpy as np
-
 from llmc import hub
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.inputs import whole
-from llmc.lora import files, initialise, merging, report, weighted
-from llmc.lora.attached import Attached, Branch, attach, copy_name, exact, module_paths
+from llmc.lora import files, initialise, report
+from llmc.lora.attached import attach, copy_name
 from llmc.lora.config import LoraConfig
+from llmc.lora.merging import Merging
+from llmc.lora.mixing import Mixing
+from llmc.lora.trained import Trained
 
 
-class Adapters:
+class Adapters(Merging, Mixing, Trained):
     """The part of a Model that has adapters. While there are any, the base is frozen.
 
     Adapters that are active are added to what their linears give, all of them; those that are trainable besides get
@@ -105,14 +106,15 @@ class Adapters:
         OSError
             When the place cannot be written to; what was there stays.
         """
-        adapter = self._adapter(adapter_name)
+        keys = self._adapter(adapter_name).keys(adapter_name)
         tensors = self._model.adapter_parameters(adapter_name)
-        config = adapter.config.replace(
-            inference_mode=True, fan_in_fan_out=bool(self._model.in_out),
-            base_model_name_or_path=adapter.config.base_model_name_or_path or self._name_or_path,
-        )  # fmt: skip
-        arrays = {key: tensors[name] for key, name in adapter.keys(adapter_name).items()}
-        files.save(files.folder_of(directory, adapter_name), config, arrays)
+        arrays = {key: tensors[name] for key, name in keys.items()}
+        files.save(files.folder_of(directory, adapter_name), self._saved_config(adapter_name), arrays)
+
+    def _saved_config(self, name):
+        config = self._adapters[name].config
+        return config.replace(inference_mode=True, fan_in_fan_out=bool(self._model.in_out),
+                              base_model_name_or_path=config.base_model_name_or_path or self._name_or_path)
 
     def delete_adapter(self, adapter_name):
         """Forget an adapter. If it was the active one, the first that is left becomes active."""
@@ -176,161 +178,6 @@ class Adapters:
         self._require_adapters("enable_adapters")
         self._enabled = True
         self._tell_core()
-
-    # --- merging -----------------------------------------------------------------------------------------------------
-    def merge_adapter(self, adapter_names=None):
-        """Add the active adapters, or those named, to the weights; what is overwritten is kept for `unmerge_adapter`.
-
-        Raises
-        ------
-        ConfigError
-            When they are merged already or disabled, or when the logits would differ by more than 1e-4 (2e-2 for
-            weights stored as bfloat16, whose rounding loss is printed); nothing is changed.
-        NonFiniteError
-            When a merged weight is not finite; nothing is changed.
-        """
-        self._require_adapters("merge_adapter")
-        if self._merged:
-            raise ConfigError(f"adapters are merged already: {', '.join(self._merged)}; call unmerge_adapter() first")
-        if not self._enabled:
-            raise ConfigError("adapters are disabled; call enable_adapters() first")
-        if isinstance(adapter_names, str):
-            raise TypeError(f"adapter_names is a list of names, not {adapter_names!r}")
-        names = self.active_adapters() if adapter_names is None else list(adapter_names)
-        adapters = {name: self._adapter(name) for name in names}
-        ids, dtype = merging.probe(self.config), next(iter(self._parameters.values())).dtype
-        try:
-            self._model.set_adapters(names, [])
-            before = self(ids)
-            self._overwrite(adapters)
-            self._model.set_adapters([], [])
-            merging.compare(before, self(ids), dtype)
-        except BaseException:
-            self._restore()
-            self._tell_core()
-            raise
-        self._merged = names
-
-    def unmerge_adapter(self):
-        """Put back the base's weights, to the bit; the adapters count as before."""
-        if not self._merged:
-            raise ConfigError("no adapter is merged; merge_adapter() merges the active ones")
-        self._restore()
-        self._merged = []
-        self._tell_core()
-
-    def merge_and_unload(self):
-        """Merge the active adapters, forget all adapters, and return the model, now plain."""
-        if not self._merged:
-            self.merge_adapter()
-        for name in list(self._adapters):
-            self._model.delete_adapter(name)
-        self._start_without_adapters()
-        return self
-
-    def _overwrite(self, adapters):
-        """Write the merged weights, keeping what they replace."""
-        deltas, copies = {}, {}
-        for name, adapter in adapters.items():
-            tensors = self._model.adapter_parameters(name)
-            for path, branch in adapter.branches.items():
-                A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
-                deltas.setdefault(f"{path}.weight", []).append((A, B, branch.scale, self._is_in_out(path)))
-            copies |= {parameter: tensors[copy_name(parameter, name)] for parameter in adapter.copies}
-        lost = 0.0
-        with self._writing():
-            for name in dict.fromkeys([*copies, *deltas]):
-                view = self._parameters[name]
-                weight = copies.get(name, view)
-                stored, loss = merging.merged(name, weight, (merging.delta(*pair) for pair in deltas.get(name, ())))
-                lost = max(lost, loss)
-                self._overwritten[name] = view.copy()
-                view[...] = stored
-        if view.dtype.itemsize < 4:
-            print(f"merged into {view.dtype} weights: rounding lost up to {lost:.3g}")
-
-    def _restore(self):
-        with self._writing():
-            for name, array in self._overwritten.items():
-                self._parameters[name][...] = array
-        self._overwritten = {}
-
-    # --- mixing ------------------------------------------------------------------------------------------------------
-    def add_weighted_adapter(self, adapters, weights, adapter_name, combination_type="svd", svd_rank=None, svd_clamp=None,
-                             density=None, majority_sign_method="total", seed=0):  # fmt: skip
-        """Make a new adapter that is a weighted combination of others; it is neither active nor trained at first.
-
-        Parameters
-        ----------
-        adapters : list of str
-        weights : list of float
-            One each; negative ones subtract.
-        adapter_name : str
-            Of the new adapter.
-        combination_type : str
-            "linear", "cat": the exact sum of the weighted deltas (s B A); the rank is the sum of ranks. "svd": its best
-            approximation at `svd_rank`. "ties", "dare_linear", "dare_ties", "magnitude_prune", with or without "_svd":
-            the deltas are thinned, and with ties a sign is elected, as in their papers; the best approximation at
-            `svd_rank` is kept, and a warning says how much that is if it is under 99 %. "peft_linear": sums of
-            sqrt(w s) A and of sqrt(w s) B, with the cross terms that peft's "linear" has.
-        svd_rank : int, optional
-            By default the largest rank among the adapters.
-        svd_clamp : float, optional
-            Clip what the SVD gives at this quantile.
-        density : float
-            Share of each delta that is kept, above 0 and at most 1.
-        majority_sign_method : "total" or "frequency"
-            The sign of the sum of the deltas, or of the sum of their signs.
-        seed : int
-            Of what is dropped at random.
-
-        Raises
-        ------
-        UnknownNameError, ConfigError
-            When an adapter is not there, the name is taken, or the arguments are not possible; nothing is changed.
-        """
-        if isinstance(adapters, str):
-            raise TypeError(f"adapters is a list of names, not {adapters!r}")
-        self._check_new(adapter_name)
-        sources = {name: self._adapter(name) for name in adapters}
-        weights = list(weights)
-        if len(sources) < len(list(adapters)):
-            raise ConfigError(f"adapters {list(adapters)}: one of them stands twice; add its weights")
-        for name, adapter in sources.items():
-            if adapter.copies:
-                raise ConfigError(f"adapter {name!r} has its own {next(iter(adapter.copies))} (bias or modules_to_save), "
-                                  f"which cannot be combined")
-        ranks = [max(branch.rank for branch in adapter.branches.values()) for adapter in sources.values()]
-        kind, rank = weighted.check(combination_type, ranks, weights, svd_rank, svd_clamp, density, majority_sign_method)
-        random = np.random.default_rng(whole(seed, "seed"))
-        pairs, kept = {}, []
-        for path in self._model.linears():
-            there = [(weight, *self._pair(name, path)) for (name, adapter), weight in zip(sources.items(), weights)
-                     if path in adapter.branches]
-            if there:
-                A, B, share = weighted.combine(kind, [row[1:] for row in there], [row[0] for row in there], rank, density,
-                                               majority_sign_method, svd_clamp, random)
-                pairs[path] = A, B
-                kept.append(share)
-        if kind != "svd" and min(kept) < 0.99:
-            warnings.warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the worst "
-                          f"module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more", stacklevel=2)
-        rank = max(len(A) for A, _ in pairs.values())
-        branches = {path: Branch(rank, rank, 1.0) for path in pairs}
-        first = next(iter(sources.values())).config.replace(r=rank, lora_alpha=rank)
-        adapter = Attached(exact(first, branches, module_paths(self._names())), branches, {})
-
-        def fill(tensors):
-            for path, (A, B) in pairs.items():
-                tensors[f"{path}.lora_A.{adapter_name}.weight"][: len(A)] = A
-                tensors[f"{path}.lora_B.{adapter_name}.weight"][:, : len(A)] = B
-
-        self._put(adapter_name, adapter, fill, trainable=False)
-
-    def _pair(self, name, path):
-        tensors = self._model.adapter_parameters(name)
-        A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
-        return A, B, self._adapters[name].branches[path].scale
 
     # --- looking -----------------------------------------------------------------------------------------------------
     def print_trainable_parameters(self):

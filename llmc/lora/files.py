@@ -7,7 +7,7 @@ import numpy as np
 
 from llmc import checkpoint
 from llmc.checkpoint.atomic import sync, temporary_directory
-from llmc.errors import CheckpointError, NonFiniteError, ShapeError, nearest
+from llmc.errors import CheckpointError, ConfigError, NonFiniteError, ShapeError, nearest
 from llmc.lora import config as lora_config
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -35,6 +35,24 @@ def find(directory, name):
             return place
     raise FileNotFoundError(f"{os.path.join(directory, lora_config.FILE)}: there is no such file; an adapter's folder "
                             f"holds {lora_config.FILE} and {WEIGHTS[0]}")
+
+
+def base_of(folder):
+    """The base that a folder with an adapter alone names; None for any other folder.
+
+    Raises
+    ------
+    ConfigError
+        When it names none.
+    """
+    path = os.path.join(folder, lora_config.FILE)
+    if not os.path.isfile(path) or os.path.isfile(os.path.join(folder, "config.json")):
+        return None
+    base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
+    if not base:
+        raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open the "
+                          f"base, and load_adapter({str(folder)!r})")
+    return base
 
 
 def save(directory, config, tensors):

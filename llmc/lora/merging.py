@@ -3,6 +3,7 @@
 import numpy as np
 
 from llmc.errors import ConfigError, NonFiniteError
+from llmc.lora.attached import copy_name
 
 # How far the logits of the merged model may be from those of the attached one, by how weights are stored.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
@@ -15,7 +16,7 @@ def delta(A, B, scale, in_out=False):
     return product.T if in_out else product
 
 
-def merged(name, weight, deltas):
+def add(name, weight, deltas):
     """`weight` plus every delta, as it is stored, and the largest part of the deltas that storing lost.
 
     Raises
@@ -52,3 +53,84 @@ def compare(before, after, stored):
                           f"than {TOLERANCE[str(stored)]:g} for weights stored as {stored}; nothing was merged: keep the "
                           f"adapter attached, or merge into weights stored wider")
     return apart
+
+
+class Merging:
+    """The part of a Model that merges its adapters."""
+
+    def merge_adapter(self, adapter_names=None):
+        """Add the active adapters, or those named, to the weights; what is overwritten is kept for `unmerge_adapter`.
+
+        Raises
+        ------
+        ConfigError
+            When they are merged already or disabled, or when the logits would differ by more than 1e-4 (2e-2 for
+            weights stored as bfloat16, whose rounding loss is printed); nothing is changed.
+        NonFiniteError
+            When a merged weight is not finite; nothing is changed.
+        """
+        self._require_adapters("merge_adapter")
+        if self._merged:
+            raise ConfigError(f"adapters are merged already: {', '.join(self._merged)}; call unmerge_adapter() first")
+        if not self._enabled:
+            raise ConfigError("adapters are disabled; call enable_adapters() first")
+        if isinstance(adapter_names, str):
+            raise TypeError(f"adapter_names is a list of names, not {adapter_names!r}")
+        names = self.active_adapters() if adapter_names is None else list(adapter_names)
+        adapters = {name: self._adapter(name) for name in names}
+        ids, dtype = probe(self.config), next(iter(self._parameters.values())).dtype
+        try:
+            self._model.set_adapters(names, [])
+            before = self(ids)
+            self._overwrite(adapters)
+            self._model.set_adapters([], [])
+            compare(before, self(ids), dtype)
+        except BaseException:
+            self._restore()
+            self._tell_core()
+            raise
+        self._merged = names
+
+    def unmerge_adapter(self):
+        """Put back the base's weights, to the bit; the adapters count as before."""
+        if not self._merged:
+            raise ConfigError("no adapter is merged; merge_adapter() merges the active ones")
+        self._restore()
+        self._merged = []
+        self._tell_core()
+
+    def merge_and_unload(self):
+        """Merge the active adapters, forget all adapters, and return the model, now plain."""
+        if not self._merged:
+            self.merge_adapter()
+        for name in list(self._adapters):
+            self._model.delete_adapter(name)
+        self._start_without_adapters()
+        return self
+
+    def _overwrite(self, adapters):
+        """Write the merged weights, keeping what they replace."""
+        deltas, copies = {}, {}
+        for name, adapter in adapters.items():
+            tensors = self._model.adapter_parameters(name)
+            for path, branch in adapter.branches.items():
+                A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
+                deltas.setdefault(f"{path}.weight", []).append((A, B, branch.scale, self._is_in_out(path)))
+            copies |= {parameter: tensors[copy_name(parameter, name)] for parameter in adapter.copies}
+        lost = 0.0
+        with self._writing():
+            for name in dict.fromkeys([*copies, *deltas]):
+                view = self._parameters[name]
+                weight = copies.get(name, view)
+                stored, loss = add(name, weight, (delta(*pair) for pair in deltas.get(name, ())))
+                lost = max(lost, loss)
+                self._overwritten[name] = view.copy()
+                view[...] = stored
+        if view.dtype.itemsize < 4:
+            print(f"merged into {view.dtype} weights: rounding lost up to {lost:.3g}")
+
+    def _restore(self):
+        with self._writing():
+            for name, array in self._overwritten.items():
+                self._parameters[name][...] = array
+        self._overwritten = {}
