@@ -75,6 +75,7 @@ typedef struct {
 /* One method's use of a run: the run is its own, the model is read; and the run's gradients, which runs may share. */
 bool run_enter(const State *s, RunObject *r);
 void run_leave(RunObject *r);
+bool run_current(const State *s, const RunObject *r); /* false, with an error: the model's adapters have changed since */
 bool gradients_enter(const State *s, const RunObject *r);
 void gradients_leave(const RunObject *r);
 

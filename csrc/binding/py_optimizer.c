@@ -40,6 +40,7 @@ static bool may_step(const State *s, const OptimizerObject *self, const RunObjec
     if (run->owner != self->owner) PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
     else if (o->structure != o->model->structure)
         PyErr_SetString(s->error, "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
+    else if (!run_current(s, run)) return false;
     else if (!run->run.gradients) PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
     else if (run->run.gradients->interrupted)
         PyErr_SetString(s->error, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
@@ -69,6 +70,10 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
         self->owner->guard.writing = false;
         return NULL;
     }
+    if (!gradients_enter(s, run)) {
+        self->owner->guard.writing = false;
+        return NULL;
+    }
     run->busy = true;
     Error e = {0};
     double norm;
@@ -77,6 +82,7 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
     result = optimizer_step(&self->optimizer, run->run.gradients, &o, skip, &norm, &e);
     Py_END_ALLOW_THREADS
     run->busy = false;
+    gradients_leave(run);
     self->owner->guard.writing = false;
     if (result == UPDATE_REFUSED) return raise_error(s, &e);
     run->run.update++;

@@ -19,6 +19,12 @@ void run_leave(RunObject *r) {
     r->owner->guard.readers--;
 }
 
+bool run_current(const State *s, const RunObject *r) {
+    if (r->run.structure == r->owner->model.structure) return true;
+    PyErr_SetString(s->error, "the model's adapters changed since this run was made: make it anew with model.run(...)");
+    return false;
+}
+
 bool gradients_enter(const State *s, const RunObject *r) {
     Gradients *g = r->run.gradients;
     if (g && g->busy) {
@@ -54,6 +60,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         PyErr_SetString(s->config, "gradients= takes a run of the same model made with backward=True");
         return NULL;
     }
+    if (gradients != Py_None && !run_current(s, (RunObject *)gradients)) return NULL;
     RunObject *self = (RunObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Py_INCREF(model);
@@ -190,7 +197,7 @@ static PyObject *resume(PyObject *object, PyObject *unused) {
     if (!run_enter(s, self)) return NULL;
     if (self->run.reached <= 0 || self->run.reached >= self->run.plan.count) {
         PyErr_SetString(s->error, "nothing to resume: call forward(ids, until=...) first");
-    } else {
+    } else if (run_current(s, self)) {
         Unlocked u;
         unlock(&u);
         bool going = run_forward(&self->run, NULL, &u.cancel);
@@ -206,7 +213,7 @@ static bool may_go_back(const State *s, const RunObject *self) {
         PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
         return false;
     }
-    if (!gradients_enter(s, self)) return false;
+    if (!run_current(s, self) || !gradients_enter(s, self)) return false;
     if (!self->run.gradients->interrupted) return true;
     PyErr_SetString(s->error, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
     gradients_leave(self);

@@ -13,13 +13,19 @@ Parameter *model_find(const Model *m, const char *name) {
     return NULL;
 }
 
-/* Numbers all parameters, and gives the trainable ones their slots. False: no memory, m is unchanged. */
-static bool number(Model *m) {
-    int total = m->base.count, at = 0;
+/* Room for the list of all parameters and `more`. False: no memory. */
+static bool make_room(Model *m, int more) {
+    int total = m->base.count + more;
     for (int i = 0; i < m->adapter_count; i++) total += m->adapters[i]->parameters.count;
     Parameter **all = memory_grow(m->all, (size_t)total + 1, sizeof *all);
-    if (!all) return false;
-    m->all = all;
+    if (all) m->all = all;
+    return all != NULL;
+}
+
+/* Numbers all parameters, and gives the trainable ones their slots. */
+static void number(Model *m) {
+    Parameter **all = m->all;
+    int at = 0;
     for (int i = 0; i < m->base.count; i++) {
         m->base.items[i].trainable = m->adapter_count == 0;
         all[at++] = &m->base.items[i];
@@ -29,14 +35,13 @@ static bool number(Model *m) {
             m->adapters[i]->parameters.items[k].trainable = m->adapters[i]->trainable;
             all[at++] = &m->adapters[i]->parameters.items[k];
         }
-    m->total = total;
+    m->total = at;
     m->trained = 0;
-    for (int i = 0; i < total; i++) {
+    for (int i = 0; i < at; i++) {
         all[i]->index = i;
         all[i]->slot = m->trained;
         if (all[i]->trainable) m->trained += arena_round(all[i]->count);
     }
-    return true;
 }
 
 static Tensor *declare_parameter(Plan *p, const char *path, int ndim, const int *shape) {
@@ -53,11 +58,12 @@ bool model_init(Model *m, const Spec *spec, bool take, Error *e) {
     *e = plan.error;
     plan_free(&plan);
     bool fine = e->code == FINE && (!take || parameters_take(&m->base, e));
-    if (fine && !number(m)) {
+    if (fine && !make_room(m, 0)) {
         error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
         fine = false;
     }
-    if (!fine) model_free(m);
+    if (fine) number(m);
+    else model_free(m);
     return fine;
 }
 
@@ -97,13 +103,9 @@ Adapter *model_adapter(const Model *m, const char *name) {
 }
 
 static bool changed(Model *m) {
+    number(m);
     m->structure++;
     return true;
-}
-
-static bool no_memory(Error *e) {
-    error_set(e, ERROR_MEMORY, "no memory for the adapter");
-    return false;
 }
 
 bool model_add_adapter(Model *m, const char *name, const LowRank *pairs, int pair_count, const char *const *copies,
@@ -115,14 +117,14 @@ bool model_add_adapter(Model *m, const char *name, const LowRank *pairs, int pai
     Adapter *a = adapter_new(m, name, pairs, pair_count, copies, copy_count, e);
     if (!a) return false;
     Adapter **grown = memory_grow(m->adapters, (size_t)m->adapter_count + 1, sizeof *grown);
-    if (grown) {
-        m->adapters = grown;
-        grown[m->adapter_count++] = a;
-        if (number(m)) return changed(m);
-        m->adapter_count--;
+    if (grown) m->adapters = grown;
+    if (!grown || !make_room(m, a->parameters.count)) {
+        adapter_free(a);
+        error_set(e, ERROR_MEMORY, "no memory for the adapter");
+        return false;
     }
-    adapter_free(a);
-    return no_memory(e);
+    grown[m->adapter_count++] = a;
+    return changed(m);
 }
 
 bool model_delete_adapter(Model *m, const char *name, Error *e) {
@@ -135,10 +137,6 @@ bool model_delete_adapter(Model *m, const char *name, Error *e) {
     while (m->adapters[at] != a) at++;
     memmove(&m->adapters[at], &m->adapters[at + 1], (size_t)(m->adapter_count - at - 1) * sizeof *m->adapters);
     m->adapter_count--;
-    if (!number(m)) { /* a shorter list: only an allocator that refuses to shrink comes here */
-        m->adapters[m->adapter_count++] = a;
-        return no_memory(e);
-    }
     adapter_free(a);
     return changed(m);
 }
@@ -163,5 +161,5 @@ bool model_set_adapters(Model *m, const char *const *active, int active_count, c
         a->active = named(active, active_count, a->name);
         a->trainable = named(trainable, trainable_count, a->name);
     }
-    return number(m) ? changed(m) : no_memory(e);
+    return changed(m);
 }
