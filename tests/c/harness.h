@@ -53,6 +53,7 @@ void test_training(void);
 void test_inside(void);
 void test_generation(void);
 void test_refusals(void);
+void test_adapters(void);
 void test_pieces(void);
 void test_pool(void);
 void test_fork(void);

@@ -8,7 +8,7 @@ static const struct {
 } tests[] = {
     {"passes", test_passes},     {"slopes", test_slopes},     {"training", test_training},
     {"inside", test_inside},     {"generation", test_generation}, {"refusals", test_refusals},
-    {"pieces", test_pieces},     {"pool", test_pool},         {"fork", test_fork},
+    {"adapters", test_adapters}, {"pieces", test_pieces},     {"pool", test_pool},         {"fork", test_fork},
     {"allocations", test_allocations},
 };
 

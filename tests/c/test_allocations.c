@@ -64,6 +64,22 @@ static bool attempt_optimizer(Fixture *f, Error *e) {
     return true;
 }
 
+static bool attempt_adapters(Fixture *f, Error *e) {
+    const char *copy = "lm_head.weight";
+    LowRank pairs[] = {{.module = "model.layers.0.mlp.up_proj", .rank = 2}, {.module = "model.layers.1.self_attn.q_proj", .rank = 3}};
+    Model m;
+    if (!model_init(&m, &f->model->spec, true, e)) return false;
+    bool fine = true;
+    for (int i = 0; fine && i < 3; i++) {
+        const char *name = (const char *[]){"a", "b", "c"}[i];
+        fine = model_add_adapter(&m, name, pairs, 2, &copy, 1, e) && model_set_adapters(&m, &name, 1, &name, 1, e);
+        CHECK(m.adapter_count == i + fine && m.total == m.base.count + 5 * m.adapter_count, "%d", m.adapter_count);
+    }
+    fine = fine && model_delete_adapter(&m, "b", e);
+    model_free(&m);
+    return fine;
+}
+
 static bool attempt_piece(Fixture *f, Error *e) {
     (void)f;
     real x[12] = {1, 2, 3}, weight[8] = {1}, dx[12], dweight[8], dout[6] = {1};
@@ -100,6 +116,7 @@ void test_allocations(void) {
     } calls[] = {{"model_init", attempt_model, true},       {"run_init", attempt_run, true},
                  {"run_init with a past", attempt_run_with_past, true}, {"run_prepare", attempt_prepare, false},
                  {"run_estimate", attempt_estimate, true},  {"optimizer_init", attempt_optimizer, true},
+                 {"adapters", attempt_adapters, true},
                  {"piece_run", attempt_piece, true}};
     int threads = pool_threads();
     CHECK(pool_set_threads(2), "two threads");

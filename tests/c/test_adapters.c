@@ -1,0 +1,68 @@
+/* Adapters: a zero branch changes nothing, gradients are slopes, and a model that changed refuses what was made before. */
+#include "harness.h"
+
+static const Call CALL = {.B = 2, .T = 9, .losses = true};
+
+static void adapt(Model *m, const char *name, const char *module, int rank) {
+    Error e = {0};
+    LowRank pair = {.module = module, .rank = rank, .scale = (real)0.5};
+    const char *copy = m->base.items[m->base.count - 2].name;
+    CHECK(model_add_adapter(m, name, &pair, 1, &copy, 1, &e), "%s", e.message);
+    CHECK(model_set_adapters(m, &name, 1, &name, 1, &e), "%s", e.message);
+}
+
+static void check_adapter(const char *family, const char *module) {
+    Model m;
+    tiny_model(&m, family);
+    Run before, r;
+    make_run(&before, &m, (RunOptions){.batch = 2, .length = 9, .backward = true});
+    double loss = forward(&before, &CALL, 6);
+    adapt(&m, "a", module, 3);
+    Error e = {0};
+    CHECK(!prepare(&before, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    run_free(&before);
+
+    make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
+    CHECK(r.gradients->arena->count == m.trained && forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
+    const Adapter *a = model_adapter(&m, "a");
+    fill(parameter_data(adapter_A(a, 0)), adapter_A(a, 0)->count, 1);
+    fill(parameter_data(adapter_B(a, 0)), adapter_B(a, 0)->count, 2);
+    forward(&r, &CALL, 6);
+    CHECK(run_backward(&r, NULL), "%s", module);
+    for (int i = m.base.count; i < m.total; i++) {
+        const Parameter *q = m.all[i];
+        const real *gradient = run_parameter_gradient(&r, q);
+        real *x = parameter_data(q), kept = x[q->count / 2], h = (real)1e-5;
+        x[q->count / 2] = kept + h;
+        double up = forward(&r, &CALL, 6);
+        x[q->count / 2] = kept - h;
+        double slope = (up - forward(&r, &CALL, 6)) / (2 * h);
+        x[q->count / 2] = kept;
+        CHECK(fabs(slope - gradient[q->count / 2]) < 1e-7, "%s: slope %g, gradient %g", q->name, slope,
+              (double)gradient[q->count / 2]);
+    }
+    CHECK(model_delete_adapter(&m, "a", &e), "%s", e.message);
+    CHECK(!prepare(&r, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    run_free(&r);
+    model_free(&m);
+}
+
+static void refused(Model *m, const LowRank *pair, const char *copy, ErrorCode code) {
+    Error e = {0};
+    CHECK(!model_add_adapter(m, "bad", pair, 1, &copy, 1, &e) && e.code == code, "%d '%s'", e.code, e.message);
+    CHECK(m->adapter_count == 0 && m->total == m->base.count && m->structure == 0, "a refused adapter changed the model");
+}
+
+void test_adapters(void) {
+    check_adapter("llama", "model.layers.1.mlp.up_proj");
+    check_adapter("gpt2", "transformer.h.0.attn.c_attn");
+    check_adapter("mistral", "lm_head");
+    Model m;
+    tiny_model(&m, "llama");
+    const char *head = "lm_head.weight";
+    refused(&m, &(LowRank){.module = "model.norm", .rank = 2}, head, ERROR_NAME);
+    refused(&m, &(LowRank){.module = "model.embed_tokens", .rank = 2}, head, ERROR_NAME);
+    refused(&m, &(LowRank){.module = "lm_head", .rank = 0}, head, ERROR_CONFIG);
+    refused(&m, &(LowRank){.module = "lm_head", .rank = 2}, "lm_head", ERROR_NAME);
+    model_free(&m);
+}
