@@ -1,0 +1,66 @@
+"""The command line: `llmc COMMAND …`. A row of COMMANDS and a file beside this one are a command."""
+
+import importlib
+import sys
+
+from llmc.cli.outcome import Outcome, Usage
+from llmc.cli.parser import Parser
+from llmc.errors import nearest
+
+# What each does. Its file has EXAMPLE, `arguments(parser)` and `run(args)`, and is imported when it is called for.
+COMMANDS = {
+    "demo": "train a tokenizer and a small LLaMA for a minute, on text that every Python carries",
+    "train": "train a model on text files or token files, from scratch, from a checkpoint, or on from Ctrl-C",
+    "generate": "continue a text, shown as it is written",
+    "eval": "the loss and perplexity of a model on a text",
+    "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
+    "tokenize": "text files of any size into one file of token ids",
+    "compare": "a checkpoint beside transformers, module by module: where do they diverge?",
+    "doctor": "what runs here: processor, kernels, threads, memory, versions",
+}
+
+
+def main(argv=None):
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        By default the words behind `llmc`.
+
+    Returns
+    -------
+    int
+        0; 1: the work failed; 2: wrong usage; 130: Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    with Outcome(debug="--debug" in argv) as outcome:
+        _run(argv)
+    return outcome.status
+
+
+def _run(argv):
+    if not argv:
+        raise Usage(f"a command is missing: {', '.join(COMMANDS)}; see llmc --help")
+    name, rest = argv[0], argv[1:]
+    if name in ("-h", "--help"):
+        print(_help())
+    elif name == "--version":
+        from llmc import __version__
+
+        print(f"llmc {__version__}")
+    elif name not in COMMANDS:
+        known = nearest(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
+        raise Usage(f"there is no command {name!r}; {known}; see llmc --help")
+    else:
+        command = importlib.import_module(f"llmc.cli.{name}")
+        parser = Parser(name, COMMANDS[name], command.EXAMPLE)
+        command.arguments(parser)
+        command.run(parser.parse(rest))
+
+
+def _help():
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    return (f"usage: llmc COMMAND …\n\ncommands:\n{rows}\n\nllmc COMMAND --help has the flags and an example; "
+            f"llmc --version the version.\nexit status: 0 done, 1 the work failed, 2 wrong usage, 130 Ctrl-C")

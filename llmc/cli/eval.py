@@ -1,0 +1,41 @@
+"""llmc eval: the loss and perplexity of a model on a text."""
+
+from llmc.cli.parser import threads, whole
+from llmc.cli.sources import ends_in_bin, model_and_tokenizer
+from llmc.table import Table
+
+EXAMPLE = "llmc eval llmc-demo --text README.md"
+LONGEST = 1024  # tokens of context, unless more are asked for
+
+
+def arguments(parser):
+    """Its words."""
+    parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8 text, or one .bin of llmc tokenize")
+    parser.add_argument("--block-size", type=whole(2), metavar="T",
+                        help=f"tokens of context; by default the model's, at most {LONGEST}")
+    parser.add_argument("--batch-size", type=whole(1), default=8, metavar="B", help="blocks at once (%(default)s)")
+    threads(parser)
+
+
+def run(args):
+    """Print a table with one row."""
+    from tqdm import tqdm
+
+    from llmc import Trainer, TrainingArguments
+    from llmc.data import StreamingTextDataset, TokenBlockDataset
+
+    model, tokenizer = model_and_tokenizer(args.model, needs_tokenizer=not ends_in_bin(args.text))
+    block_size = args.block_size or min(model.config.max_position_embeddings, LONGEST)
+    if ends_in_bin(args.text):
+        data = TokenBlockDataset(args.text[0], block_size, vocab_size=model.config.vocab_size)
+        blocks = map(data.__getitem__, range(len(data)))
+    else:
+        blocks = iter(StreamingTextDataset(files=args.text, tokenizer=tokenizer, block_size=block_size))
+    trainer = Trainer(model, TrainingArguments(per_device_eval_batch_size=args.batch_size), tokenizer=tokenizer)
+    with tqdm(blocks, unit=" blocks", desc="eval", leave=False) as bar:
+        result = trainer.evaluate(item for item in bar if len(item["input_ids"]) > 1)
+    print(Table(["text", "tokens", "context", "loss", "perplexity", "tokens/s"], [
+        {"text": ", ".join(args.text), "tokens": result["eval_tokens"], "context": block_size,
+         "loss": result["eval_loss"], "perplexity": result["perplexity"],
+         "tokens/s": round(result["eval_tokens"] / result["eval_runtime"])}]))

@@ -1,0 +1,98 @@
+"""llmc generate: continue a text, shown as it is written."""
+
+import sys
+import time
+
+from llmc.cli.outcome import Usage, say
+from llmc.cli.parser import between, threads, whole
+from llmc.cli.sources import model_and_tokenizer
+
+EXAMPLE = 'llmc generate llmc-demo "The statement" --max-new-tokens 100 --top-p 0.9 --seed 1'
+INFINITY = float("inf")
+# Flags that choose how to sample; one of them given means sampling.
+SAMPLING = {
+    "temperature": (between(0, INFINITY, open_low=True), "below 1 is more sure, above 1 more varied"),
+    "top_k": (whole(1), "only the k best tokens"),
+    "top_p": (between(0, 1, open_low=True), "only the best tokens that together have this probability"),
+    "min_p": (between(0, 1), "only tokens with at least this share of the best one's probability"),
+    "seed": (whole(0), "the same seed gives the same text"),
+}
+
+
+def arguments(parser):
+    """Its words."""
+    parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
+    parser.add_argument("prompt", help="the text to continue; - reads it from the standard input")
+    parser.add_argument("--max-new-tokens", type=whole(1), default=64, metavar="N", help="(%(default)s)")
+    parser.add_argument("--min-new-tokens", type=whole(0), default=0, metavar="N", help="no end before these")
+    parser.add_argument("--do-sample", action="store_true",
+                        help="sample (any of the next five flags says so too); otherwise the best token is taken")
+    for name, (kind, text) in SAMPLING.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
+    parser.add_argument("--repetition-penalty", type=between(0, INFINITY, open_low=True), default=1.0, metavar="X",
+                        help="above 1: tokens that were there are less likely")
+    parser.add_argument("--eos-token-id", type=int, action="append", metavar="ID",
+                        help="where to stop, also several times; -1: nowhere; by default the model's")
+    parser.add_argument("--prefill-chunk", type=whole(1), metavar="N", help="read the prompt N tokens at a time")
+    parser.add_argument("--no-cache", dest="use_cache", action="store_false", help="keep no keys and values: slower")
+    threads(parser)
+
+
+def run(args):
+    """Print the prompt and what the model goes on with."""
+    model, tokenizer = model_and_tokenizer(args.model)
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if first is None:
+            raise Usage("generate: the prompt is empty, and the tokenizer has no token that begins a text")
+        ids = [first]
+    options = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    options |= {name: getattr(args, name) for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty",
+                                                        "eos_token_id", "prefill_chunk", "use_cache")}
+    options["do_sample"] = args.do_sample or any(name in options for name in SAMPLING)
+    begin, count = time.perf_counter(), 0
+    steps = model.stream([ids], **options)
+    sys.stdout.write(prompt)
+    try:
+        for count, piece in enumerate(written(tokenizer, ids, steps), 1):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+    say(f"{count} tokens, {count / (time.perf_counter() - begin):,.1f} tokens/s")
+
+
+def written(tokenizer, ids, steps):
+    """What each new token adds to the text.
+
+    A character whose bytes are not all there yet comes with the token that completes it.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    ids : list of int
+        The prompt.
+    steps : iterable of (1,) arrays
+        The new tokens.
+
+    Yields
+    ------
+    str
+        One for each token, perhaps empty; at the end what is left of a character that never was completed.
+    """
+    window = list(ids[-8:])  # a token's text depends on those before it, but not on distant ones
+    shown = tokenizer.decode(window, skip_special_tokens=True)
+    for step in steps:
+        window.append(int(step[0]))
+        text = tokenizer.decode(window, skip_special_tokens=True)
+        if text.endswith("\ufffd"):
+            yield ""
+            continue
+        yield text[len(shown):]
+        window = window[-8:]
+        shown = tokenizer.decode(window, skip_special_tokens=True)
+    text = tokenizer.decode(window, skip_special_tokens=True)
+    if len(text) > len(shown):
+        yield text[len(shown):]

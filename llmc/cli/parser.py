@@ -1,0 +1,93 @@
+"""The parser of a command's words: argparse, with errors in one line that name the nearest flag."""
+
+import argparse
+
+from llmc.cli.outcome import Usage
+from llmc.errors import nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command.
+
+    Parameters
+    ----------
+    name, summary, example : str
+    """
+
+    def __init__(self, name, summary, example):
+        super().__init__(prog=f"llmc {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False,
+                         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.name = name
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message):
+        """Called by argparse."""
+        raise Usage(f"{self.name}: {message}; see llmc {self.name} --help")
+
+    def parse(self, argv):
+        """The words as a namespace.
+
+        Raises
+        ------
+        Usage
+            When a flag is unknown, a word is missing, surplus, or of the wrong type.
+        """
+        args, surplus = self.parse_known_args(argv)
+        if surplus:
+            word = next((word for word in surplus if word.startswith("-")), surplus[0])
+            if word.startswith("-"):
+                flag = word.split("=")[0]
+                self.error(f"there is no flag {flag}" + "".join(f"; {near}" for near in (self._nearest(flag),) if near))
+            self.error(f"one word too many: {word!r} (a text of several words is quoted)")
+        return args
+
+    def _nearest(self, flag):
+        return nearest(flag, [option for option in self._option_string_actions if option.startswith("--")])
+
+
+def whole(least):
+    """The type of a flag that is a whole number of at least `least`."""
+
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def between(low, high, open_low=False):
+    """The type of a flag that is a number from `low` to `high`."""
+
+    def convert(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
+            limits = f"above {low}" if open_low else f"of at least {low}"
+            limits += "" if high == float("inf") else f" and at most {high}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {limits}")
+        return value
+
+    return convert
+
+
+def threads(parser):
+    """Add --num-threads, which takes effect when it is parsed."""
+
+    def convert(text):
+        from llmc.core import set_num_threads
+
+        value = whole(1)(text)
+        try:
+            set_num_threads(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    parser.add_argument("--num-threads", type=convert, metavar="N", help="threads that compute; the result is the same")

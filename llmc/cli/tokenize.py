@@ -1,0 +1,35 @@
+"""llmc tokenize: text files of any size into one file of token ids."""
+
+import os
+
+from llmc.cli.parser import whole
+from llmc.table import Table
+
+EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corpus.bin"
+
+
+def arguments(parser):
+    """Its words."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; several are documents with an end between")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a folder with tokenizer.json, or a hub name")
+    parser.add_argument("--vocab-size", type=whole(257), metavar="V",
+                        help="train a byte-level BPE of V tokens on the text first, and save it in the --tokenizer folder")
+    parser.add_argument("--out", metavar="X.bin", help="by default the first file's name with .bin")
+
+
+def run(args):
+    """Write the ids, and print what was written."""
+    from llmc import Tokenizer
+    from llmc.data import tokenize_file
+
+    if args.vocab_size:
+        tokenizer = Tokenizer.train(files=args.files, vocab_size=args.vocab_size)
+        tokenizer.save_pretrained(args.tokenizer)
+    else:
+        tokenizer = Tokenizer.from_pretrained(args.tokenizer)
+    out = args.out or f"{os.path.splitext(args.files[0])[0]}.bin"
+    info = tokenize_file(args.files, tokenizer, out)
+    size = sum(map(os.path.getsize, args.files))
+    print(Table(["file", "tokens", "dtype", "bytes", "vocabulary", "bytes of text per token"], [
+        {"file": out, "tokens": info["count"], "dtype": info["dtype"], "bytes": os.path.getsize(out),
+         "vocabulary": info["vocab_size"], "bytes of text per token": size / info["count"]}]))

@@ -1,0 +1,87 @@
+"""The datasets of llmc train: blocks of texts or of tokens, and the last share of them held out."""
+
+from llmc.cli.sources import ends_in_bin
+
+HELD_OUT = 0.05
+
+
+class Part:
+    """The items of `dataset` from `start` to `stop`."""
+
+    def __init__(self, dataset, start, stop):
+        self.dataset, self.start, self.stop = dataset, start, stop
+
+    def __len__(self):
+        return self.stop - self.start
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        return self.dataset[self.start + index]
+
+
+def read_texts(paths):
+    """The texts of UTF-8 files.
+
+    Raises
+    ------
+    DataError
+        For a file that is empty or not UTF-8.
+    """
+    from llmc.data.files import read_chunks
+    from llmc.errors import DataError
+
+    texts = []
+    for path in paths:
+        texts.append("".join(read_chunks(path)))
+        if not texts[-1].strip():
+            raise DataError(f"{path}: there is no text in it ({len(texts[-1])} characters)")
+    return texts
+
+
+def datasets(settings, texts, tokenizer, vocab_size):
+    """(to train on, to evaluate with or None).
+
+    Parameters
+    ----------
+    settings : dict
+        `data`, `eval_data`, `held_out`, `block_size`.
+    texts : list of str or None
+        Those of `data`; None when it is a file of tokens.
+    tokenizer : Tokenizer or None
+    vocab_size : int
+        The model's.
+
+    Raises
+    ------
+    ConfigError
+        When the tokenizer has ids that the model lacks.
+    """
+    from llmc.data.items import id_limit
+    from llmc.errors import ConfigError
+
+    if tokenizer is not None and id_limit(tokenizer) > vocab_size:
+        raise ConfigError(f"the tokenizer's ids reach {id_limit(tokenizer) - 1}, the model's vocab_size is {vocab_size}; "
+                          f"give the tokenizer it was made with, or a new model")
+    size = settings["block_size"]
+    data = _blocks(settings["data"], texts, tokenizer, size, vocab_size)
+    if settings["eval_data"]:
+        files = settings["eval_data"]
+        texts = None if ends_in_bin(files) else read_texts(files)
+        if texts is not None and tokenizer is None:
+            raise ConfigError(f"{files[0]} is text, and there is no tokenizer for it; name one with --tokenizer DIR")
+        return data, _blocks(files, texts, tokenizer, size, vocab_size)
+    share = HELD_OUT if settings["held_out"] is None else settings["held_out"]
+    held = min(max(1, round(share * len(data))), len(data) - 1) if share else 0
+    if not held:
+        return data, None
+    cut = len(data) - held
+    return Part(data, 0, cut), Part(data, cut, len(data))
+
+
+def _blocks(files, texts, tokenizer, size, vocab_size):
+    from llmc.data import TextDataset, TokenBlockDataset
+
+    if texts is None:
+        return TokenBlockDataset(files[0], size, vocab_size=vocab_size)
+    return TextDataset(texts, tokenizer, size, append_eos=tokenizer.eos_token_id is not None)

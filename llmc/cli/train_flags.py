@@ -1,0 +1,67 @@
+"""The flags of llmc train that are fields of TrainingArguments, made from that class itself."""
+
+import dataclasses
+import json
+import re
+import types
+import typing
+
+
+def add(parser, scratch):
+    """Add a flag for every field of TrainingArguments; none has a default here, so that what was given is known.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    scratch : dict
+        What --help says a new model has in place of the class's own defaults.
+    """
+    from llmc import TrainingArguments
+
+    words = descriptions(TrainingArguments.__doc__)
+    group = parser.add_argument_group("training (transformers' TrainingArguments)")
+    for field in dataclasses.fields(TrainingArguments):
+        kind, flag = _kind(field.type), f"--{field.name.replace('_', '-')}"
+        value = f"{field.default}; from scratch {scratch[field.name]}" if field.name in scratch else field.default
+        text = f"{words.get(field.name, '')} [{value}]".strip().replace("%", "%%")
+        if kind is bool:
+            group.add_argument(flag, action="store_true", default=None, help=text)
+        else:
+            group.add_argument(flag, type=_converter(kind), metavar="X", help=text)
+
+
+def given(args):
+    """{field: value} of the fields of TrainingArguments that were given."""
+    from llmc import TrainingArguments
+
+    names = [field.name for field in dataclasses.fields(TrainingArguments)]
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def descriptions(doc):
+    """{parameter: what it is} of a numpydoc section "Parameters"; parameters without words share those before."""
+    body = re.split(r"\n\s*(?:Raises|Returns|Attributes|Examples)\n\s*-+\n", doc.split("----------\n", 1)[1])[0]
+    words, names = {}, []
+    for line in body.splitlines():
+        if match := re.match(r"    (\w+(?:, \w+)*) : (.*)", line):
+            names = match[1].split(", ")
+            words.update(dict.fromkeys(names, ""))
+        elif line.strip():
+            words.update({name: f"{words[name]} {line.strip()}".strip() for name in names})
+    return words
+
+
+def _kind(annotation):
+    """The type of an annotation such as `float | None`."""
+    if isinstance(annotation, types.UnionType):
+        return next(member for member in typing.get_args(annotation) if member is not type(None))
+    return annotation
+
+
+def _converter(kind):
+    def convert(text):
+        value = json.loads(text) if kind is dict else kind(text)
+        return int(value) if kind is float and value.is_integer() else value
+
+    convert.__name__ = {float: "number", int: "whole number", dict: "JSON object"}.get(kind, kind.__name__)
+    return convert
