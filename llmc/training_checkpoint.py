@@ -182,9 +182,9 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
 def _compare_models(path, model):
     holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
     if bool(model._adapters) != holds_adapter:
-        raise ConfigError(f"{path} holds {'an adapter' if holds_adapter else 'a whole model'}, but what is to be trained "
-                          f"is {'an adapter' if model._adapters else 'the whole model'}; train without "
-                          f"resume_from_checkpoint, or from the model it was")
+        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model._adapters))
+        raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
+                          f"resume_from_checkpoint, or what was trained before")
     if holds_adapter:
         return
     theirs, ours = type(model.config).from_pretrained(path), model.config

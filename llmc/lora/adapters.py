@@ -153,8 +153,8 @@ class Adapters(Merging, Mixing, Trained):
         for name in names:
             for parameter in self._adapter(name).copies:
                 if copies.setdefault(parameter, name) != name:
-                    raise ConfigError(f"adapters {copies[parameter]!r} and {name!r} both have their own {parameter}, so "
-                                      f"one of them alone can be active")
+                    raise ConfigError(f"adapters {copies[parameter]!r} and {name!r} both have their own {parameter}, "
+                                      f"so one of them alone can be active")
         if self._merged:
             warnings.warn("the merged adapters are unmerged first", stacklevel=2)
             self.unmerge_adapter()
@@ -199,8 +199,9 @@ class Adapters(Merging, Mixing, Trained):
 
     # --- for these ---------------------------------------------------------------------------------------------------
     def _attach(self, config, strict=True):
-        adapter = attach(config, self.config.model_type, self._model.linears(), self._model.shapes(), self._model.head_name,
-                         tuple(name for pair in self._tied().items() for name in pair), self.config.num_hidden_layers, strict)
+        tied = tuple(name for pair in self._tied().items() for name in pair)
+        adapter = attach(config, self.config.model_type, self._model.linears(), self._model.shapes(),
+                         self._model.head_name, tied, self.config.num_hidden_layers, strict)
         other = next((name for name, known in self._adapters.items() if known.config.bias != "none"), None)
         if config.bias != "none" and other is not None:
             raise ConfigError(f"bias {config.bias!r}: adapter {other!r} trains biases already, and one alone can")
@@ -247,8 +248,8 @@ class Adapters(Merging, Mixing, Trained):
 
     def _adapter(self, name):
         if name not in self._adapters:
-            there = f"there are {', '.join(self._adapters)}" if self._adapters else "there is none: add_adapter, load_adapter"
-            raise UnknownNameError(f"there is no adapter {name!r}; {nearest(str(name), self._adapters) or there}")
+            known = ", ".join(self._adapters) or "none yet; add_adapter and load_adapter make one"
+            raise UnknownNameError(f"there is no adapter {name!r}; {nearest(str(name), self._adapters) or known}")
         return self._adapters[name]
 
     def _require_adapters(self, call):
@@ -278,7 +279,7 @@ class Adapters(Merging, Mixing, Trained):
         if not isinstance(name, str):
             raise TypeError(f"adapter_name is a string, not {type(name).__name__}")
         if not name or len(name) > 64 or not all(c.isalnum() or c in "_-+ " for c in name):
-            raise ConfigError(f"adapter_name {name!r}: letters, digits, '_', '-', '+' and spaces, at most 64, make a name")
+            raise ConfigError(f"adapter_name {name!r}: a name has letters, digits, '_', '-', '+' and spaces, at most 64")
         if name in self._adapters:
             raise ConfigError(f"there is an adapter {name!r} already, besides "
                               f"{', '.join(other for other in self._adapters if other != name) or 'no other'}; "

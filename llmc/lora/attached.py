@@ -131,8 +131,8 @@ def _saved(config, modules, parameters, paths, tied):
                               f"{' and '.join(name for name in tied if not name.startswith(f'{path}.'))}; "
                               f"open the model with tie_word_embeddings=false to train it apart")
         if both := next((target for target in paths if f"{target}.".startswith(f"{path}.")), None):
-            raise ConfigError(f"modules_to_save {config.modules_to_save} trains {both} whole, and target_modules adapts "
-                              f"it; leave it out of one of them")
+            raise ConfigError(f"modules_to_save {config.modules_to_save} trains {both} whole, and target_modules "
+                              f"adapts it; leave it out of one of them")
     return {name: False for name in parameters if any(name.startswith(f"{path}.") for path in saved)}
 
 

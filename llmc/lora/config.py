@@ -267,8 +267,8 @@ def _initialisation(value):
     if isinstance(value, str):
         name = value.lower()
         if name.startswith(("pissa", "corda")) or name in ("olora", "loftq"):
-            raise ConfigError(f"init_lora_weights {value!r}: {_CHANGES_BASE}; take True, or convert the adapter in peft: "
-                              f"save_pretrained(…, path_initial_model_for_weight_conversion=…)")
+            raise ConfigError(f"init_lora_weights {value!r}: {_CHANGES_BASE}; take True, or convert the adapter in "
+                              f"peft: save_pretrained(…, path_initial_model_for_weight_conversion=…)")
         value = name
     elif type(value).__name__ in ("bool", "bool_"):
         return bool(value)

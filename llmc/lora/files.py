@@ -17,7 +17,7 @@ _FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def folder_of(directory, name):
-    """Where the files of adapter `name` stand: the default one's in `directory` itself, others' in one of their name."""
+    """Where the files of adapter `name` stand: the default one's in `directory` itself, others' in `directory/name`."""
     return os.fspath(directory) if name == "default" else os.path.join(directory, name)
 
 
@@ -50,8 +50,8 @@ def base_of(folder):
         return None
     base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
     if not base:
-        raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open the "
-                          f"base, and load_adapter({str(folder)!r})")
+        raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open "
+                          f"the base, and load_adapter({str(folder)!r})")
     return base
 
 
@@ -123,8 +123,8 @@ def load(folder, wanted, beside):
             theirs = _numbers(path, stored, found[key])
             ours = beside[key].astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
-                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the adapter "
-                                      f"was trained on another base, or on one that was resized")
+                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the "
+                                      f"adapter was trained on another base, or on one that was resized")
     return tensors
 
 

@@ -17,7 +17,8 @@ _LOADED_ONLY = {
 def check(kind, rank):
     """Raise ConfigError when llmc cannot start an adapter so."""
     if kind in _LOADED_ONLY:
-        raise ConfigError(f"init_lora_weights {kind!r}: {_LOADED_ONLY[kind]}; start it in peft and load it, or take True")
+        raise ConfigError(f"init_lora_weights {kind!r}: {_LOADED_ONLY[kind]}; start it in peft and load it, or take "
+                          f"True")
     if kind == "orthogonal" and rank % 2:
         raise ConfigError(f"init_lora_weights 'orthogonal' needs an even rank, not {rank}")
 

@@ -50,8 +50,8 @@ def compare(before, after, stored):
     apart = float(np.abs(before.astype(np.float64) - after).max())
     if not apart <= TOLERANCE[str(stored)]:
         raise ConfigError(f"the logits of the merged model are {apart:.3g} from those with the adapter attached, more "
-                          f"than {TOLERANCE[str(stored)]:g} for weights stored as {stored}; nothing was merged: keep the "
-                          f"adapter attached, or merge into weights stored wider")
+                          f"than {TOLERANCE[str(stored)]:g} for weights stored as {stored}; nothing was merged: keep "
+                          f"the adapter attached, or merge into weights stored wider")
     return apart
 
 

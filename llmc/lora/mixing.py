@@ -13,8 +13,8 @@ from llmc.lora.attached import Attached, Branch, exact, module_paths
 class Mixing:
     """The part of a Model that combines its adapters."""
 
-    def add_weighted_adapter(self, adapters, weights, adapter_name, combination_type="svd", svd_rank=None, svd_clamp=None,
-                             density=None, majority_sign_method="total", seed=0):  # fmt: skip
+    def add_weighted_adapter(self, adapters, weights, adapter_name, combination_type="svd", svd_rank=None,
+                             svd_clamp=None, density=None, majority_sign_method="total", seed=0):  # fmt: skip
         """Make a new adapter that is a weighted combination of others; it is neither active nor trained at first.
 
         Parameters
@@ -55,23 +55,24 @@ class Mixing:
             raise ConfigError(f"adapters {list(adapters)}: one of them stands twice; add its weights")
         for name, adapter in sources.items():
             if adapter.copies:
-                raise ConfigError(f"adapter {name!r} has its own {next(iter(adapter.copies))} (bias or modules_to_save), "
-                                  f"which cannot be combined")
+                raise ConfigError(f"adapter {name!r} has its own {next(iter(adapter.copies))} (bias or "
+                                  f"modules_to_save), which cannot be combined")
         ranks = [max(branch.rank for branch in adapter.branches.values()) for adapter in sources.values()]
-        kind, rank = weighted.check(combination_type, ranks, weights, svd_rank, svd_clamp, density, majority_sign_method)
+        kind, rank = weighted.check(combination_type, ranks, weights, svd_rank, svd_clamp, density,
+                                    majority_sign_method)
         random = np.random.default_rng(whole(seed, "seed"))
         pairs, kept = {}, []
         for path in self._model.linears():
             there = [(weight, *self._pair(name, path)) for (name, adapter), weight in zip(sources.items(), weights)
                      if path in adapter.branches]
             if there:
-                A, B, share = weighted.combine(kind, [row[1:] for row in there], [row[0] for row in there], rank, density,
-                                               majority_sign_method, svd_clamp, random)
+                A, B, share = weighted.combine(kind, [row[1:] for row in there], [row[0] for row in there], rank,
+                                               density, majority_sign_method, svd_clamp, random)
                 pairs[path] = A, B
                 kept.append(share)
         if kind != "svd" and min(kept) < 0.99:
-            warnings.warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the worst "
-                          f"module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more", stacklevel=2)
+            warnings.warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the "
+                          f"worst module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more", stacklevel=2)
         rank = max(len(A) for A, _ in pairs.values())
         branches = {path: Branch(rank, rank, 1.0) for path in pairs}
         first = next(iter(sources.values())).config.replace(r=rank, lora_alpha=rank)

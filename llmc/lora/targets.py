@@ -120,8 +120,8 @@ def find_targets(config, linears, modules, layers, strict=True):
     linears = list(linears)
     for path in found:
         if path not in linears:
-            raise ConfigError(f"target_modules {shown(config.target_modules)} means {path}, which can carry no adapter: "
-                              f"only linears can, that share their weight with no other; leave it out")
+            raise ConfigError(f"target_modules {shown(config.target_modules)} means {path}, which can carry no "
+                              f"adapter: only linears can, that share their weight with no other; leave it out")
     return [path for path in linears if path in set(found)]
 
 

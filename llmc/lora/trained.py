@@ -59,5 +59,5 @@ def _compare(folder, name, theirs, ours):
     there, here = theirs.to_dict(), ours.to_dict()
     for field in here:
         if field not in ("base_model_name_or_path", "peft_version", "revision") and there.get(field) != here[field]:
-            raise ConfigError(f"{folder}: {field} of adapter {name!r} was {there.get(field)!r}, now it is {here[field]!r}; "
-                              f"set it back, or train without resume_from_checkpoint")
+            raise ConfigError(f"{folder}: {field} of adapter {name!r} was {there.get(field)!r}, now it is "
+                              f"{here[field]!r}; set it back, or train without resume_from_checkpoint")

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from llmc.errors import ConfigError
+from llmc.inputs import whole
 
 EXACT = ("linear", "cat")
 LOSSY = {  # how deltas are thinned, and whether a sign is elected
@@ -43,14 +44,13 @@ def check(combination_type, ranks, weights, svd_rank, svd_clamp, density, majori
         return kind, None
     thinned, elected = LOSSY[kind]
     if thinned and (density is None or isinstance(density, (bool, str)) or not 0 < density <= 1):
-        raise ConfigError(f"density is {density!r}; {combination_type} keeps that share of each delta: above 0, at most 1")
+        raise ConfigError(f"density is {density!r}; {combination_type} keeps that share of each delta, above 0 and at "
+                          f"most 1")
     if elected and majority_sign_method not in ("total", "frequency"):
         raise ConfigError(f"majority_sign_method is {majority_sign_method!r}; it is 'total' or 'frequency'")
     if svd_clamp is not None and not 0 <= svd_clamp <= 1:
         raise ConfigError(f"svd_clamp is {svd_clamp!r}; it is a quantile, from 0 to 1")
-    if svd_rank is not None and (isinstance(svd_rank, bool) or not isinstance(svd_rank, (int, np.integer)) or svd_rank < 1):
-        raise ConfigError(f"svd_rank is {svd_rank!r}; a rank is a whole number of at least 1")
-    return kind, int(svd_rank or max(ranks))
+    return kind, max(ranks) if svd_rank is None else whole(svd_rank, "svd_rank", 1)
 
 
 def combine(kind, pairs, weights, rank=None, density=None, majority_sign_method="total", clamp=None, random=None):
