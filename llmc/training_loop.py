@@ -91,6 +91,7 @@ class Training:
         try:
             if state.step:
                 self._do_what_is_due()  # an interruption may have come before it
+                self._rotate()
             while state.step < state.max_steps and not self.stopped and self._step():
                 self._do_what_is_due()
                 self._ask_callbacks()
@@ -215,8 +216,11 @@ class Training:
         else:
             self._write(path)
         self.saved_step, self.good = state.step, path
+        self._rotate()
+
+    def _rotate(self):
         if self.args.save_total_limit is not None:
-            checkpoints.rotate(self.output_dir, self.args.save_total_limit, state.started)
+            checkpoints.rotate(self.output_dir, self.args.save_total_limit, self.state.started)
 
     def _write(self, path):
         self.log.sync()

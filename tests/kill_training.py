@@ -8,6 +8,7 @@ left, and lets the next child resume, until one arrives at the end; then a new t
 
 import argparse
 import hashlib
+import math
 import os
 import random
 import re
@@ -64,10 +65,14 @@ def in_child(output_dir, resume, die_after=None):
             print(f"the child failed: {type(error).__name__}: {error}", file=sys.__stderr__, flush=True)
         finally:
             os._exit(code)
-    if die_after is not None:
-        time.sleep(die_after)
+    end = time.monotonic() + (math.inf if die_after is None else die_after)
+    ended, status = 0, 0
+    while not ended and time.monotonic() < end:
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         raise AssertionError(f"a training failed in {output_dir}")
     return os.WIFEXITED(status)
@@ -116,8 +121,12 @@ def main():
     while kills < options.kills:
         output_dir, step, arrived = os.path.join(folder, f"training-{trainings}"), 0, False
         while not arrived:
-            die = chance.uniform(0, lasts) if kills < options.kills else None
+            left = lasts * (1 - step / (STEPS + 1))
+            die = chance.uniform(0, left) if kills < options.kills else None
+            begin = time.monotonic()
             arrived = in_child(output_dir, True if step else None, die)
+            if arrived and not step:
+                lasts = time.monotonic() - begin
             kills += die is not None and not arrived
             before, step = step, inspect(output_dir)
             assert step >= before, f"{output_dir}: checkpoint-{before} was there, now the newest is {step}"
