@@ -1,0 +1,124 @@
+"""lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
+
+from llmc.analysis.ablation import measure_ablation
+from llmc.analysis.batches import batches, length
+from llmc.analysis.cka import measure_cka
+from llmc.analysis.measurement import Measurement
+from llmc.analysis.metrics import OBSERVED, checked
+from llmc.analysis.observe import observed
+from llmc.analysis.progress import Progress
+from llmc.analysis.report import Report
+from llmc.errors import ConfigError
+from llmc.model import Model
+from llmc.run import Run
+from llmc.table import count
+
+PROJECTIONS = ("truncate", "feature-mean")
+
+
+def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate", labels=None, disable_tqdm=None):
+    """How much every module of a forward pass changes its input.
+
+    Parameters
+    ----------
+    model : llmc.Model
+        Adapters that are active take part.
+    ids : (B, T) or (T,) integers, or an iterable of such arrays
+        A mapping with `input_ids` (and its own `attention_mask` and `labels`) may stand for an array, so a dataset or
+        what a tokenizer returns will do. Over several batches every value is the mean of theirs, weighted by their
+        tokens, and stands beside its standard deviation over them, `<metric>_spread`.
+    attention_mask : as `ids`, optional
+        Padding counts nowhere.
+    metrics : sequence of str
+        "lim" : ||out - in|| / ||in||, Frobenius norms over all tokens of a batch.
+        "negative_cosine" : minus the cosine of a token's input and output, mean over tokens.
+        "block_influence" : 1 - that cosine, mean over tokens (Men et al., 2024).
+        "angular_distance" : arccos of it / pi, mean over tokens (Gromov et al., 2024).
+        "relative_contribution" : ||out - in|| / ||in|| per token, mean; for a branch its output against the residual
+        stream it joins.
+        "cka" : linear centred kernel alignment of input and output (Kornblith et al., 2019); one more pass.
+        "ablation" : the loss with a block replaced by the identity, or a branch by zero, minus the loss; a pass for
+        every block and branch.
+    projections : {"truncate", "feature-mean"}
+        Where widths differ, the common leading features are compared; "feature-mean" compares the output of an
+        attention projection with the mean of its input over the features instead, in `lim` and
+        `relative_contribution`.
+    labels : as `ids`, optional
+        Of the loss for "ablation"; by default the ids without padding.
+    disable_tqdm : bool or None
+        None: a bar in a terminal and in a notebook.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    UnknownNameError
+        For a metric there is not; the message lists the nearest names.
+    ConfigError
+        For `projections` that are neither, or no metric.
+    DataError, ShapeError
+        For an empty text, ids out of range, nothing but padding, arrays that do not belong together.
+    TypeError
+        For what is no model, or no ids.
+
+    Notes
+    -----
+    Where input and output are both zero a value is 0; where it does not exist it is None, and a line in
+    `report.mismatches` says why.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"lim looks into a llmc.Model, not {type(model).__name__}")
+    metrics = checked(metrics)
+    if projections not in PROJECTIONS:
+        raise ConfigError(f"projections={projections!r}: 'truncate' or 'feature-mean' is needed")
+    given, total = batches(ids, attention_mask, labels, model.config.vocab_size), length(ids)
+    slow = [metric for metric in metrics if metric not in OBSERVED]
+    if slow:
+        given = list(given)
+        total = len(given)
+    measurement = _look(model, given, total, metrics, projections, disable_tqdm)
+    if "cka" in slow:
+        runs = _Runs(model, keep="all")
+        with Progress("cka", total, disable_tqdm) as progress:
+            for batch in given:
+                measure_cka(runs.of(batch), batch, measurement)
+                progress.step()
+    if "ablation" in slow:
+        runs = _Runs(model)
+        passes = total * (1 + sum(module.is_skippable for module in measurement.modules))
+        with Progress("ablation", passes, disable_tqdm) as progress:
+            for batch in given:
+                measure_ablation(runs.of(batch), batch, measurement, progress.step)
+    title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
+    return Report(title, metrics, projections, measurement)
+
+
+def _look(model, given, total, metrics, projections, disable_tqdm):
+    """The metrics that are read while the forward pass runs."""
+    runs, measurement = _Runs(model, observe=True), None
+    cheap = [metric for metric in metrics if metric in OBSERVED]
+    with Progress("lim", total, disable_tqdm if total != 1 else True) as progress:
+        for batch in given:
+            run = runs.of(batch)
+            sums = observed(run, batch)
+            if measurement is None:
+                measurement = Measurement(model, run.shapes(), metrics, projections, batch.ids.shape)
+            measurement.observe(sums, cheap)
+            progress.step()
+    return measurement
+
+
+class _Runs:
+    """A run that is large enough for the batch at hand."""
+
+    def __init__(self, model, **options):
+        self._model, self._options, self._run, self._size = model, options, None, (0, 0)
+
+    def of(self, batch):
+        size = tuple(map(max, zip(self._size, batch.ids.shape)))
+        if size != self._size:
+            self._run = None  # its memory, before more is taken
+            self._run, self._size = Run(self._model, *size, **self._options), size
+        return self._run

@@ -1,0 +1,219 @@
+"""Report: what an analysis found, as rows, tables, files and pictures."""
+
+import csv
+import io
+import os
+
+from llmc.analysis import page, picture
+from llmc.analysis.grid import Grid, shown
+from llmc.analysis.ranks import rank_correlation
+from llmc.analysis.shapes import is_shape_line
+from llmc.checkpoint.atomic import atomic_write, write_json
+from llmc.errors import ConfigError, UnknownNameError, nearest
+from llmc.table import Table
+
+ABLATION = "ablation"
+
+
+class Report:
+    """The metrics of every module of a model on a text. It prints itself: layers by submodules.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One for each hook point: `name, kind, layer, shape_case, input_shape, output_shape` and a column for every
+        metric; over several batches also `<metric>_spread`. A value that does not exist is None.
+    mismatches : list of str
+        A line for every module whose input and output differ in shape, and for every value that does not exist.
+    metrics : tuple of str
+    tokens, batches : int
+        How much text it rests on.
+    rank_correlation : dict
+        {metric: {"blocks": float or None, "branches": float or None}}: Spearman's correlation with the ablation, over
+        the blocks and over their branches; empty without an ablation.
+    """
+
+    def __init__(self, title, metrics, projections, measurement):
+        self.title, self.metrics, self.projections = title, metrics, projections
+        self.rows, self.mismatches = measurement.rows, measurement.mismatches
+        self.tokens, self.batches = measurement.tokens, measurement.batches
+        self.rank_correlation = self._rank_correlation()
+
+    def _rank_correlation(self):
+        if ABLATION not in self.metrics:
+            return {}
+        blocks = [row for row in self.rows if row["kind"] == "block"]
+        branches = [row for row in self.rows if row["kind"] in ("attention", "feed-forward")]
+        return {
+            metric: {
+                of: rank_correlation([row[metric] for row in rows], [row[ABLATION] for row in rows])
+                for of, rows in (("blocks", blocks), ("branches", branches))
+            }
+            for metric in self.metrics
+            if metric != ABLATION
+        }
+
+    @property
+    def text(self):
+        """On what it rests: "1,024 tokens in 2 batches"."""
+        batches = "" if self.batches == 1 else f" in {self.batches:,} batches"
+        return f"{self.tokens:,} token{'s' * (self.tokens != 1)}{batches}"
+
+    # --- elsewhere ---------------------------------------------------------------------------------------------------
+    def to_dataframe(self):
+        """The rows as a pandas DataFrame.
+
+        Raises
+        ------
+        ImportError
+            Without pandas.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_dataframe needs pandas (pip install pandas); report.rows needs nothing") from None
+        return pandas.DataFrame(self.rows)
+
+    def save(self, path):
+        """Write the rows as .csv, everything as .json, or a page to read as .html; the file appears whole.
+
+        Raises
+        ------
+        ConfigError
+            For another ending.
+        OSError
+            When the place cannot be written to.
+        """
+        ending = os.path.splitext(os.fspath(path))[1].lower()
+        if ending == ".json":
+            write_json(path, self.to_dict())
+            return
+        if ending not in (".csv", ".html"):
+            raise ConfigError(f"{os.fspath(path)}: a report is saved as .csv, .json or .html; .plot draws a .png")
+        with atomic_write(path, "w") as file:
+            file.write(self._csv() if ending == ".csv" else page.page(self))
+
+    def to_dict(self):
+        """Everything, as JSON holds it."""
+        return {
+            "title": self.title, "tokens": self.tokens, "batches": self.batches, "metrics": list(self.metrics),
+            "projections": self.projections, "rank_correlation": self.rank_correlation, "rows": self.rows,
+            "mismatches": self.mismatches,
+        }  # fmt: skip
+
+    def _csv(self):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.rows[0])
+        for row in self.rows:
+            writer.writerow(list(value) if isinstance(value, tuple) else value for value in row.values())
+        return text.getvalue()
+
+    # --- pictures ----------------------------------------------------------------------------------------------------
+    def plot(self, path, metric=None):
+        """Draw layers by submodules as a PNG; beside them what the other metrics say of the blocks.
+
+        Parameters
+        ----------
+        path : str
+        metric : str, optional
+            By default the first.
+
+        Raises
+        ------
+        UnknownNameError
+            For a metric that was not measured.
+        ImportError
+            Without matplotlib.
+        """
+        picture.plot(self, path, self._metric(metric))
+
+    def compare(self, other, path=None, metric=None, names=("before", "after")):
+        """This report beside another: two models, or one before and after a training.
+
+        Parameters
+        ----------
+        other : Report
+        path : str, optional
+            Where to draw both and their difference, in one PNG.
+        metric : str, optional
+            By default the first.
+        names : (str, str)
+            What to call the two.
+
+        Returns
+        -------
+        list of dict
+            `name, kind, layer`, the two values and `difference` (other - this) of every module that both have; None
+            where a value does not exist.
+
+        Raises
+        ------
+        UnknownNameError
+            For a metric that one of them did not measure.
+        ConfigError
+            When they have no module in common.
+        """
+        if not isinstance(other, Report):
+            raise TypeError(f"a report is compared with a report, not with {type(other).__name__}")
+        metric = self._metric(metric)
+        other._metric(metric)
+        theirs = {row["name"]: row for row in other.rows}
+        rows = [_pair(row, theirs[row["name"]], metric, names) for row in self.rows if row["name"] in theirs]
+        if not any(row["layer"] is not None for row in rows):
+            raise ConfigError(f"no block of {self.title} has the name of one of {other.title}")
+        if path is not None:
+            picture.plot_comparison(self, other, rows, path, metric, names)
+        return rows
+
+    def _metric(self, metric):
+        metric = self.metrics[0] if metric is None else metric
+        if metric not in self.metrics:
+            near = nearest(str(metric), self.metrics) or f"measured: {', '.join(self.metrics)}"
+            raise UnknownNameError(f"{metric!r} was not measured; {near}")
+        return metric
+
+    # --- in a terminal, in a notebook --------------------------------------------------------------------------------
+    def __str__(self):
+        first = self.metrics[0]
+        pieces = [f"{self.title}; {self.text}", f"{first}, layers by submodules\n{self._map(first)}"]
+        if len(self.metrics) > 1:
+            pieces.append(f"the blocks\n{self._blocks()}")
+        if self.rank_correlation:
+            rows = [{"metric": metric} | {of: _sign(value) for of, value in found.items()}
+                    for metric, found in self.rank_correlation.items()]  # fmt: skip
+            pieces.append(f"rank correlation with the ablation\n{Table(['metric', 'blocks', 'branches'], rows)}")
+        if self.mismatches:
+            shapes = sum(is_shape_line(line) for line in self.mismatches)
+            pieces.append(f"{shapes} modules whose shapes differ (report.mismatches)")
+            pieces[-1] += "".join(f"\n{line}" for line in self.mismatches if not is_shape_line(line))
+        return "\n\n".join(pieces)
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        return page.heat_maps(self)
+
+    def _map(self, metric):
+        grid = Grid(self.rows, metric)
+        rows = [
+            {"layer": layer} | {part: grid.cells.get((layer, part), {}).get(metric) for part in grid.parts}
+            for layer in grid.layers
+        ]
+        outside = [f"{row['name']} {shown(row[metric])}" for row in grid.outside if row[metric] is not None]
+        return Table(["layer", *grid.parts], rows, "outside: " + ", ".join(outside) if outside else "")
+
+    def _blocks(self):
+        blocks = [row for row in self.rows if row["kind"] == "block"]
+        return Table(["layer", *self.metrics], blocks)
+
+
+def _sign(value):
+    return "none" if value is None else f"{value:+.2f}"
+
+
+def _pair(row, other, metric, names):
+    before, after = row[metric], other[metric]
+    difference = None if before is None or after is None else after - before
+    return {"name": row["name"], "kind": row["kind"], "layer": row["layer"], names[0]: before, names[1]: after,
+            "difference": difference}  # fmt: skip
