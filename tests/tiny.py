@@ -157,6 +157,6 @@ def close(ours, theirs, tolerance, what=""):
 
 
 def close_relative(ours, theirs, tolerance, what=""):
-    """Agreement relative to the largest element of `theirs`."""
-    scale = float(np.max(np.abs(theirs), initial=0.0))
-    close(np.asarray(ours) / (scale or 1), np.asarray(theirs) / (scale or 1), tolerance, what)
+    """Agreement relative to the largest element of `theirs`; of one below 1e-3 little but rounding may be left."""
+    scale = max(float(np.max(np.abs(theirs), initial=0.0)), 1e-3)
+    close(np.asarray(ours) / scale, np.asarray(theirs) / scale, tolerance, what)
