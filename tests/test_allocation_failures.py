@@ -1,4 +1,4 @@
-"""Every allocation of every call of the core fails in turn: MemoryError, nothing lost, and the object works afterwards."""
+"""Every allocation of every call of the core fails in turn: MemoryError, nothing lost, the object works afterwards."""
 
 import gc
 
@@ -58,7 +58,8 @@ def piece(_):
 
 def attention_piece(_):
     x, out = np.ones((1, 5, 8)), np.zeros((1, 5, 8))
-    core.piece("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, np.ones((1, 5), np.uint8), 0.5, 0, 2, 2, 4)
+    mask = np.ones((1, 5), np.uint8)
+    core.piece("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, mask, 0.5, 0, 2, 2, 4)
     return out
 
 

@@ -47,7 +47,8 @@ def sources():
     """The core's sources but for the binding and what the table includes, and the driver's."""
     included = set(re.findall(r'^\s*#\s*include\s+"kernels/(\w+\.c)"', TABLE.read_text(), re.M))
     own = [path for path in CSRC.glob("*/*.c") if path.parent.name != "binding" and path != TABLE]
-    return [path for path in own if not (path.parent == TABLE.parent and path.name in included)] + list(DRIVER.glob("*.c"))
+    alone = [path for path in own if not (path.parent == TABLE.parent and path.name in included)]
+    return alone + list(DRIVER.glob("*.c"))
 
 
 def build(folder, sanitizer, numbers, tables):
