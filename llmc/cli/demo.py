@@ -31,7 +31,7 @@ def run(args):
     model = llmc.Model(config(tokenizer), seed=0)
     say(f"pydoc_data.topics: {len(text):,} characters to train on, {len(held_out):,} held out; "
         f"a vocabulary of {len(tokenizer):,}")
-    say(f"a LLaMA of {count(model.num_parameters())}parameters, {args.steps} steps of 8 x {BLOCK} tokens")
+    say(f"a LLaMA of {count(model.num_parameters())} parameters, {args.steps} steps of 8 x {BLOCK} tokens")
     settings = llmc.TrainingArguments(
         output_dir=args.out, max_steps=args.steps, per_device_train_batch_size=8, learning_rate=2e-3, warmup_steps=0.05,
         lr_scheduler_type="cosine", weight_decay=0.1, eval_steps=0.1, save_strategy="no", logging_steps=0.1, seed=0,
