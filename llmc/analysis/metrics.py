@@ -57,6 +57,11 @@ def tokens(metric, sums, stream, case):
     (N,) float64; (1,) for `lim`
         Where both input and output are zero it is 0; where only one of them is, and the value does not exist, nan.
     """
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value, and is reported
+        return _tokens(metric, sums, stream, case)
+
+
+def _tokens(metric, sums, stream, case):
     apart, whole = (FROM_MEAN, WHOLE_INPUT) if case == FEATURE_MEAN else (APART, INPUT)
     if metric == "lim":
         return _ratio(sums[:, apart].sum(keepdims=True), sums[:, whole].sum(keepdims=True))

@@ -118,7 +118,8 @@ def _predictions(report):
         for metric, found in report.rank_correlation.items()
     )
     return f"""<h2>Which of them predicts the ablation</h2>
-<p class="quiet">Spearman's rank correlation with the loss that leaving a module out costs; 1 is the same order, 0 none.</p>
+<p class="quiet">Spearman's rank correlation with the loss that leaving a module out costs: 1 is the same order,
+0 none.</p>
 <table class="plain"><thead><tr><th>metric</th><th>over blocks</th><th>over branches</th></tr></thead>
 <tbody>{lines}</tbody></table>"""
 

@@ -83,7 +83,7 @@ class _Sheet:
             self._columns.append(_Bars(metric, values, left))
             left = self._columns[-1].right + GAP
         self.width = max(left + EDGE - BETWEEN * (not bars), self._first + 0.85 * len(grid.outside), 6.6)
-        self.height = self._head + self._lines * CELL[1] + FOOT
+        self.height = self._head + self._lines * CELL[1] + (FOOT if grid.outside else FOOT - 0.55)
         self._figure = Figure(figsize=(self.width, self.height), dpi=160, facecolor="white")
         FigureCanvasAgg(self._figure)
         self._axes = self._figure.add_axes((0, 0, 1, 1))
@@ -152,7 +152,7 @@ class _Sheet:
 
     def legend(self, metric, colours, left, marks=True):
         """The scale, and what the marks mean."""
-        y, width, pieces = self.height - 0.56, min(2.2, self._map * 0.45), 120
+        y, width, pieces = self.height - 0.56, 2.2, 120
         for piece in range(pieces):
             share = (piece + 0.5) / pieces
             self._rectangle(left + width * piece / pieces, y, width / pieces * 1.2, 0.13, colours.at(share))
@@ -185,7 +185,7 @@ class _Sheet:
         elif row["shape_case"] == "skipped":
             self._rectangle(*inner, "#ffffff", LINE)
             self._hatch(*inner)
-        if width_change(row) and (value is not None or is_gone(row, metric)):
+        if width_change(row) and metric != "difference" and (value is not None or is_gone(row, metric)):
             self._corner(*inner)
 
     def _corner(self, x, y, width, height):
