@@ -121,8 +121,7 @@ def main():
     while kills < options.kills:
         output_dir, step, arrived = os.path.join(folder, f"training-{trainings}"), 0, False
         while not arrived:
-            left = lasts * (1.3 - step / STEPS)  # a finished training still writes its model, and draws
-            die = chance.uniform(0, left) if kills < options.kills else None
+            die = chance.uniform(0, lasts) if kills < options.kills else None
             begin = time.monotonic()
             arrived = in_child(output_dir, True if step else None, die)
             if arrived and not step:
