@@ -58,8 +58,8 @@ def build(folder, sanitizer, numbers, tables):
         command.append("-DLLMC_HAVE_AVX512")
     units = [[*command, "-c", str(path), "-o", str(folder / f"{path.stem}.o")] for path in sources()]
     for name in tables:
-        units.insert(0, [*command, *(AVX512 if name == "avx512" else []), f"-DLLMC_TABLE=kernels_{name}",
-                         f'-DLLMC_TABLE_NAME="{name}"', "-c", str(TABLE), "-o", str(folder / f"table_{name}.o")])  # fmt: skip
+        named = [f"-DLLMC_TABLE=kernels_{name}", f'-DLLMC_TABLE_NAME="{name}"', *(AVX512 if name == "avx512" else [])]
+        units.insert(0, [*command, *named, "-c", str(TABLE), "-o", str(folder / f"table_{name}.o")])
     program = folder / "driver"
     link = [*command, *(unit[-1] for unit in units), "-ldl", "-lm", "-o", str(program)]
     with ThreadPoolExecutor(2) as workers:

@@ -64,8 +64,10 @@ def test_properties_are_properties_and_methods_methods():
 
 def keywords_of_c():
     """{function's own name: its keywords} as the binding parses them."""
-    lists = re.compile(r'static char \*names\[\] = \{(.*?)NULL\};.*?PyArg_ParseTupleAndKeywords\(.*?"[^":]*:(\w+)"', re.S)
-    return {name: re.findall(r'"(\w+)"', listed) for listed, name in lists.findall(BINDING)}
+    listed = r"static char \*names\[\] = \{(.*?)NULL\};"
+    parsed = r'PyArg_ParseTupleAndKeywords\(.*?"[^":]*:(\w+)"'
+    found = re.findall(f"{listed}.*?{parsed}", BINDING, re.S)
+    return {name: re.findall(r'"(\w+)"', names) for names, name in found}
 
 
 def test_keywords_are_those_of_the_binding():
@@ -91,7 +93,7 @@ def test_positions_are_as_many_as_the_binding_parses():
 
 
 # --- what comes back -------------------------------------------------------------------------------------------------
-NAMESPACE = {"_Reals": np.ndarray, "Model": _core.Model, "Run": _core.Run, "AdamW": _core.AdamW, "Literal": typing.Literal}
+NAMESPACE = {"_Reals": np.ndarray, "Model": _core.Model, "Run": _core.Run, "AdamW": _core.AdamW}
 
 
 def fits(value, annotation):
