@@ -271,9 +271,32 @@ def test_adapters_take_part(family):
     for name, array in model.state_dict().items():
         if "lora_B" in name:
             array += rng.standard_normal(array.shape)
-    check(model, lim(model, ids, metrics=CHEAP), ids)
-    after = by_name(lim(model, ids))
-    assert all(row["lim"] != before[name]["lim"] for name, row in after.items() if row["kind"] == "linear")
+    arrays = reference.captured(model, ids)
+    after = by_name(lim(model, ids, metrics=METRICS[:6]))
+    for name, row in after.items():
+        if row["kind"] == "adapter":
+            linear, _, half = name.rpartition(".lora_")
+            a, b = (model.state_dict()[f"{linear}.lora_{each}.default.weight"] for each in "AB")
+            down = arrays[linear][0] @ a.T
+            x, y, stream = (arrays[linear][0], down, None) if half == "A.default" else (down, down @ b.T, None)
+        elif row["shape_case"] != "skipped":
+            x, y, stream = arrays[name]
+        else:
+            continue
+        for metric in METRICS[:6]:
+            assert row[metric] == pytest.approx(expected(metric, x, y, stream), rel=EXACT, abs=EXACT), (name, metric)
+    linears = [name for name, row in after.items() if row["kind"] == "linear"]
+    assert all(after[name]["lim"] != before[name]["lim"] for name in linears)
+    assert all(f"{name}.lora_{half}.default" in after for name in linears for half in "AB")
+    assert {name.rpartition(".")[0] for name in model.state_dict()} <= set(after)
+
+
+def test_adapters_that_are_disabled_take_no_part():
+    model, ids = tiny_model(TINY["gpt2"]), random_ids(TINY["gpt2"], 2, 7)
+    before = lim(model, ids).rows
+    model.add_adapter(llmc.LoraConfig(r=2, target_modules="all-linear"))
+    model.disable_adapters()
+    assert lim(model, ids).rows == before
 
 
 def test_every_module_agrees_with_torch_forward_hooks(family, peers, tmp_path_factory):

@@ -8,7 +8,7 @@ CHUNK = 4096  # features that are in double at a time
 REMEMBERED = 4  # what one module gives the next one reads
 
 
-def measure_cka(run, batch, measurement):
+def measure_cka(run, batch, measurement, adapters):
     """Run a batch forward with everything kept, and add each module's alignment to the measurement.
 
     Over batches the value is the mean of theirs. With fewer tokens than features any two representations are nearly
@@ -20,6 +20,7 @@ def measure_cka(run, batch, measurement):
         Made with `keep="all"`.
     batch : Batch
     measurement : Measurement
+    adapters : Adapters
     """
     run.forward(batch.ids, attention_mask=batch.mask)
     real, grams = batch.real, {}
@@ -27,7 +28,10 @@ def measure_cka(run, batch, measurement):
         name = module.name
         if measurement.cases[name] == SKIPPED:
             continue
-        value = _alignment(run.input(name), run.output(name), real, grams)
+        if name in adapters.names:
+            value = _alignment(*adapters.flow(run, name), real, {})
+        else:
+            value = _alignment(run.input(name), run.output(name), real, grams)
         if value is None:
             measurement.miss(name, "cka", "no two tokens of the input, or of the output, differ")
         else:

@@ -9,6 +9,7 @@ class Grid:
     Parameters
     ----------
     rows : list of dict
+        Those of adapters are left out: they stand beside a linear, not in the way from one module to the next.
     metric : str
         Parts of which it says nothing (an ablation of a norm) are left out.
 
@@ -24,6 +25,7 @@ class Grid:
     """
 
     def __init__(self, rows, metric):
+        rows = [row for row in rows if row["kind"] != "adapter"]
         telling = {part(row) for row in rows if row[metric] is not None or is_gone(row, metric)}
         self.cells = {
             (row["layer"], part(row)): row for row in rows if row["layer"] is not None and part(row) in telling

@@ -1,6 +1,7 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
 from llmc.analysis.ablation import measure_ablation
+from llmc.analysis.adapters import Adapters
 from llmc.analysis.batches import batches, length
 from llmc.analysis.cka import measure_cka
 from llmc.analysis.measurement import Measurement
@@ -22,7 +23,7 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     Parameters
     ----------
     model : llmc.Model
-        Adapters that are active take part.
+        Adapters that are active take part, and their two linears have rows of their own, under peft's names.
     ids : (B, T) or (T,) integers, or an iterable of such arrays
         A mapping with `input_ids` (and its own `attention_mask` and `labels`) may stand for an array, so a dataset or
         what a tokenizer returns will do. Over several batches every value is the mean of theirs, weighted by their
@@ -78,12 +79,13 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     if slow:
         given = list(given)
         total = len(given)
-    measurement = _look(model, given, total, metrics, projections, disable_tqdm)
+    adapters = Adapters(model)
+    measurement = _look(model, given, total, metrics, projections, adapters, disable_tqdm)
     if "cka" in slow:
         runs = _Runs(model, keep="all")
         with Progress("cka", total, disable_tqdm) as progress:
             for batch in given:
-                measure_cka(runs.of(batch), batch, measurement)
+                measure_cka(runs.of(batch), batch, measurement, adapters)
                 progress.step()
     if "ablation" in slow:
         runs = _Runs(model)
@@ -95,16 +97,17 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     return Report(title, metrics, projections, measurement)
 
 
-def _look(model, given, total, metrics, projections, disable_tqdm):
+def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
     """The metrics that are read while the forward pass runs."""
-    runs, measurement = _Runs(model, observe=True), None
+    runs, measurement = _Runs(model, observe=True, keep=adapters.linears or None), None
     cheap = [metric for metric in metrics if metric in OBSERVED]
     with Progress("lim", total, disable_tqdm if total != 1 else True) as progress:
         for batch in given:
             run = runs.of(batch)
-            sums = observed(run, batch)
+            sums = observed(run, batch, adapters)
             if measurement is None:
-                measurement = Measurement(model, run.shapes(), metrics, projections, batch.ids.shape)
+                shapes = adapters.among(run.shapes())
+                measurement = Measurement(model, shapes, metrics, projections, batch.ids.shape)
             measurement.observe(sums, cheap)
             progress.step()
     return measurement

@@ -38,6 +38,15 @@ def checked(metrics):
     return tuple(asked)
 
 
+def sums_of(x, y):
+    """The sums (N, 6) of x (N, I) and y (N, O), in float64."""
+    width = min(x.shape[-1], y.shape[-1])
+    a, b = x[:, :width], y[:, :width]
+    from_mean = y - x.mean(axis=-1, keepdims=True)
+    return np.stack([(p * q).sum(axis=-1) for p, q in (
+        (a, b), (a, a), (b, b), (b - a, b - a), (from_mean, from_mean), (x, x))], axis=-1)  # fmt: skip
+
+
 def tokens(metric, sums, stream, case):
     """A metric of every token, and for `lim` of all tokens together.
 

@@ -12,7 +12,7 @@ class Module:
     name : str
         Its dotted path.
     kind : str
-        "embedding", "norm", "linear", "attention", "feed-forward", "block", "head" or "model".
+        "embedding", "norm", "linear", "adapter", "attention", "feed-forward", "block", "head" or "model".
     layer : int or None
         Its block; None outside the blocks.
     part : str
@@ -61,7 +61,8 @@ def modules(model, shapes):
         layer = int(steps[numbers[0]]) if numbers else None
         part = ".".join(steps[numbers[0] + 1 :]) if numbers else name
         weight = weights.get(f"{name}.weight")
-        found.append(Module(name, _kind(part, layer, weight, input_shape is None, name == head), layer, part))
+        kind = "adapter" if ".lora_" in name else _kind(part, layer, weight, input_shape is None, name == head)
+        found.append(Module(name, kind, layer, part))
     return found
 
 

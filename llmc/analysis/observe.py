@@ -2,17 +2,20 @@
 
 import numpy as np
 
+from llmc.analysis.metrics import sums_of
+
 STREAM = "@stream"
 
 
-def observed(run, batch):
+def observed(run, batch, adapters):
     """Run a batch forward.
 
     Parameters
     ----------
     run : llmc.run.Run
-        Made with `observe=True`.
+        Made with `observe=True`, and keeping the linears of the adapters.
     batch : Batch
+    adapters : Adapters
 
     Returns
     -------
@@ -22,4 +25,8 @@ def observed(run, batch):
     """
     run.forward(batch.ids, attention_mask=batch.mask)
     real = batch.real
-    return {name: sums[real].astype(np.float64) for name, sums in run.observed().items()}
+    found = {name: sums[real].astype(np.float64) for name, sums in run.observed().items()}
+    for name in adapters.names:
+        read, given = adapters.flow(run, name)
+        found[name] = sums_of(read[real], given[real])
+    return found
