@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from llmc.errors import ConfigError, DataError
+from llmc.errors import ConfigError, DataError, NonFiniteError
 from llmc.inputs import as_ids, as_mask, as_positions, whole
 from llmc.run import Run
 from llmc.sampling import Sampler
@@ -95,6 +95,9 @@ def _continue(reader, sampler, prompt, new, ends, pad, least):
     ended = np.zeros(prompt.B, dtype=bool)
     for step in range(new):
         logits = reader.logits()
+        if not np.isfinite(logits).all():
+            row = int(np.argmin(np.isfinite(logits).all(axis=1)))
+            raise NonFiniteError(f"the logits of row {row} are not finite at new token {step}; are the weights?")
         if step < least:
             logits[:, ends] = -np.inf
         tokens = sampler.next(logits, seen)

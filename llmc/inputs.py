@@ -4,6 +4,8 @@ import numpy as np
 
 from llmc.errors import ConfigError, DataError, ShapeError
 
+LARGEST = 2**31 - 1  # the core counts in an int
+
 
 def as_ids(ids, vocab_size):
     """Token ids as a (B, T) int32 array.
@@ -33,13 +35,18 @@ def as_ids(ids, vocab_size):
     return _in_range(array, vocab_size, "input_ids")
 
 
-def _integers(values, name):
+def as_array(values, name):
+    """`values` as an array; ShapeError for lists of unequal lengths."""
     try:
-        array = np.asarray(values)
+        return np.asarray(values)
     except ValueError:
         raise ShapeError(
-            f"{name} are lists of unequal lengths; pad them to one length and pass attention_mask"
+            f"{name}: lists of unequal lengths; pad them to one length and pass attention_mask"
         ) from None
+
+
+def _integers(values, name):
+    array = as_array(values, name)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers; these have dtype {array.dtype}")
     return array
@@ -70,7 +77,7 @@ def as_mask(mask, shape):
     """
     if mask is None:
         return None
-    array = np.asarray(mask)
+    array = as_array(mask, "attention_mask")
     if array.ndim == 1:
         array = array[None, :]
     if array.shape != shape:
@@ -105,10 +112,13 @@ def as_positions(position_ids, mask, shape, limit):
     else:
         array = np.maximum(np.cumsum(mask, axis=1, dtype=np.int32) - 1, 0)
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= (limit if limit is not None else 2**31 - 1):
+    if low < 0 or high >= (limit if limit is not None else LARGEST):
+        outside = low if low < 0 else high
+        if limit is None or low < 0:
+            raise DataError(f"position {outside} is outside [0, {LARGEST if limit is None else limit})")
         raise DataError(
-            f"position {low if low < 0 else high} is outside this model's {limit} learned positions "
-            "(max_position_embeddings); shorten the text"
+            f"position {outside} is outside this model's {limit} learned positions (max_position_embeddings); "
+            "shorten the text"
         )
     return np.require(array, np.int32, "CA")
 
@@ -135,10 +145,12 @@ def as_targets(labels, ids, mask, vocab_size):
     return targets
 
 
-def whole(value, name, least=0):
-    """`value` as an int that is at least `least`; ConfigError or TypeError names it otherwise."""
+def whole(value, name, least=0, most=LARGEST):
+    """`value` as an int from `least` to `most`; ConfigError or TypeError names it otherwise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise ConfigError(f"{name} is {value}; it must be at least {least}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} is {value}; it must be at most {most}")
     return int(value)

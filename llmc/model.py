@@ -43,7 +43,7 @@ class Model(Adapters):
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
         self._make(config, dtype, precision)
-        initialise(self._parameters, config, whole(seed, "seed"))
+        initialise(self._parameters, config, whole(seed, "seed", most=None))
 
     def _make(self, config, dtype, precision):
         if not isinstance(config, Config):
@@ -150,6 +150,8 @@ class Model(Adapters):
         for name, array in arrays.items():
             if array.shape != views[name].shape:
                 raise ShapeError(f"{name}: shape {array.shape} is given, {views[name].shape} is needed")
+            if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
+                raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
         with self._writing():
             for name, array in arrays.items():
                 views[name][...] = array

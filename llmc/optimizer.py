@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from llmc.errors import ConfigError, ShapeError, UnknownNameError, nearest
+from llmc.run import Run
 
 
 class AdamW:
@@ -29,6 +30,8 @@ class AdamW:
 
     def __init__(self, model, lr=3e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, max_grad_norm=1.0,
                  decay="matrices", on_nonfinite="raise"):  # fmt: skip
+        if not hasattr(model, "_model"):
+            raise TypeError(f"a model is needed, not {type(model).__name__}")
         if decay not in ("matrices", "all"):
             raise ConfigError(f"decay is {decay!r}; it is 'matrices' (and embeddings) or 'all'")
         if on_nonfinite not in ("raise", "skip"):
@@ -78,6 +81,8 @@ class AdamW:
         NonFiniteError
             When the norm is not finite; nothing is changed. With on_nonfinite="skip" it is counted in `skipped`.
         """
+        if not isinstance(run, Run):
+            raise TypeError(f"step takes a run of the model, not {type(run).__name__}")
         norm, done, reason = self._core.step(
             run._core, self._lr, *self.betas, self.eps, self.weight_decay, self.max_grad_norm or 0.0,
             self.on_nonfinite == "skip",

@@ -1,5 +1,8 @@
 """Run: the passes of a model over batches of a given size, with a view of every hook point."""
 
+import math
+from fnmatch import fnmatchcase
+
 import numpy as np
 
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
@@ -24,11 +27,22 @@ class Run:
             raise TypeError(f"gradients must be another run of this model, not {type(gradients).__name__}")
         self._core = model._core.Run(
             model._model, whole(batch, "batch", 1), whole(length, "length", 1), self._backward, bool(dropout), globs,
-            keep_all, whole(past, "past"), whole(seed, "seed"), gradients._core if gradients else None,
+            keep_all, whole(past, "past"), whole(seed, "seed", most=2**64 - 1), gradients._core if gradients else None,
             observe=bool(observe),
         )  # fmt: skip
         self._globs, self._keep_all = globs, keep_all
+        if globs:
+            self._check_keep(globs)
         self.loss = None
+
+    def _check_keep(self, globs):
+        names = self.names()
+        missed = [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]
+        exact = [glob for glob in missed if not set(glob) & set("*?[")]
+        if exact or len(missed) == len(globs):
+            name = (exact or missed)[0]
+            hint = nearest(name, names) or "run.names() lists them"
+            raise UnknownNameError(f"keep: '{name}' is no hook point of this model; {hint}")
 
     # --- passes ------------------------------------------------------------------------------------------------------
     def forward(self, ids, labels=None, attention_mask=None, num_items_in_batch=None, position_ids=None, until=None,
@@ -97,11 +111,11 @@ class Run:
             targets = as_targets(labels, ids, mask, vocabulary)
             items = float(np.count_nonzero(targets >= 0))
             if num_items_in_batch is not None:
-                items = float(num_items_in_batch)
-                if not items > 0:
-                    raise DataError(f"num_items_in_batch is {num_items_in_batch}; it must be above 0")
+                items = _items(num_items_in_batch)
         inv_freq, factor = self.model._frequencies(int(positions.max()) + 1)
         skip = [skip] if isinstance(skip, str) else list(skip)
+        if not all(isinstance(name, str) for name in skip):
+            raise TypeError(f"skip takes names of blocks and branches, not {skip!r}")
         return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
                     items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
 
@@ -193,6 +207,16 @@ class Run:
     def nbytes(self):
         """Bytes this run has taken: activations, scratch, cache, gradients."""
         return self._core.nbytes
+
+
+def _items(value):
+    try:
+        items = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"num_items_in_batch must be a number, not {value!r}") from None
+    if not 0 < items < math.inf:
+        raise DataError(f"num_items_in_batch is {value}; it must be finite and above 0")
+    return items
 
 
 def _keep(keep):

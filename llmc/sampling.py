@@ -21,7 +21,7 @@ class Sampler:
         self.do_sample, self.temperature, self.penalty = bool(do_sample), float(temperature), float(repetition_penalty)
         self.top_k = None if top_k is None else whole(top_k, "top_k", 1)
         self.top_p, self.min_p = top_p, min_p
-        seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed")
+        seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed", most=None)
         self.generators = [_generator(seed, row) for row in range(rows)]
         self.looks_back = self.penalty != 1
 

@@ -331,6 +331,15 @@ def test_bad_prompts_are_refused(tiny):
         model.generate(ids[None, :1])
 
 
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_model({**TINY["llama"], "tie_word_embeddings": False})
+    ids = np.array([[1, 2, 3], [1, 4, 3]])
+    model.state_dict()[f"{model._model.embedding_name}.weight"][4] = np.nan
+    for options in (dict(), dict(do_sample=True), dict(use_cache=False)):
+        with pytest.raises(llmc.NonFiniteError, match="row 1"):
+            model.generate(ids, max_new_tokens=2, **options)
+
+
 def test_generation_takes_no_gradients_and_gives_its_memory_back(tiny):
     config, model, ids = tiny
     stream = model.stream(ids, max_new_tokens=5)

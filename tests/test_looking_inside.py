@@ -152,6 +152,17 @@ def test_gradients_at_modules_are_torchs(models, peers):
         close_relative(run.grad(name), kept[name].grad.numpy(), TOLERANCE["gradient"], name)
 
 
+def test_what_is_kept_must_be_there(tiny):
+    config, model, ids = tiny
+    right = f"{block_of(model, 1)}.mlp"
+    for keep in ([right[:-1]], [right, "nowhere"], ["*.nowhere"], "nowhere", ""):
+        with pytest.raises(llmc.UnknownNameError, match="keep: "):
+            model.run(B, T, keep=keep)
+    with pytest.raises(llmc.UnknownNameError, match=f"keep: .*nearest.*{right}"):
+        model.run(B, T, keep=[f"{block_of(model, 1)}.mpl"])
+    model.run(B, T, keep=["*.mlp", "*.another_family_has_this"])
+
+
 # --- stopping, writing, leaving out
 
 
@@ -322,14 +333,25 @@ def test_calls_that_do_not_fit_the_run_are_refused(tiny):
         run.forward(ids, labels=np.full_like(ids, 5000))
     with pytest.raises(llmc.DataError, match="labels: -7"):
         run.forward(ids, labels=np.full_like(ids, -7))
-    with pytest.raises(llmc.DataError, match="num_items_in_batch"):
-        run.forward(ids, labels=ids, num_items_in_batch=0)
+    for items in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(llmc.DataError, match=f"num_items_in_batch is {items}"):
+            run.forward(ids, labels=ids, num_items_in_batch=items)
+    with pytest.raises(TypeError, match="num_items_in_batch"):
+        run.forward(ids, labels=ids, num_items_in_batch="all")
+    with pytest.raises(TypeError, match="skip"):
+        run.forward(ids, skip=[1])
+    with pytest.raises(llmc.ShapeError, match="attention_mask.*unequal"):
+        run.forward(ids, attention_mask=[[1], [1, 1]])
     with pytest.raises(llmc.DataError, match="position"):
         run.forward(ids, position_ids=np.full_like(ids, -1))
     with pytest.raises(llmc.ConfigError, match="keep"):
         model.run(B, T, keep=[1])
     with pytest.raises(llmc.ConfigError, match="batch is 0"):
         model.run(0, T)
+    for shape in ((2**31, 1), (1, 2**40), (10**6, 10**6)):
+        for call in (model.run, model.estimate):
+            with pytest.raises(llmc.ConfigError, match="at most|more than"):
+                call(*shape)
     with pytest.raises(TypeError):
         model.run(B, T, kept="all")
 
