@@ -213,7 +213,7 @@ def test_an_adapter_of_another_base_is_refused_with_tensors_and_shapes(tmp_path)
 def test_an_adapter_of_more_layers_is_refused_by_its_tensors(tmp_path):
     saved(tmp_path, target_modules=["q_proj"])
     shorter = tiny_model(TINY["llama"] | dict(num_hidden_layers=2))
-    with pytest.raises(CheckpointError, match=r"surplus base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight"):
+    with pytest.raises(CheckpointError, match="surplus base_model.model.model.layers.2.self_attn.q_proj.lora_A"):
         shorter.load_adapter(tmp_path)
     assert unchanged(shorter)
 
@@ -237,14 +237,15 @@ def test_an_adapter_that_is_not_finite_is_refused_by_its_tensor(tmp_path, value)
 
     rewrite(tmp_path / "adapter_model.safetensors", spoil)
     model = tiny_model(TINY["llama"])
-    with pytest.raises(CheckpointError, match="layers.1.self_attn.v_proj.lora_B.weight holds numbers that are not finite"):
+    with pytest.raises(CheckpointError, match="layers.1.self_attn.v_proj.lora_B.weight holds .* not finite"):
         model.load_adapter(tmp_path)
     assert unchanged(model)
 
 
 def test_a_missing_tensor_is_named(tmp_path):
     saved(tmp_path)
-    rewrite(tmp_path / "adapter_model.safetensors", lambda key, array: None if "0.self_attn.k_proj.lora_A" in key else array)
+    path = tmp_path / "adapter_model.safetensors"
+    rewrite(path, lambda key, array: None if "0.self_attn.k_proj.lora_A" in key else array)
     model = tiny_model(TINY["llama"])
     with pytest.raises(CheckpointError, match="missing base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"):
         model.load_adapter(tmp_path)
