@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,16 +21,17 @@ typedef struct {
     PoolTask task;
     void *context;
     size_t count;
-    int slots; /* threads beyond these sit the job out */
     Cancel *cancel;
 } Job;
 
 typedef struct {
     pthread_t thread;
     int slot;
-    unsigned epoch; /* the last job this worker must not run */
 } Worker;
 
+/* A job's tasks are handed out by a ticket: the job's number above, the tasks nobody has taken below. Whoever takes one
+ * finds the job as it was announced, since a job ends only when its last task is done; whoever comes late finds nothing
+ * left, and nobody waits for it. */
 static struct {
     pthread_mutex_t owner; /* held by whoever runs a job or changes the pool */
     pthread_mutex_t sleep;
@@ -38,9 +40,10 @@ static struct {
     int workers;     /* running */
     atomic_int size; /* asked for, the caller included; workers are started at the first job */
     Job job;
-    atomic_uint epoch;
-    atomic_size_t next;
-    atomic_int running, sleepers;
+    atomic_int slots;            /* threads beyond these sit the job out */
+    _Atomic uint64_t ticket;
+    _Atomic int64_t outstanding; /* tasks not yet done */
+    atomic_int sleepers;
     atomic_bool quit;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
@@ -77,55 +80,74 @@ bool pool_going(Cancel *cancel, int slot) {
     return !stopped(cancel);
 }
 
-static void take_tasks(const Job *job, int slot) {
-    for (;;) {
-        size_t i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed);
-        if (i >= job->count || stopped(job->cancel)) return;
-        job->task(job->context, i, slot);
-        if (slot == 0) ask(job->cancel);
+static uint32_t left_in(uint64_t ticket) { return (uint32_t)ticket; }
+
+/* A task's index; false when none is left for this slot. */
+static bool take(int slot, size_t *index) {
+    uint64_t ticket = atomic_load(&pool.ticket);
+    do {
+        if (left_in(ticket) == 0 || slot >= atomic_load(&pool.slots)) return false;
+    } while (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket - 1));
+    *index = pool.job.count - left_in(ticket);
+    return true;
+}
+
+static void take_tasks(int slot) {
+    size_t index;
+    while (take(slot, &index)) {
+        Cancel *cancel = pool.job.cancel;
+        if (!stopped(cancel)) pool.job.task(pool.job.context, index, slot);
+        if (slot == 0) ask(cancel);
+        atomic_fetch_sub(&pool.outstanding, 1); /* the job may end now: it is not looked at again */
     }
 }
 
-static unsigned wait_for_job(unsigned seen) {
+static bool wanted_at(int slot) {
+    return atomic_load(&pool.quit) || (left_in(atomic_load(&pool.ticket)) > 0 && slot < atomic_load(&pool.slots));
+}
+
+static void wait_for_job(int slot) {
     for (int i = 0; i < SPINS; i++) {
-        unsigned epoch = atomic_load_explicit(&pool.epoch, memory_order_acquire);
-        if (epoch != seen) return epoch;
+        if (wanted_at(slot)) return;
         relax();
     }
     pthread_mutex_lock(&pool.sleep);
     atomic_fetch_add(&pool.sleepers, 1);
-    while (atomic_load(&pool.epoch) == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
+    while (!wanted_at(slot)) pthread_cond_wait(&pool.wake, &pool.sleep);
     atomic_fetch_sub(&pool.sleepers, 1);
     pthread_mutex_unlock(&pool.sleep);
-    return atomic_load(&pool.epoch);
 }
 
 static void *work(void *argument) {
-    const Worker w = *(Worker *)argument;
-    for (unsigned epoch = w.epoch;;) {
-        epoch = wait_for_job(epoch);
+    const int slot = ((const Worker *)argument)->slot;
+    for (;;) {
+        wait_for_job(slot);
         if (atomic_load(&pool.quit)) return NULL;
-        Job job = pool.job;
-        if (w.slot < job.slots) take_tasks(&job, w.slot);
-        atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release);
+        take_tasks(slot);
     }
 }
 
-static void announce(void) {
-    atomic_fetch_add(&pool.epoch, 1);
+static void wake_all(void) {
     if (atomic_load(&pool.sleepers) == 0) return;
     pthread_mutex_lock(&pool.sleep);
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.sleep);
 }
 
+/* The ticket comes last: it is what lets others in. */
+static void announce(const Job *job, int slots) {
+    pool.job = *job;
+    atomic_store(&pool.slots, slots);
+    atomic_store(&pool.outstanding, (int64_t)job->count);
+    uint64_t number = (atomic_load(&pool.ticket) >> 32) + 1;
+    atomic_store(&pool.ticket, number << 32 | (uint64_t)job->count);
+    wake_all();
+}
+
 static void stop_workers(void) {
     if (!pool.workers) return;
     atomic_store(&pool.quit, true);
-    atomic_fetch_add(&pool.epoch, 1);
-    pthread_mutex_lock(&pool.sleep);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.sleep);
+    wake_all();
     for (int i = 0; i < pool.workers; i++) pthread_join(pool.worker[i].thread, NULL);
     atomic_store(&pool.quit, false);
     pool.workers = 0;
@@ -137,7 +159,6 @@ static void start_workers(void) {
     while (pool.workers < pool.size - 1) {
         Worker *w = &pool.worker[pool.workers];
         w->slot = pool.workers + 1;
-        w->epoch = atomic_load(&pool.epoch);
         if (pthread_create(&w->thread, NULL, work, w) != 0) return;
         pool.workers++;
     }
@@ -152,20 +173,18 @@ static bool run_alone(const Job *job) {
 }
 
 bool pool_run(size_t count, PoolTask task, void *context, int slots, Cancel *cancel) {
-    Job job = {task, context, count, slots, cancel};
-    if (count <= 1 || slots == 1 || pool_threads() == 1 || pthread_mutex_trylock(&pool.owner) != 0) return run_alone(&job);
+    Job job = {task, context, count, cancel};
+    bool few = count <= 1 || count > UINT32_MAX || slots == 1 || pool_threads() == 1;
+    if (few || pthread_mutex_trylock(&pool.owner) != 0) return run_alone(&job);
     start_workers();
     if (pool.workers == 0) {
         pthread_mutex_unlock(&pool.owner);
         return run_alone(&job);
     }
-    pool.job = job;
-    atomic_store(&pool.next, 0);
-    atomic_store(&pool.running, pool.workers);
     at_work = true;
-    announce();
-    take_tasks(&job, 0);
-    for (int i = 0; atomic_load_explicit(&pool.running, memory_order_acquire) > 0; i++) {
+    announce(&job, slots);
+    take_tasks(0);
+    for (int i = 0; atomic_load(&pool.outstanding) > 0; i++) {
         if (i < SPINS) {
             relax();
         } else {
@@ -201,7 +220,8 @@ static void forget_workers(void) {
     pthread_mutex_init(&pool.sleep, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pool.workers = 0;
-    atomic_store(&pool.running, 0);
+    atomic_store(&pool.ticket, 0);
+    atomic_store(&pool.outstanding, 0); /* nobody is left to do what others took */
     atomic_store(&pool.sleepers, 0);
     atomic_store(&pool.quit, false);
     if (!at_work) return;
