@@ -44,7 +44,7 @@ class Adapters:
         return found
 
     def flow(self, run, name):
-        """What `name` read and gave in the last forward of a run that keeps its linear: (B, T, I), (B, T, O) float64."""
+        """What `name` read (B, T, I) and gave (B, T, O) in the last forward of a run that keeps its linear, float64."""
         given = run.input(self._linear[name]).astype(np.float64)
         for matrix in self._matrices[name]:
             read, given = given, given @ matrix.T.astype(np.float64)
