@@ -10,7 +10,7 @@ from llmc import checkpoint, core, generation, hub, tree
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
 from llmc.initialise import initialise
-from llmc.inputs import whole
+from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
 from llmc.lora.files import base_of
 from llmc.rope import inverse_frequencies
@@ -193,9 +193,7 @@ class Model(Adapters):
         return run._core.forward(**arguments, until=None, last=0)
 
     def _run_for(self, ids):
-        shape = np.shape(ids)
-        batch, length = (1, shape[0]) if len(shape) == 1 else shape if len(shape) == 2 else (1, 1)
-        return Run(self, max(batch, 1), max(length, 1))
+        return Run(self, *as_ids(ids, self.config.vocab_size).shape)  # refused before memory is taken
 
     def run(self, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None):
         """Record a plan and take its memory.
