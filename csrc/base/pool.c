@@ -68,7 +68,7 @@ static double now(void) {
 static bool stopped(Cancel *c) { return c && atomic_load_explicit(&c->stop, memory_order_relaxed); }
 
 static void ask(Cancel *c) {
-    if (!c || !c->poll) return;
+    if (!c || !c->poll || stopped(c)) return;
     double t = now();
     if (t - c->asked < POLL_SECONDS) return;
     c->asked = t;
