@@ -45,14 +45,14 @@ class Adapters(Merging, Mixing, Trained):
         if not isinstance(config, LoraConfig):
             raise TypeError(f"a llmc.LoraConfig is needed, not {type(config).__name__}")
         self._check_new(adapter_name)
-        adapter = self._attach(config)
+        seed, adapter = whole(seed, "seed"), self._attach(config)
         for branch in adapter.branches.values():
             initialise.check(config.init_lora_weights, branch.rank)
 
         def fill(tensors):
             for path in adapter.branches:
                 A, B = (tensors[f"{path}.lora_{half}.{adapter_name}.weight"] for half in "AB")
-                initialise.start(A, B, config.init_lora_weights, path, whole(seed, "seed"))
+                initialise.start(A, B, config.init_lora_weights, path, seed)
 
         self._put(adapter_name, adapter, fill, trainable=True)
 
