@@ -13,7 +13,6 @@ COMMANDS = {
     "train": "train a model on text files or token files, from scratch, from a checkpoint, or on from Ctrl-C",
     "generate": "continue a text, shown as it is written",
     "eval": "the loss and perplexity of a model on a text",
-    "lim": "what every module of a model does to its input, on a text: tables, a page, a picture",
     "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
     "tokenize": "text files of any size into one file of token ids",
     "compare": "a checkpoint beside transformers, module by module: where do they diverge?",

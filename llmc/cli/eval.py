@@ -22,7 +22,7 @@ def run(args):
     """Print a table with one row."""
     from tqdm import tqdm
 
-    from llmc import Trainer, TrainingArguments
+    from llmc import DataError, Trainer, TrainingArguments
     from llmc.data import StreamingTextDataset, TokenBlockDataset
 
     model, tokenizer = model_and_tokenizer(args.model, needs_tokenizer=not ends_in_bin(args.text))
@@ -33,8 +33,11 @@ def run(args):
     else:
         blocks = iter(StreamingTextDataset(files=args.text, tokenizer=tokenizer, block_size=block_size))
     trainer = Trainer(model, TrainingArguments(per_device_eval_batch_size=args.batch_size), tokenizer=tokenizer)
-    with tqdm(blocks, unit=" blocks", desc="eval", leave=False) as bar:
-        result = trainer.evaluate(item for item in bar if len(item["input_ids"]) > 1)
+    with tqdm(blocks, unit=" blocks", desc="eval", leave=False, disable=None) as bar:
+        try:
+            result = trainer.evaluate(iter(bar))
+        except DataError as error:
+            raise DataError(f"{', '.join(args.text)}: {error}") from None
     print(Table(["text", "tokens", "context", "loss", "perplexity", "tokens/s"], [
         {"text": ", ".join(args.text), "tokens": result["eval_tokens"], "context": block_size,
          "loss": result["eval_loss"], "perplexity": result["perplexity"],

@@ -2,7 +2,17 @@
 
 import os
 
-from llmc.cli.outcome import Usage
+from llmc.cli.outcome import Usage, say
+
+
+def located(name):
+    """`name` as it is; when it is nothing here, so that only the hub may know it, that is said: it may take a while."""
+    if not os.path.exists(name):
+        from huggingface_hub.utils import logging
+
+        logging.set_verbosity_error()
+        say(f"{name}: nothing here has that name; asking the hub")
+    return name
 
 
 def model_and_tokenizer(name, needs_tokenizer=True):
@@ -15,10 +25,11 @@ def model_and_tokenizer(name, needs_tokenizer=True):
     """
     from llmc import Model
 
-    tokenizer = tokenizer_of(name) if needs_tokenizer or os.path.isdir(name) else None
-    if tokenizer is None and needs_tokenizer and os.path.isdir(name) and os.path.exists(os.path.join(name, "config.json")):
+    model = Model.from_pretrained(located(name))
+    tokenizer = tokenizer_of(name)
+    if tokenizer is None and needs_tokenizer:
         raise FileNotFoundError(f"{name}: no tokenizer.json (nor vocab.json with merges.txt) in it; put one there")
-    return Model.from_pretrained(name), tokenizer
+    return model, tokenizer
 
 
 def tokenizer_of(name):

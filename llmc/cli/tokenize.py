@@ -1,8 +1,10 @@
 """llmc tokenize: text files of any size into one file of token ids."""
 
 import os
+import sys
 
 from llmc.cli.parser import whole
+from llmc.cli.sources import located
 from llmc.table import Table
 
 EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corpus.bin"
@@ -22,13 +24,16 @@ def run(args):
     from llmc import Tokenizer
     from llmc.data import tokenize_file
 
+    out = args.out or f"{os.path.splitext(args.files[0])[0]}.bin"
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{folder}: there is no such folder to write {os.path.basename(out)} into")
     if args.vocab_size:
         tokenizer = Tokenizer.train(files=args.files, vocab_size=args.vocab_size)
         tokenizer.save_pretrained(args.tokenizer)
     else:
-        tokenizer = Tokenizer.from_pretrained(args.tokenizer)
-    out = args.out or f"{os.path.splitext(args.files[0])[0]}.bin"
-    info = tokenize_file(args.files, tokenizer, out)
+        tokenizer = Tokenizer.from_pretrained(located(args.tokenizer))
+    info = tokenize_file(args.files, tokenizer, out, progress=sys.stderr.isatty())
     size = sum(map(os.path.getsize, args.files))
     print(Table(["file", "tokens", "dtype", "bytes", "vocabulary", "bytes of text per token"], [
         {"file": out, "tokens": info["count"], "dtype": info["dtype"], "bytes": os.path.getsize(out),

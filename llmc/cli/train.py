@@ -5,8 +5,10 @@ import os
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, threads, whole
-from llmc.cli.sources import ends_in_bin, tokenizer_of
+from llmc.cli.sources import ends_in_bin, located
 from llmc.cli.train_data import datasets, read_texts
+from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
+from llmc.errors import CheckpointError
 from llmc.table import Table, count
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 --eval-steps 100 --output-dir out\n"
@@ -14,18 +16,6 @@ EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-
 SETTINGS = "train.json"  # in the output folder: what --resume need not be told again
 SCRATCH = {"learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "weight_decay": 0.1}
 LONGEST = 512  # tokens of a block, unless more are asked for
-CONFIG = {  # fields of config.json: type and default
-    "model_type": (str, "llama"),
-    "hidden_size": (whole(1), 256),
-    "num_hidden_layers": (whole(1), 4),
-    "num_attention_heads": (whole(1), "one for 64 of hidden_size"),
-    "num_key_value_heads": (whole(1), "num_attention_heads"),
-    "head_dim": (whole(1), "hidden_size / num_attention_heads"),
-    "intermediate_size": (whole(1), "8/3 of hidden_size, or 4 times it for GPT"),
-    "max_position_embeddings": (whole(2), 512),
-    "sliding_window": (whole(1), "the family's"),
-    "tie_word_embeddings": (bool, "the family's"),
-}
 
 
 def arguments(parser):
@@ -64,16 +54,18 @@ def run(args):
     source = checkpoint or args.model
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
-    tokenizer = _tokenizer(args, source, texts)
     if source:
-        model = llmc.Model.from_pretrained(source)
+        model = llmc.Model.from_pretrained(located(source))
+        tokenizer = tokenizer_for(args, source, texts)
     else:
-        model = llmc.Model(_config(args, tokenizer, settings["data"]), seed=training.seed)
+        config = config_file(args)
+        tokenizer = tokenizer_for(args, None, texts, config and config.vocab_size)
+        model = llmc.Model(config or new_config(args, tokenizer, settings["data"]), seed=training.seed)
     settings["block_size"] = settings["block_size"] or min(model.config.max_position_embeddings, LONGEST)
     data, held_out = datasets(settings, texts, tokenizer, model.config.vocab_size)
     if args.dry_run:
         return print(_forecast(model, training, data, settings["block_size"]))
-    say(f"{count(model.num_parameters()).strip()} parameters, {len(data):,} blocks of up to {settings['block_size']} "
+    say(f"{count(model.num_parameters())} parameters, {len(data):,} blocks of up to {settings['block_size']} "
         f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
     if not checkpoint:
@@ -81,7 +73,7 @@ def run(args):
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: llmc train --resume --output-dir {training.output_dir}") from None
+        raise KeyboardInterrupt(_farewell(training.output_dir)) from None
     print(Table(["step", "epoch", "loss", "eval_loss", "perplexity", "tokens", "seconds", "tokens/s"], [
         {"step": result.step, "epoch": result.epoch, "loss": result.loss, "eval_loss": result.eval_loss,
          "perplexity": result.perplexity, "tokens": result.tokens, "seconds": result.seconds,
@@ -109,7 +101,10 @@ def _settings(args):
         if getattr(args, name) is not None:
             raise Usage(f"train: --resume goes on with the checkpoint's model and tokenizer; "
                         f"leave --{name.replace('_', '-')} out")
-    checkpoint = newest(output_dir)
+    try:
+        checkpoint = newest(output_dir)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
     saved = _saved(output_dir)
     settings = {name: value or saved.get(name) for name, value in given.items()}
     if not settings["data"]:
@@ -141,50 +136,14 @@ def _training_arguments(values):
         raise Usage(f"train: {error}") from None
 
 
-def _tokenizer(args, source, texts):
-    """The tokenizer that was named, or the model's, or one trained on the texts; None with tokens alone."""
-    from llmc import Tokenizer
+def _farewell(output_dir):
+    """What a user is told after Ctrl-C."""
+    from llmc.training_checkpoint import newest
 
-    if args.tokenizer:
-        return Tokenizer.from_pretrained(args.tokenizer)
-    found = tokenizer_of(source) if source else None
-    if found is not None or texts is None:
-        return found
-    if source:
-        raise FileNotFoundError(f"{source}: no tokenizer in it; name one with --tokenizer DIR")
-    return Tokenizer.train(texts, vocab_size=args.vocab_size or 4096)
-
-
-def _config(args, tokenizer, data):
-    """The configuration of a new model."""
-    from llmc import Config, ConfigError
-
-    given = {name: getattr(args, name) for name in CONFIG if getattr(args, name) is not None}
-    if args.config:
-        config = Config.from_pretrained(args.config)
-        if given.pop("model_type", config.model_type) != config.model_type:
-            raise Usage(f"train: {args.config} is a {config.model_type}, --model-type says {args.model_type}")
-        for name, value in given.items():
-            setattr(config, name, value)
-        config.validate()
-        return config
-    given = {"model_type": "llama", "hidden_size": 256, "num_hidden_layers": 4, "max_position_embeddings": 512} | given
-    width = given["hidden_size"]
-    given.setdefault("num_attention_heads", max(1, width // 64))
-    if given["model_type"] not in ("gpt2", "openai-gpt"):
-        given.setdefault("num_key_value_heads", given["num_attention_heads"])
-        given.setdefault("intermediate_size", 8 * -(-width // 3))
-    if tokenizer is None:
-        from llmc.data import TokenBlockDataset
-
-        ends = dict(vocab_size=TokenBlockDataset(data[0], 2).vocab_size, bos_token_id=None, eos_token_id=None)
-    else:
-        ends = dict(vocab_size=max(tokenizer.get_vocab().values()) + 1, bos_token_id=tokenizer.bos_token_id,
-                    eos_token_id=tokenizer.eos_token_id)
     try:
-        return Config(**given, **ends)
-    except ConfigError as error:
-        raise Usage(f"train: {error}") from None
+        return f"stopped; {newest(output_dir)} is saved, and llmc train --resume --output-dir {output_dir} goes on from it"
+    except (FileNotFoundError, CheckpointError):
+        return "stopped before the first step; there is no checkpoint"
 
 
 def _forecast(model, training, data, length):

@@ -17,8 +17,10 @@ def add(parser, scratch):
         What --help says a new model has in place of the class's own defaults.
     """
     from llmc import TrainingArguments
+    from llmc.schedule import SCHEDULES
 
     words = descriptions(TrainingArguments.__doc__)
+    words["lr_scheduler_type"] = f"one of {', '.join(SCHEDULES)}"
     group = parser.add_argument_group("training (transformers' TrainingArguments)")
     for field in dataclasses.fields(TrainingArguments):
         kind, flag = _kind(field.type), f"--{field.name.replace('_', '-')}"
