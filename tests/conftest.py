@@ -45,7 +45,7 @@ TOLERANCE = {
     # Against ourselves.
     "double": 1e-11,  # absolute: double logits against a float64 NumPy that sums in another order
     "slope": 1e-7,  # relative: double gradients against central differences, whose own error is about 1e-9
-    "company": 1e-5,  # absolute: padding, other rows, cached or not change block sizes, hence the order of sums
+    "company": 1e-5,  # of logits around one: padding, other rows, cached or not change the order of sums
     # Statistics of the initialisation.
     "initialisation": 6,  # standard errors: one false alarm in 5e8
 }

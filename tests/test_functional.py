@@ -32,7 +32,7 @@ QKV = {
     "more keys": (normal(2, 3, 4, 8), normal(2, 17, 1, 8), normal(2, 17, 1, 8)),
     "one query": (normal(2, 1, 4, 8), normal(2, 9, 4, 8), normal(2, 9, 4, 8)),
     "long": (normal(1, 301, 2, 33), normal(1, 301, 1, 33), normal(1, 301, 1, 33)),
-    "loud": (normal(1, 9, 2, 64, scale=9), normal(1, 9, 2, 64, scale=9), normal(1, 9, 2, 64)),
+    "loud": (normal(1, 9, 2, 64, scale=4), normal(1, 9, 2, 64, scale=4), normal(1, 9, 2, 64)),
 }
 
 # what: (function, arrays that have a gradient, the other arguments); the reference has the same names

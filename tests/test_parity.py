@@ -296,7 +296,8 @@ def test_parameters_after_20_steps_of_adamw_agree(decay, max_grad_norm, family, 
     theirs = hf_model(peers, config)
     theirs.save_pretrained(tmp_path)
     ours = llmc.Model.from_pretrained(tmp_path)
-    settings = dict(lr=3e-4, betas=(0.9, 0.95), eps=1e-8)
+    # A smaller eps divides what is nothing but rounding (torch's tanh GELU has 6e-8 of it in its tail) by as little.
+    settings = dict(lr=3e-4, betas=(0.9, 0.95), eps=1e-6)
     matrices = [p for p in theirs.parameters() if p.ndim > 1 or decay == "all"]
     others = [p for p in theirs.parameters() if not (p.ndim > 1 or decay == "all")]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
