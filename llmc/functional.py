@@ -293,7 +293,7 @@ def softmax_backward(dout, x):
 
 def _cross_entropy(logits, targets, dout=None):
     logits, targets = _real(logits, "logits"), _integers(targets, "targets")
-    if logits.shape[:-1] != targets.shape:
+    if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
         raise ShapeError(f"cross_entropy: logits have shape {logits.shape}, targets {targets.shape}")
     bad = targets[((targets < 0) & (targets != -100)) | (targets >= logits.shape[-1])]
     if bad.size:
