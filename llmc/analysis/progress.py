@@ -5,6 +5,7 @@ import time
 import warnings
 
 WORTH_SAYING = 10.0  # seconds; a shorter pass is not announced where there is no bar
+DELAY = 1.0  # seconds; nobody looks at a bar that is gone before
 
 
 class Progress:
@@ -27,7 +28,7 @@ class Progress:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a notebook without widgets gets the plain bar
                 from tqdm.auto import tqdm
-            self._bar = tqdm(total=total, unit="pass", desc=title, dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=total, unit="pass", desc=title, dynamic_ncols=True, leave=False, delay=DELAY)
 
     def __enter__(self):
         return self
