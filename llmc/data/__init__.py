@@ -3,8 +3,9 @@
 from llmc.data.batches import collate
 from llmc.data.blocks import TokenBlockDataset, tokenize_file
 from llmc.data.builtin import builtin_text, split_text
+from llmc.data.jsonl import JsonlDataset
 from llmc.data.streaming import StreamingTextDataset
 from llmc.data.text import TextDataset
 
-__all__ = ["StreamingTextDataset", "TextDataset", "TokenBlockDataset", "builtin_text", "collate", "split_text",
-           "tokenize_file"]
+__all__ = ["JsonlDataset", "StreamingTextDataset", "TextDataset", "TokenBlockDataset", "builtin_text", "collate",
+           "split_text", "tokenize_file"]

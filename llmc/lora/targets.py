@@ -4,6 +4,7 @@ import re
 
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.families import shown
+from llmc.lora.presets import PRESETS
 
 _ANY_LAYER = r".*?\.[^.]*\.(?P<index>\d+)\."
 
@@ -136,16 +137,16 @@ def check_layers(config, layers):
 def _check_names(config, modules):
     for name in config.target_modules if isinstance(config.target_modules, list) else ():
         if not any(_named([name], path) for path in modules):
-            raise UnknownNameError(f"target_modules: no module is called {name!r}; {_near(name, modules)}")
+            raise UnknownNameError(f"target_modules: no module is called {name!r}; {_near(name, modules, PRESETS)}")
     for name in config.modules_to_save or ():
         if not any(path.endswith(name) for path in modules):
             raise UnknownNameError(f"modules_to_save: no module is called {name!r}; {_near(name, modules)}")
 
 
-def _near(name, modules):
+def _near(name, modules, besides=()):
     """The nearest names: whole paths for a path, their last parts for a name."""
     parts = {path.rpartition(".")[2] for path in modules if not path[-1].isdigit()}
-    return nearest(name, modules if "." in name else parts) or f"there are {', '.join(sorted(parts))}"
+    return nearest(name, modules if "." in name else [*parts, *besides]) or f"there are {', '.join(sorted(parts))}"
 
 
 def _nothing(config, modules):
@@ -154,7 +155,7 @@ def _nothing(config, modules):
     if isinstance(targets, str):
         said += f": a string is a regular expression over a whole path, as {max(modules, key=len)!r}"
         known = any(_named([targets], path) for path in modules)
-        return f"{said}; write [{targets!r}]" if known else f"{said}; {_near(targets, modules)}"
+        return f"{said}; write [{targets!r}]" if known else f"{said}; {_near(targets, modules, PRESETS)}"
     limits = [f"{name} {shown(getattr(config, name))}" for name in
               ("layers_to_transform", "layers_pattern", "exclude_modules", "modules_to_save")
               if getattr(config, name) is not None]

@@ -1,0 +1,165 @@
+"""llmc lora: train a low-rank adapter of a model on texts, or on prompts and their responses."""
+
+import argparse
+import os
+import re
+
+from llmc.cli import train_flags
+from llmc.cli.outcome import Usage, say
+from llmc.cli.parser import between, threads, whole
+from llmc.cli.sources import ends_in_bin, located, tokenizer_of
+from llmc.cli.train import LONGEST, farewell, result_table, saved_settings, training_arguments
+from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
+
+EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
+           '  llmc generate new "a prompt"')
+SETTINGS = "lora.json"  # in the output folder: what --resume need not be told again
+TRAINING = {"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
+ADAPTER = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": ["all-linear"], "bias": "none",
+           "init_lora_weights": "true"}
+
+
+def arguments(parser):
+    """Its words."""
+    parser.add_argument("model", nargs="?", metavar="DIR", help="the base: a checkpoint's folder, or a hub name")
+    parser.add_argument("data", nargs="*", metavar="FILE",
+                        help='UTF-8 text; or .jsonl of {"text"}, or {"prompt", "response"}, whose response alone is '
+                             'learnt; or one .bin of llmc tokenize')
+    parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
+    parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
+                        help=f"without --eval-data, evaluate with this last share of the data [{HELD_OUT}]; 0: none")
+    parser.add_argument("--block-size", type=whole(2), metavar="T",
+                        help=f"tokens of a training item [the model's context, at most {LONGEST}]")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the newest checkpoint in --output-dir, with its settings, to the same bits")
+    adapter = parser.add_argument_group("adapter (peft's LoraConfig)")
+    adapter.add_argument("--r", type=whole(1), metavar="R", help="rank [16]")
+    adapter.add_argument("--lora-alpha", type=between(0, float("inf"), open_low=True), metavar="X",
+                         help="the adapter is scaled by lora-alpha / r [32]")
+    adapter.add_argument("--lora-dropout", type=between(0, 0.99), metavar="X", help="of its input [0]")
+    adapter.add_argument("--target-modules", nargs="+", metavar="NAME",
+                         help="domain (q, v), context (q, k, v), attention (q, k, v, o), mlp (gate, up, down), "
+                              "all-linear; or names; or a regular expression over whole paths [all-linear]")
+    adapter.add_argument("--layers-to-transform", type=spans, metavar="LAYERS", help="0-3,8 for one [all]")
+    adapter.add_argument("--modules-to-save", nargs="+", metavar="NAME", help="modules that train whole")
+    adapter.add_argument("--bias", choices=("none", "all", "lora_only"), help="biases that train too [none]")
+    adapter.add_argument("--use-rslora", action="store_true", default=None, help="scale by lora-alpha / sqrt(r)")
+    adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"), help="[true]")
+    train_flags.add(parser, TRAINING, "here")
+    threads(parser)
+
+
+def run(args):
+    """Train, and print what it came to."""
+    import llmc
+
+    checkpoint, settings = _settings(args)
+    training = training_arguments("lora", settings["training"])
+    model = llmc.Model.from_pretrained(located(settings["model"]))
+    if checkpoint:
+        model.load_adapter(checkpoint, is_trainable=True)
+    else:
+        model.add_adapter(_config(settings["adapter"]), seed=training.seed)
+    tokenizer = tokenizer_of(checkpoint or settings["model"])
+    settings["block_size"] = settings["block_size"] or min(model.config.max_position_embeddings, LONGEST)
+    data, held_out = _datasets(settings, tokenizer, model.config.vocab_size)
+    model.print_trainable_parameters()
+    say(f"{len(data):,} items of up to {settings['block_size']} tokens"
+        f"{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
+    trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
+    if not checkpoint:
+        _remember(training.output_dir, settings)
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(farewell("lora", training.output_dir)) from None
+    print(result_table(result, training.output_dir, "adapter"))
+
+
+def spans(text):
+    """The numbers of "0-3,8"."""
+    numbers = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of layers, as 0-3,8 is")
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return numbers
+
+
+def _config(values):
+    """The LoraConfig of the flags."""
+    from llmc import ConfigError, LoraConfig
+    from llmc.lora.presets import PRESETS
+
+    values = {name: value for name, value in values.items() if value is not None}
+    targets = values["target_modules"]
+    if len(targets) == 1 and (targets[0] in PRESETS or re.search(r"[\\*+?|()\[\]^$]", targets[0])):
+        values["target_modules"] = targets[0]
+    start = values["init_lora_weights"]
+    values["init_lora_weights"] = start == "true" if start in ("true", "false") else start
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **values)
+    except ConfigError as error:
+        raise Usage(f"lora: {error}") from None
+
+
+_FLAGS = ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "modules_to_save", "bias",
+          "use_rslora", "init_lora_weights")
+
+
+def _settings(args):
+    """(checkpoint to resume from or None, settings): what was given, and in a resumed training what was given then."""
+    from llmc import TrainingArguments
+
+    given = {name: getattr(args, name) for name in ("model", "data", "eval_data", "held_out", "block_size")}
+    training = train_flags.given(args)
+    adapter = {name: getattr(args, name) for name in _FLAGS if getattr(args, name) is not None}
+    output_dir = training.get("output_dir", TrainingArguments.output_dir)
+    if not args.resume:
+        if not args.data:
+            raise Usage("lora: which DIR to adapt, on which FILE? (or --resume a training; see llmc lora --help)")
+        given["model"] = os.path.abspath(args.model) if os.path.isdir(args.model) else args.model
+        return None, {**given, "adapter": {**ADAPTER, **adapter},
+                      "training": {**TRAINING, "output_dir": output_dir, **training}}
+    from llmc.training_checkpoint import newest
+
+    if adapter or args.model:
+        name = f"--{next(iter(adapter)).replace('_', '-')}" if adapter else "DIR and FILE"
+        raise Usage(f"lora: --resume goes on with the checkpoint's adapter of its base; leave {name} out")
+    try:
+        checkpoint = newest(output_dir)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
+    saved = saved_settings(output_dir, SETTINGS)
+    if not saved.get("model") or not saved.get("data"):
+        raise Usage(f"lora: {os.path.join(output_dir, SETTINGS)} is not there to say what was adapted, on what")
+    settings = saved | {name: value for name, value in given.items() if value}
+    return checkpoint, settings | {"training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
+
+
+def _remember(output_dir, settings):
+    from llmc.checkpoint.atomic import write_json
+
+    paths = {name: settings[name] and list(map(os.path.abspath, settings[name])) for name in ("data", "eval_data")}
+    os.makedirs(output_dir, exist_ok=True)
+    write_json(os.path.join(output_dir, SETTINGS), {**settings, **paths})
+
+
+def _datasets(settings, tokenizer, vocab_size):
+    """(to train on, to evaluate with or None), of text, tokens or JSON lines."""
+    from llmc.data import JsonlDataset
+
+    lines = [path for path in settings["data"] if path.endswith((".jsonl", ".ndjson"))]
+    if tokenizer is None and not ends_in_bin(settings["data"]):
+        raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {settings['data'][0]} with; "
+                                f"put one there")
+    if not lines:
+        texts = None if ends_in_bin(settings["data"]) else read_texts(settings["data"])
+        return datasets(settings, texts, tokenizer, vocab_size)
+    if len(lines) < len(settings["data"]):
+        raise Usage(f"lora: {lines[0]} holds JSON lines, and the other files do not; give one kind")
+    data = JsonlDataset(settings["data"], tokenizer, settings["block_size"])
+    if settings["eval_data"]:
+        return data, JsonlDataset(settings["eval_data"], tokenizer, settings["block_size"])
+    return split(data, settings["held_out"])

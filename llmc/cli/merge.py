@@ -1,0 +1,47 @@
+"""llmc merge: an adapter and its base as one plain checkpoint."""
+
+import os
+
+from llmc.cli.outcome import say
+from llmc.cli.parser import threads
+from llmc.cli.sources import located, tokenizer_of
+
+EXAMPLE = "llmc merge adapter --out merged --dtype bfloat16"
+
+
+def arguments(parser):
+    """Its words."""
+    parser.add_argument("adapter", metavar="DIR", help="an adapter's folder, of llmc lora or of peft")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the merged checkpoint goes")
+    parser.add_argument("--base", metavar="DIR", help="the base [the one that the adapter names]")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+                        help="how weights are stored (%(default)s)")
+    threads(parser)
+
+
+def run(args):
+    """Merge, save, open what was saved, and print how far its logits are from the attached adapter's."""
+    import llmc
+    from llmc.lora.files import base_of
+    from llmc.lora.merging import probe
+
+    if os.path.abspath(args.out) in (os.path.abspath(args.adapter), os.path.abspath(args.base or args.adapter)):
+        raise llmc.ConfigError(f"{args.out} is what is to be merged; give --out another folder")
+    base = args.base or base_of(args.adapter)
+    if not base:
+        raise FileNotFoundError(f"{args.adapter}: no adapter_config.json in it, or a config.json beside it; name the "
+                                f"adapter's own folder, or the base with --base DIR")
+    model = llmc.Model.from_pretrained(located(base))
+    model.load_adapter(args.adapter)
+    ids = probe(model.config)
+    attached = model(ids)
+    model.merge_and_unload().save_pretrained(args.out, dtype=args.dtype)
+    tokenizer = tokenizer_of(args.adapter) or tokenizer_of(base)
+    if tokenizer is None:
+        say(f"{base}: no tokenizer in it to put beside the merged weights")
+    else:
+        tokenizer.save_pretrained(args.out)
+    del model
+    apart = abs(llmc.Model.from_pretrained(args.out)(ids) - attached).max()
+    print(f"{args.out}: {base} with {args.adapter} merged, as {args.dtype}; "
+          f"logits at most {apart:.2g} from those of the adapter attached")
