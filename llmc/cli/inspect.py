@@ -10,12 +10,12 @@ EXAMPLE = "llmc inspect llmc-demo --match 'model.layers.0.*'"
 # The role of a tensor is the first of these found in its name.
 ROLES = (
     ("adapter", r"(^|[._])lora_"),
-    ("buffer", r"attn\.(masked_)?bias$|inv_freq$|position_ids$"),
+    ("buffer", r"\.attn\.(masked_)?bias$|inv_freq$|position_ids$"),
     ("norm", r"(^|\.)(\w*norm|ln_\w+)\.(weight|bias)$"),
     ("embedding", r"(^|\.)(embed_tokens|wte|wpe|tokens_embed|positions_embed)\."),
     ("head", r"(^|\.)(lm_head|embed_out)\."),
-    ("attention", r"\.(self_attn|attn)\."),
-    ("feed-forward", r"\.(mlp|feed_forward)\."),
+    ("attention", r"(^|\.)(self_attn|attn)\."),
+    ("feed-forward", r"(^|\.)(mlp|feed_forward)\."),
 )
 
 

@@ -1,0 +1,380 @@
+"""The command line: what each command prints and leaves, and how it ends when something is wrong."""
+
+import errno
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+import llmc
+from llmc.cli import COMMANDS, main
+from llmc.cli.generate import written
+from llmc.cli.inspect import role
+
+TEXT = llmc.data.builtin_text()[:24000]
+SMALL = ["--hidden-size", "16", "--num-hidden-layers", "2", "--num-attention-heads", "2", "--vocab-size", "300",
+         "--block-size", "32", "--num-threads", "1"]  # fmt: skip
+
+
+def llmc_in_a_process(*words, **options):
+    """A running `llmc`, as a shell would start it."""
+    return subprocess.Popen([sys.executable, "-m", "llmc.cli", *map(str, words)], text=True,
+                            stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE} | options)
+
+
+def obey_ctrl_c():
+    """Undo what a test runner in the background hands down: Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A text file."""
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """The folder of a model that `llmc train` made."""
+    out = str(tmp_path_factory.mktemp("trained") / "out")
+    assert main(["train", corpus, *SMALL, "--max-steps", "12", "--save-steps", "5", "--output-dir", out]) == 0
+    return out
+
+
+def says(capsys, words, status):
+    """Run a command that ends with `status`; the one line it says on the standard error."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == status
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("llmc: ")
+    return lines[0]
+
+
+# --- what all commands share -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"example:\n  llmc {command}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_an_unknown_flag(command, capsys):
+    words = {"generate": ["x", "y"], "eval": ["x", "--text", "y"], "inspect": ["x"], "compare": ["x"],
+             "tokenize": ["x", "--tokenizer", "y"]}.get(command, [])  # fmt: skip
+    assert "no flag --frobnicate" in says(capsys, [command, *words, "--frobnicate"], 2)
+
+
+def test_a_row_of_the_table_is_a_file():
+    files = {path.stem for path in Path(importlib.import_module("llmc.cli").__file__).parent.glob("*.py")}
+    assert set(COMMANDS) <= files
+
+
+def test_the_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+
+
+def test_the_version_is_the_package_s(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"llmc {llmc.__version__}\n"
+
+
+@pytest.mark.parametrize("words, expected", [
+    ([], "a command is missing"),
+    (["trian"], "nearest: train"),
+    (["train"], "which FILE"),
+    (["train", "x.txt", "--lerning-rate", "1"], "nearest: --learning-rate"),
+    (["train", "x.txt", "--max-steps", "many"], "--max-steps"),
+    (["train", "x.txt", "--max-steps", "0"], "max_steps is 0"),
+    (["train", "x.txt", "--learning-rate", "-1"], "learning_rate is -1"),
+    (["train", "x.txt", "--model", "m", "--hidden-size", "8"], "--model"),
+    (["train", "x.bin", "y.txt"], "given alone"),
+    (["generate", "dir"], "prompt"),
+    (["generate", "dir", "two", "words"], "quoted"),
+    (["generate", "dir", "a", "--temperature", "0"], "above 0"),
+    (["generate", "dir", "a", "--top-p", "1.5"], "at most 1"),
+    (["generate", "dir", "a", "--num-threads", "0"], "at least 1"),
+    (["eval", "dir"], "--text"),
+    (["tokenize", "x.txt"], "--tokenizer"),
+    (["doctor", "now"], "one word too many"),
+])  # fmt: skip
+def test_wrong_usage_is_said_in_a_line_and_exits_2(words, expected, capsys):
+    assert expected in says(capsys, words, 2)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, trained):
+    """Files that are not what they should be, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    (tmp_path / "noise.safetensors").write_bytes(bytes(range(256)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.txt").write_text("a few words")
+    (tmp_path / "model").symlink_to(trained)
+
+
+@pytest.mark.parametrize("words, expected", [
+    (["train", "missing.txt"], "missing.txt: No such file"),
+    (["train", "empty.txt"], "empty.txt: there is no text in it"),
+    (["train", "latin.txt"], "latin.txt: byte 3"),
+    (["train", "text.txt", "--model", "folder"], "config.json"),
+    (["train", "text.txt", "--resume", "--output-dir", "folder"], "no checkpoint"),
+    (["train", "text.txt", "--tokenizer", "folder"], "folder"),
+    (["inspect", "missing"], "missing"),
+    (["inspect", "folder"], "none of model.safetensors"),
+    (["inspect", "empty.txt"], "empty"),
+    (["inspect", "noise.safetensors"], "noise.safetensors"),
+    (["inspect", "model", "--match", "model.layer.*"], "nearest: model."),
+    (["generate", "folder", "a"], "config.json"),
+    (["eval", "model", "--text", "empty.txt"], "empty.txt: "),
+    (["eval", "model", "--text", "missing.txt"], "missing.txt: "),
+    (["tokenize", "empty.txt", "--tokenizer", "model"], "empty.txt: no tokens"),
+    (["tokenize", "text.txt", "--tokenizer", "model", "--out", "nowhere/x.bin"], "nowhere: there is no such folder"),
+    (["demo", "--out", "text.txt"], "text.txt: "),
+])  # fmt: skip
+def test_work_that_fails_is_said_in_a_line_and_exits_1(words, expected, files, capsys):
+    assert expected in says(capsys, words, 1)
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["inspect", "nowhere", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(trained):
+    process = llmc_in_a_process("generate", trained, "The", "--max-new-tokens", 5000, "--eos-token-id", -1)
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_behind_the_results_is_an_error(trained):
+    with open("/dev/full", "w") as full:
+        process = llmc_in_a_process("inspect", trained, stdout=full)
+        assert process.stderr.read() == f"llmc: {os.strerror(errno.ENOSPC)}\n"
+        assert process.wait() == 1
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = ("import sys, llmc.cli; llmc.cli.main(['--help']); "
+            "print([n for n in ('torch', 'transformers', 'matplotlib', 'huggingface_hub') if n in sys.modules])")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_doctor_prints_what_runs_here(capsys):
+    assert main(["doctor"]) == 0
+    assert "instruction set" in capsys.readouterr().out
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+def test_the_demo_learns_and_says_where_everything_is(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--steps", "2", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    before, after = (float(next(line for line in shown.splitlines() if line.startswith(start)).split()[-2])
+                     for start in ("before", "after 2 steps"))  # fmt: skip
+    assert after < before
+    assert str(out / "loss.png") in shown and (out / "loss.png").stat().st_size > 1000
+    assert llmc.Tokenizer.from_pretrained(out).encode("The statement") is not None
+    assert llmc.Model.from_pretrained(out).num_parameters() > 1e6
+
+
+def test_train_leaves_a_model_with_its_tokenizer(trained):
+    model, tokenizer = llmc.Model.from_pretrained(trained), llmc.Tokenizer.from_pretrained(trained)
+    assert model.config.vocab_size == len(tokenizer) == 300
+    assert model.config.hidden_size == 16
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert {"checkpoint-5", "checkpoint-10", "loss.png", "log.jsonl"} <= set(os.listdir(trained))
+
+
+def test_train_takes_every_training_argument(corpus, tmp_path):
+    flags = {"max_steps": 2, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "learning_rate": 0.01,
+             "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 0.001}, "warmup_steps": 0.5,
+             "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-7, "max_grad_norm": 0.5,
+             "logging_steps": 1, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1,
+             "seed": 3, "disable_tqdm": True, "on_nonfinite": "skip"}  # fmt: skip
+    words = []
+    for name, value in flags.items():
+        value = json.dumps(value) if isinstance(value, dict) else str(value)
+        words += [f"--{name.replace('_', '-')}"] + ([] if name == "disable_tqdm" else [value])
+    assert main(["train", corpus, *SMALL, *words, "--output-dir", str(tmp_path)]) == 0
+    used = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["args"]
+    assert {name: used[name] for name in flags} == flags
+
+
+def test_train_goes_on_from_a_model(corpus, trained, tmp_path):
+    words = ["--max-steps", "2", "--held-out", "0", "--learning-rate", "0", "--block-size", "32"]
+    assert main(["train", corpus, "--model", trained, *words, "--output-dir", str(tmp_path)]) == 0
+    before, after = (llmc.Model.from_pretrained(path).state_dict() for path in (trained, tmp_path))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_train_takes_a_config_and_changes_it(corpus, trained, tmp_path):
+    config = os.path.join(trained, "config.json")
+    words = ["--num-hidden-layers", "1", "--max-steps", "1", "--block-size", "32"]
+    assert main(["train", corpus, "--config", config, *words, "--output-dir", str(tmp_path)]) == 0
+    assert llmc.Config.from_pretrained(tmp_path).num_hidden_layers == 1
+    assert llmc.Config.from_pretrained(tmp_path).hidden_size == 16
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_train_makes_every_family(family, corpus, tmp_path):
+    words = ["--model-type", family, "--max-steps", "1", "--save-strategy", "no", "--eval-strategy", "no"]
+    assert main(["train", corpus, *SMALL, *words, "--output-dir", str(tmp_path)]) == 0
+    assert llmc.Config.from_pretrained(tmp_path).model_type == family
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(corpus, tmp_path, capsys):
+    assert main(["train", corpus, *SMALL, "--dry-run", "--output-dir", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("parameters", "memory", "FLOPs", "steps of an epoch"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_saves_and_resume_comes_to_the_same_bits(corpus, tmp_path):
+    words = [corpus, *SMALL, "--max-steps", "150", "--save-steps", "1000", "--eval-strategy", "no"]
+    out, unbroken = tmp_path / "out", tmp_path / "unbroken"
+    process = llmc_in_a_process("train", *words, "--output-dir", out, preexec_fn=obey_ctrl_c)
+    deadline = time.monotonic() + 60
+    while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said and "--resume" in said.splitlines()[-1]
+    assert len(list(out.glob("checkpoint-*"))) == 1
+    assert main(["train", "--resume", "--output-dir", str(out)]) == 0
+    assert main(["train", *words, "--output-dir", str(unbroken)]) == 0
+    assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+
+
+def test_tokens_on_disk_train_and_evaluate_as_their_text(corpus, trained, tmp_path, capsys):
+    tokens = str(tmp_path / "text.bin")
+    assert main(["tokenize", corpus, "--tokenizer", trained, "--out", tokens]) == 0
+    ids = np.fromfile(tokens, np.uint16)
+    assert llmc.Tokenizer.from_pretrained(trained).decode(ids) == TEXT
+    out = str(tmp_path / "out")
+    assert main(["train", tokens, "--hidden-size", "16", "--block-size", "32", "--max-steps", "1", "--output-dir", out]) == 0
+    assert llmc.Config.from_pretrained(out).vocab_size == 300
+    losses = []
+    for source in (tokens, corpus):
+        capsys.readouterr()
+        assert main(["eval", trained, "--text", source, "--block-size", "64"]) == 0
+        losses.append(capsys.readouterr().out.splitlines()[-1].split()[3])
+    assert losses[0] == losses[1]
+
+
+def test_tokenize_trains_a_tokenizer_when_asked(corpus, tmp_path, capsys):
+    out = tmp_path / "ids.bin"
+    words = ["--tokenizer", str(tmp_path / "tok"), "--vocab-size", "290", "--out", str(out)]
+    assert main(["tokenize", corpus, *words]) == 0
+    assert len(llmc.Tokenizer.from_pretrained(tmp_path / "tok")) == 290
+    assert "290" in capsys.readouterr().out
+
+
+def test_eval_prints_the_loss_of_the_model(corpus, trained, capsys):
+    model, tokenizer = llmc.Model.from_pretrained(trained), llmc.Tokenizer.from_pretrained(trained)
+    ids = np.array(tokenizer.encode(TEXT))
+    blocks = [ids[start : start + 50] for start in range(0, len(ids), 50)]
+    weights = [len(block) - 1 for block in blocks if len(block) > 1]
+    loss = np.average([model.loss(block) for block in blocks if len(block) > 1], weights=weights)
+    capsys.readouterr()
+    assert main(["eval", trained, "--text", corpus, "--block-size", "50"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row[1:5] == [f"{sum(weights):,}", "50", f"{loss:,.4g}", f"{np.exp(loss):,.4g}"]
+
+
+def test_generate_prints_what_the_model_writes(trained, capsys):
+    model, tokenizer = llmc.Model.from_pretrained(trained), llmc.Tokenizer.from_pretrained(trained)
+    for words, options in (([], {}), (["--seed", "3", "--top-k", "20"], dict(do_sample=True, seed=3, top_k=20))):
+        capsys.readouterr()
+        assert main(["generate", trained, "The class", "--max-new-tokens", "40", *words]) == 0
+        ids = model.generate(tokenizer.encode("The class"), max_new_tokens=40, **options)
+        assert capsys.readouterr().out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
+
+
+def test_what_is_written_token_by_token_is_the_whole_text():
+    tokenizer = llmc.Tokenizer.train(["plain words"], vocab_size=257)
+    ids = tokenizer.encode("naïve 你好 🙂 and more")  # every character beyond ASCII is several tokens
+    pieces = list(written(tokenizer, ids[:3], ([np.int64(token)] for token in ids[3:])))
+    assert "".join(pieces) == tokenizer.decode(ids)[3:]
+    assert "\ufffd" not in "".join(pieces) and "你" in pieces
+
+
+def test_a_character_that_never_ends_is_shown_at_the_end():
+    tokenizer = llmc.Tokenizer.train(["plain words"], vocab_size=257)
+    ids = tokenizer.encode("a你")[:-1]
+    assert "".join(written(tokenizer, ids[:1], ([token] for token in ids[1:]))) == tokenizer.decode(ids)[1:]
+
+
+def test_inspect_lists_what_the_files_hold(trained, capsys):
+    capsys.readouterr()
+    assert main(["inspect", trained]) == 0
+    out, model = capsys.readouterr().out, llmc.Model.from_pretrained(trained)
+    assert all(name in out for name in model.state_dict())
+    assert f"{model.num_parameters():,}" in out and f"{4 * model.num_parameters():,}" in out
+    assert main(["inspect", trained, "--match", "*.mlp.*", "--totals"]) == 0
+    out = capsys.readouterr().out
+    assert "feed-forward" in out and "attention" not in out and "up_proj" not in out
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_tensor_of_every_family_has_a_role(family):
+    roles = {role(name) for name in llmc.Model(llmc.Config(**TINY[family])).state_dict()}
+    assert roles == {"embedding", "attention", "feed-forward", "norm", "head"}
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("h.0.attn.bias", "buffer"), ("h.0.attn.c_attn.bias", "attention"), ("h.0.attn.masked_bias", "buffer"),
+    ("model.layers.0.self_attn.rotary_emb.inv_freq", "buffer"), ("model.layers.0.post_attention_layernorm.weight", "norm"),
+    ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "adapter"), ("wte.weight", "embedding"),
+    ("score.weight", "other"),
+])  # fmt: skip
+def test_a_role_is_told_by_the_name(name, expected):
+    assert role(name) == expected
+
+
+# --- beside transformers ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", TINY)
+def test_compare_finds_every_family_in_agreement(family, peers, tmp_path, capsys):
+    config = llmc.Config(**TINY[family])
+    llmc.Model(config, seed=1).save_pretrained(tmp_path)
+    assert main(["compare", str(tmp_path), "--length", "21"]) == 0
+    out = capsys.readouterr().out
+    assert "DIVERGES" not in out and "not in transformers" not in out
+    assert out.count(" agrees") > 10 * config.num_hidden_layers
+
+
+def test_compare_names_the_first_module_that_diverges(peers, trained, monkeypatch, capsys):
+    from llmc.cli import compare
+
+    theirs = compare.read_theirs
+    monkeypatch.setattr(compare, "read_theirs", lambda *args: {
+        name: value + (name in ("model.layers.1.mlp.up_proj", "model.norm")) for name, value in theirs(*args).items()})
+    assert "first module that diverges is model.layers.1.mlp.up_proj (2 of" in says(capsys, ["compare", trained], 1)
+    monkeypatch.setattr(compare, "read_theirs", lambda *args: {
+        name: value * (np.nan if name == "logits" else 1) for name, value in theirs(*args).items()})
+    assert "diverges is logits (1 of" in says(capsys, ["compare", trained, "--text", "The class"], 1)
+
+
+def test_compare_says_that_torch_is_absent(trained, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "needs torch and transformers" in says(capsys, ["compare", trained], 1)
