@@ -122,7 +122,7 @@ def _settings(args):
         given["model"] = os.path.abspath(args.model) if os.path.isdir(args.model) else args.model
         return None, {**given, "adapter": {**ADAPTER, **adapter},
                       "training": {**TRAINING, "output_dir": output_dir, **training}}
-    from llmc.training_checkpoint import newest
+    from llmc.train.checkpoint import newest
 
     if adapter or args.model:
         name = f"--{next(iter(adapter)).replace('_', '-')}" if adapter else "DIR and FILE"

@@ -50,7 +50,7 @@ def run(args):
     import llmc
 
     checkpoint, settings = _settings(args)
-    training = _training_arguments(settings["training"])
+    training = training_arguments("train", settings["training"])
     source = checkpoint or args.model
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
@@ -73,12 +73,17 @@ def run(args):
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_farewell(training.output_dir)) from None
-    print(Table(["step", "epoch", "loss", "eval_loss", "perplexity", "tokens", "seconds", "tokens/s"], [
+        raise KeyboardInterrupt(farewell("train", training.output_dir)) from None
+    print(result_table(result, training.output_dir, "model"))
+
+
+def result_table(result, output_dir, what):
+    """What a training came to, in a row."""
+    return Table(["step", "epoch", "loss", "eval_loss", "perplexity", "tokens", "seconds", "tokens/s"], [
         {"step": result.step, "epoch": result.epoch, "loss": result.loss, "eval_loss": result.eval_loss,
          "perplexity": result.perplexity, "tokens": result.tokens, "seconds": result.seconds,
          "tokens/s": round(result.tokens / result.seconds) if result.seconds else None}],
-        f"the model is in {training.output_dir}, its losses in {os.path.join(training.output_dir, 'loss.png')}"))
+        f"the {what} is in {output_dir}, its losses in {os.path.join(output_dir, 'loss.png')}")
 
 
 def _settings(args):
@@ -105,17 +110,18 @@ def _settings(args):
         checkpoint = newest(output_dir)
     except FileNotFoundError:
         raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
-    saved = _saved(output_dir)
+    saved = saved_settings(output_dir, SETTINGS)
     settings = {name: value or saved.get(name) for name, value in given.items()}
     if not settings["data"]:
         raise Usage(f"train: {os.path.join(output_dir, SETTINGS)} is not there to say what it was trained on; give FILE")
     return checkpoint, {**settings, "training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
 
 
-def _saved(output_dir):
+def saved_settings(output_dir, file):
+    """What a training was told, from the file in its folder; nothing when it is not there."""
     from llmc.config_file import read_json
 
-    path = os.path.join(output_dir, SETTINGS)
+    path = os.path.join(output_dir, file)
     return read_json(path) if os.path.exists(path) else {}
 
 
@@ -127,21 +133,23 @@ def _remember(output_dir, settings):
     write_json(os.path.join(output_dir, SETTINGS), {**settings, **paths})
 
 
-def _training_arguments(values):
+def training_arguments(command, values):
+    """The TrainingArguments of these values; Usage where they are impossible."""
     from llmc import ConfigError, TrainingArguments
 
     try:
         return TrainingArguments(**values)
     except (ConfigError, TypeError) as error:
-        raise Usage(f"train: {error}") from None
+        raise Usage(f"{command}: {error}") from None
 
 
-def _farewell(output_dir):
+def farewell(command, output_dir):
     """What a user is told after Ctrl-C."""
     from llmc.training_checkpoint import newest
 
     try:
-        return f"stopped; {newest(output_dir)} is saved, and llmc train --resume --output-dir {output_dir} goes on from it"
+        return (f"stopped; {newest(output_dir)} is saved, and llmc {command} --resume --output-dir {output_dir} goes "
+                f"on from it")
     except (FileNotFoundError, CheckpointError):
         return "stopped before the first step; there is no checkpoint"
 

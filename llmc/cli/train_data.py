@@ -71,11 +71,18 @@ def datasets(settings, texts, tokenizer, vocab_size):
         if texts is not None and tokenizer is None:
             raise ConfigError(f"{files[0]} is text, and there is no tokenizer for it; name one with --tokenizer DIR")
         return data, _blocks(files, texts, tokenizer, size, vocab_size)
-    share = HELD_OUT if settings["held_out"] is None else settings["held_out"]
+    return split(data, settings["held_out"])
+
+
+def split(data, share):
+    """(all but the last share of a dataset, that share or None); at least one item is on each side."""
+    share = HELD_OUT if share is None else share
     held = min(max(1, round(share * len(data))), len(data) - 1) if share else 0
     if not held:
         return data, None
     cut = len(data) - held
+    while cut > 1 and not any((data[index]["labels"][1:] != -100).any() for index in range(cut, len(data))):
+        cut -= 1  # the last item may be the end of a text alone, with nothing to predict
     return Part(data, 0, cut), Part(data, cut, len(data))
 
 

@@ -7,14 +7,16 @@ import types
 import typing
 
 
-def add(parser, scratch):
+def add(parser, other, when="from scratch"):
     """Add a flag for every field of TrainingArguments; none has a default here, so that what was given is known.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
-    scratch : dict
-        What --help says a new model has in place of the class's own defaults.
+    other : dict
+        Defaults of the command in place of the class's own.
+    when : str
+        When they hold, in the words of --help.
     """
     from llmc import TrainingArguments
     from llmc.schedule import SCHEDULES
@@ -24,7 +26,7 @@ def add(parser, scratch):
     group = parser.add_argument_group("training (transformers' TrainingArguments)")
     for field in dataclasses.fields(TrainingArguments):
         kind, flag = _kind(field.type), f"--{field.name.replace('_', '-')}"
-        value = f"{field.default}; from scratch {scratch[field.name]}" if field.name in scratch else field.default
+        value = f"{field.default}; {when} {other[field.name]}" if field.name in other else field.default
         text = f"{words.get(field.name, '')} [{value}]".strip().replace("%", "%%")
         if kind is bool:
             group.add_argument(flag, action="store_true", default=None, help=text)
