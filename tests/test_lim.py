@@ -243,9 +243,11 @@ def test_a_zero_token_is_left_out_and_counted():
 def test_numbers_that_are_not_finite_are_none_and_say_so():
     model = tiny_model(TINY["gpt2"])
     model.state_dict()["transformer.h.2.mlp.c_fc.weight"][0, 0] = np.inf
-    report = lim(model, random_ids(TINY["gpt2"], 1, 6), metrics=CHEAP)
-    assert by_name(report)["transformer.h.2.mlp.c_fc"]["lim"] is None
-    assert any("transformer.h.2.mlp.c_fc: numbers are not finite" in line for line in report.mismatches)
+    report = lim(model, random_ids(TINY["gpt2"], 1, 6), metrics=METRICS)
+    assert values(by_name(report)["transformer.h.2.mlp.c_fc"]) == {}
+    assert any("transformer.h.2.mlp.c_fc: numbers are not finite: no lim," in line for line in report.mismatches)
+    assert any("transformer.h.1: a loss is not finite: no ablation" in line for line in report.mismatches)
+    assert all(value is None or np.isfinite(value) for row in report.rows for value in map(row.get, METRICS))
 
 
 def test_the_same_call_gives_the_same_bits(family):

@@ -1,5 +1,7 @@
 """Ablation, the ground truth: how much the loss rises when a block or a branch is left out; passes of its own."""
 
+import math
+
 from llmc.errors import DataError
 
 
@@ -27,5 +29,8 @@ def measure_ablation(run, batch, measurement, step):
     for module in measurement.modules:
         if module.is_skippable:
             without = run.forward(**given, skip=[module.name])
-            measurement.add(module.name, "ablation", without - loss, batch.targets)
+            if math.isfinite(without - loss):
+                measurement.add(module.name, "ablation", without - loss, batch.targets)
+            else:
+                measurement.miss(module.name, "ablation", "a loss is not finite")
             step()

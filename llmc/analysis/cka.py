@@ -28,12 +28,15 @@ def measure_cka(run, batch, measurement, adapters):
         name = module.name
         if measurement.cases[name] == SKIPPED:
             continue
-        if name in adapters.names:
-            value = _alignment(*adapters.flow(run, name), real, {})
-        else:
-            value = _alignment(run.input(name), run.output(name), real, grams)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value, and is reported
+            if name in adapters.names:
+                value = _alignment(*adapters.flow(run, name), real, {})
+            else:
+                value = _alignment(run.input(name), run.output(name), real, grams)
         if value is None:
             measurement.miss(name, "cka", "no two tokens of the input, or of the output, differ")
+        elif not np.isfinite(value):
+            measurement.miss(name, "cka", "numbers are not finite")
         else:
             measurement.add(name, "cka", value, np.count_nonzero(real))
 
@@ -47,7 +50,7 @@ def _alignment(x, y, real, grams):
     else:
         a, b = _gram(x, real, grams), _gram(y, real, grams)
         together, both = np.vdot(a, b), np.linalg.norm(a) * np.linalg.norm(b)
-    if both > 0:
+    if both != 0:
         return float(together / both)
     return 0.0 if not x.any() and not y.any() else None
 

@@ -41,17 +41,17 @@ class Measurement:
             name, case = module.name, self.cases[module.name]
             if case == SKIPPED or name not in sums:
                 continue
-            for metric in metrics:
-                stream = sums.get(name + STREAM)
-                values = tokens(metric, sums[name], stream, case)
+            stream = sums.get(name + STREAM)
+            for metric, values in tokens(metrics, sums[name], stream, case).items():
                 there = np.isfinite(values)
-                if there.any():
-                    weight = len(sums[name]) if metric == "lim" else np.count_nonzero(there)
-                    self.add(name, metric, values[there].mean(), weight)
-                if not there.all():
+                found = np.count_nonzero(there)
+                if found:
+                    weight = len(sums[name]) if metric == "lim" else found
+                    self.add(name, metric, values[there].sum() / found, weight)
+                if found < len(values):
                     seen = stream if stream is not None and metric == "relative_contribution" else sums[name]
                     seen = seen.sum(axis=0) if metric == "lim" else seen[np.argmin(there)]
-                    self.miss(name, metric, _why(seen), len(values) - np.count_nonzero(there))
+                    self.miss(name, metric, _why(seen), len(values) - found)
 
     def add(self, name, metric, value, weight):
         """Take in the value of a batch, which counts `weight` times."""

@@ -15,6 +15,7 @@ DOT, INPUT, OUTPUT, APART, FROM_MEAN, WHOLE_INPUT = range(6)
 
 OBSERVED = ("lim", "negative_cosine", "block_influence", "angular_distance", "relative_contribution")
 PER_TOKEN = OBSERVED[1:]
+OF_COSINE = OBSERVED[1:4]
 METRICS = (*OBSERVED, "cka", "ablation")
 
 
@@ -47,13 +48,13 @@ def sums_of(x, y):
         (a, b), (a, a), (b, b), (b - a, b - a), (from_mean, from_mean), (x, x))], axis=-1)  # fmt: skip
 
 
-def tokens(metric, sums, stream, case):
-    """A metric of every token, and for `lim` of all tokens together.
+def tokens(metrics, sums, stream, case):
+    """Metrics of every token, and `lim` of all tokens together.
 
     Parameters
     ----------
-    metric : str
-        One of `OBSERVED`.
+    metrics : sequence of str
+        Of `OBSERVED`.
     sums : (N, 6) float64
         Of the tokens that count, output against input.
     stream : (N, 6) float64 or None
@@ -63,29 +64,27 @@ def tokens(metric, sums, stream, case):
 
     Returns
     -------
-    (N,) float64; (1,) for `lim`
-        Where both input and output are zero it is 0; where only one of them is, and the value does not exist, nan.
+    dict
+        {metric: (N,) float64, (1,) for `lim`}. Where both input and output are zero it is 0; where only one of them is,
+        and the value does not exist, nan.
     """
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value, and is reported
-        return _tokens(metric, sums, stream, case)
-
-
-def _tokens(metric, sums, stream, case):
     apart, whole = (FROM_MEAN, WHOLE_INPUT) if case == FEATURE_MEAN else (APART, INPUT)
-    if metric == "lim":
-        return _ratio(sums[:, apart].sum(keepdims=True), sums[:, whole].sum(keepdims=True))
-    if metric == "relative_contribution":
-        if stream is not None:
-            return _ratio(stream[:, OUTPUT], stream[:, INPUT])
-        return _ratio(sums[:, apart], sums[:, whole])
-    below, above = _about_cosine(sums)
-    nothing = (sums[:, INPUT] == 0) & (sums[:, OUTPUT] == 0)
-    values = {
-        "negative_cosine": lambda: np.where(below < 1, below - 1, 1 - above),
-        "block_influence": lambda: below,
-        "angular_distance": lambda: 2 * np.arctan2(np.sqrt(below), np.sqrt(above)) / np.pi,
-    }[metric]()
-    return np.where(nothing, 0.0, values)
+    found = {}
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value, and is reported
+        if "lim" in metrics:
+            found["lim"] = _ratio(sums[:, apart].sum(keepdims=True), sums[:, whole].sum(keepdims=True))
+        if "relative_contribution" in metrics:
+            of, to, by = (sums, apart, whole) if stream is None else (stream, OUTPUT, INPUT)
+            found["relative_contribution"] = _ratio(of[:, to], of[:, by])
+        if any(metric in metrics for metric in OF_COSINE):
+            below, above = _about_cosine(sums)
+            found["negative_cosine"] = np.where(below < 1, below - 1, 1 - above)
+            found["block_influence"] = below
+            found["angular_distance"] = 2 * np.arctan2(np.sqrt(below), np.sqrt(above)) / np.pi
+            nothing = (sums[:, INPUT] == 0) & (sums[:, OUTPUT] == 0)
+            if nothing.any():
+                found |= {metric: np.where(nothing, 0.0, found[metric]) for metric in OF_COSINE}
+    return {metric: found[metric] for metric in metrics}
 
 
 def _ratio(apart, whole):
