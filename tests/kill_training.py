@@ -23,7 +23,7 @@ import matplotlib.figure  # noqa: F401
 
 import llmc
 from llmc.checkpoint import newest_whole, verify
-from llmc.training_log import read_log
+from llmc.train.log import read_log
 
 SAVE_STEPS = 3
 STEPS = 24

@@ -18,9 +18,9 @@ import pytest
 
 import llmc
 from llmc.checkpoint import newest_whole, verify, write_manifest
-from llmc.training_checkpoint import save
-from llmc.training_log import read_log
-from llmc.training_state import TrainerState
+from llmc.train.checkpoint import save
+from llmc.train.log import read_log
+from llmc.train.state import TrainerState
 
 STEPS = 7
 KILLER = Path(__file__).with_name("kill_training.py")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import llmc
-from llmc.plot import plot_loss, smoothed
-from llmc.training_batches import Batches, permutation
-from llmc.training_log import read_log
+from llmc.train.plot import plot_loss, smoothed
+from llmc.train.batches import Batches, permutation
+from llmc.train.log import read_log
 
 
 class Rows:

@@ -9,10 +9,10 @@ from llmc.data.batches import collate
 from llmc.data.items import fallback_pad_id
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model
-from llmc.training_arguments import TrainingArguments
-from llmc.training_batches import is_one_shot, length_of
-from llmc.training_interrupt import Interrupts
-from llmc.training_loop import Training, batch_arguments, targets_in
+from llmc.train.arguments import TrainingArguments
+from llmc.train.batches import is_one_shot, length_of
+from llmc.train.interrupt import Interrupts
+from llmc.train.loop import Training, batch_arguments, targets_in
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from llmc.checkpoint.atomic import atomic_write
-from llmc.training_log import read_log
+from llmc.train.log import read_log
 
 INK, GREY, LINE, TRAIN, HELD_OUT = "#1f2430", "#8a919e", "#e6e8ec", "#3565c9", "#e0662f"
 MOST_POINTS = 2000  # wider than the picture; more are averaged

@@ -1,0 +1,207 @@
+"""Checkpoints of a training: folders that appear whole, are found again, and resume to the same bits."""
+
+import os
+import re
+import shutil
+import warnings
+
+import numpy as np
+
+from llmc import checkpoint
+from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
+from llmc.errors import CheckpointError, ConfigError, NonFiniteError
+from llmc.lora.config import FILE as CONFIG
+from llmc.train.state import read_state, write_state
+
+BEST = "checkpoint-best"
+OPTIMIZER = "optimizer.safetensors"
+_NUMBERED = re.compile(r"checkpoint-(\d+)")
+_ROOM = 16 << 20  # bytes, for all that is no weight
+
+# A changed value makes another training: refused, or said, by name. The others only decide what is written when.
+_REFUSED = ("seed",)
+_SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type",
+         "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2",
+         "adam_epsilon", "max_grad_norm", "on_nonfinite")
+
+
+def save(path, model, optimizer, state, tokenizer=None, **beside):
+    """Write a checkpoint: the model as transformers opens it, or the adapters that train as peft does, the tokenizer,
+    the moments, the state, a manifest.
+
+    It appears at `path` at one instant, when all is on the disk; the model is never copied in memory.
+
+    Raises
+    ------
+    NonFiniteError
+        When a parameter or a moment is not finite; nothing is written.
+    OSError
+        When the place cannot be written to, or the disk is too small; what was there stays.
+    """
+    moments = optimizer.state_dict()
+    tensors = {f"{kind}.{name}": view for kind in ("exp_avg", "exp_avg_sq") for name, view in moments[kind].items()}
+    parameters = model._trained_parameters()
+    require_finite(path, {**parameters, **tensors})
+    nbytes = sum(view.nbytes for view in (*parameters.values(), *tensors.values()))
+    require_space(os.path.dirname(os.path.abspath(path)), nbytes + _ROOM)
+    with staged_directory(path) as folder:
+        model._save_trained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        apart = os.path.join(folder, "optimizer")
+        checkpoint.write(apart, tensors, max_shard_size=nbytes)
+        os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
+        os.rmdir(apart)
+        write_state(folder, state, **beside)
+        checkpoint.write_manifest(folder)
+
+
+def require_finite(path, arrays):
+    """Raise NonFiniteError, with the name of the first array that is not finite, before it is written to `path`."""
+    if bad := first_nonfinite(arrays):
+        raise NonFiniteError(f"{path}: {bad} is not finite; nothing was saved")
+
+
+def first_nonfinite(arrays):
+    """The name of the first array that holds a number that is not finite, or None; nothing is copied."""
+    return next((name for name, array in arrays.items() if not np.isfinite([array.min(), array.max()]).all()), None)
+
+
+def link(source, path):
+    """Make `path` a checkpoint with the files of `source`, which lie on the disk once where it has links."""
+    with staged_directory(path) as folder:
+        shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def found(output_dir):
+    """The checkpoints `checkpoint-N` of a folder, the newest first: (started, step, path)."""
+    rows = []
+    for name in os.listdir(output_dir) if os.path.isdir(output_dir) else ():
+        if match := _NUMBERED.fullmatch(name):
+            path = os.path.join(output_dir, name)
+            try:
+                rows.append((read_state(path)[0].started, int(match[1]), path))
+            except (CheckpointError, OSError):
+                rows.append((0.0, int(match[1]), path))
+    return sorted(rows, reverse=True)
+
+
+def newest(output_dir):
+    """The path of the newest checkpoint that is whole, of the training that began last.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no checkpoint.
+    CheckpointError
+        When none of them is whole.
+    """
+    reasons = []
+    for _, _, path in found(output_dir):
+        try:
+            checkpoint.verify(path)
+            read_state(path)
+        except (CheckpointError, OSError) as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            warnings.warn(f"{reason}; resuming from {path}", RuntimeWarning, stacklevel=4)
+        return path
+    if reasons:
+        raise CheckpointError(f"{output_dir}: no checkpoint is whole: {'; '.join(reasons)}")
+    raise FileNotFoundError(f"{output_dir}: no checkpoint-N to resume from; train without resume_from_checkpoint")
+
+
+def newest_path(output_dir, started):
+    """The newest checkpoint of the training that began at `started`, or None."""
+    return next((path for began, _, path in found(output_dir) if began == started), None)
+
+
+def rotate(output_dir, limit, started):
+    """Remove the oldest checkpoints of the training that began at `started`, so that `limit` are left.
+
+    The newest is verified before; each goes from its place at one instant.
+    """
+    own = [path for began, _, path in found(output_dir) if began == started]
+    if len(own) <= limit:
+        return
+    checkpoint.verify(own[0])
+    for path in own[limit:]:
+        with temporary_directory(output_dir, os.path.basename(path)) as folder:
+            os.rename(path, os.path.join(folder, os.path.basename(path)))
+
+
+def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
+    """Take over a checkpoint: parameters, moments, and the state, which is returned.
+
+    Raises
+    ------
+    CheckpointError
+        When it is damaged, or no checkpoint of a training; the message names the file.
+    ConfigError
+        When it is of another model, other data or another seed.
+    FileNotFoundError
+        When it is not there.
+
+    Warns
+    -----
+    RuntimeWarning
+        When arguments or kernels are not those it was made with, so that the bits will differ.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    state, beside = read_state(path)
+    checkpoint.verify(path)
+    _compare_models(path, model)
+    _compare(path, "train_dataset's length", beside.get("dataset_length"), dataset_length, refused=True)
+    before = beside.get("args") or {}
+    for name in _REFUSED:
+        _compare(path, name, before.get(name), getattr(args, name), refused=True)
+    for name in _SAID:
+        _compare(path, name, before.get(name), getattr(args, name))
+    _compare(path, "max_steps", state.max_steps, max_steps)
+    for name, value in kernels.items():
+        _compare(path, name, (beside.get("kernels") or {}).get(name), value)
+    with checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
+        model._load_trained(path)
+        names = optimizer.state_dict()["exp_avg"]
+        optimizer.load_state_dict({"step": state.updates} | {
+            kind: {name: moments[f"{kind}.{name}"] for name in names} for kind in ("exp_avg", "exp_avg_sq")})
+    state.max_steps = max_steps
+    return state
+
+
+def _compare_models(path, model):
+    holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
+    if bool(model._adapters) != holds_adapter:
+        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model._adapters))
+        raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
+                          f"resume_from_checkpoint, or what was trained before")
+    if holds_adapter:
+        return
+    theirs, ours = type(model.config).from_pretrained(path), model.config
+    pairs = [(name, theirs.spec()[name], value) for name, value in ours.spec().items()]
+    if model.config.model_type == theirs.model_type:
+        pairs += [(name, getattr(theirs, name, None), getattr(ours, name, None)) for name in ("rope_parameters",)]
+    for name, there, here in pairs:
+        if there != here:
+            raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model that is "
+                              f"to be trained from there")
+
+
+def _compare(path, name, there, here, refused=False):
+    if there == here:
+        return
+    if refused:
+        raise ConfigError(f"{path}: {name} was {there}, now it is {here}, so the data would come in another order; "
+                          f"set it back, or train without resume_from_checkpoint")
+    warnings.warn(f"{path}: {name} was {there}, now it is {here}: the bits will not be those of the training that was "
+                  f"interrupted", RuntimeWarning, stacklevel=5)

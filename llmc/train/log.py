@@ -1,0 +1,60 @@
+"""log.jsonl: one object for every optimizer step and every evaluation, in order, each once."""
+
+import json
+import os
+
+from llmc.checkpoint.atomic import atomic_write
+
+LOG = "log.jsonl"
+
+
+class TrainingLog:
+    """The log of a training, begun anew or continued.
+
+    Parameters
+    ----------
+    path : str
+    step : int
+        The step the training goes on after; what the log says of later ones did not come to last, and goes.
+    evaluated : bool
+        Whether the evaluation of that very step was done.
+    """
+
+    def __init__(self, path, step, evaluated):
+        kept = []
+        if step and os.path.exists(path):
+            kept = [entry for entry in read_log(path)
+                    if entry["step"] < step or (entry["step"] == step and (evaluated or "eval_loss" not in entry))]
+        with atomic_write(path, "w") as file:
+            file.writelines(map(_line, kept))
+        self._file = open(path, "a", encoding="utf-8")
+
+    def write(self, entry):
+        """Add an entry; it is in the hands of the system when this returns."""
+        self._file.write(_line(entry))
+        self._file.flush()
+
+    def sync(self):
+        """Flush to the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self):
+        self._file.close()
+
+
+def read_log(path):
+    """The entries of a log, a list of dict; a line that a crash cut off is left out."""
+    entries = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+                entries.append(entry)
+    return entries
+
+
+def _line(entry):
+    return json.dumps(entry, allow_nan=False) + "\n"

@@ -1,0 +1,289 @@
+"""Training: one call of `Trainer.train`, from its first step to its last, or to the instant it is cut off."""
+
+import dataclasses
+import math
+import os
+import time
+import warnings
+
+from llmc.train import checkpoint as checkpoints
+from llmc.checkpoint.atomic import sweep
+from llmc.errors import ConfigError, DataError, NonFiniteError
+from llmc.optimizer import AdamW
+from llmc.train.plot import plot_loss
+from llmc.train.batches import Batches, is_one_shot
+from llmc.train.log import LOG, TrainingLog
+from llmc.train.progress import Progress
+from llmc.train.state import TrainerState
+
+PICTURE = "loss.png"
+_LENGTHS = 64  # a run is made for a multiple of this many tokens, so that a longer batch seldom needs a new one
+
+
+class Training:
+    """The loop. Between two steps model, moments and state belong together: that is what a checkpoint holds.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    resume : None, True or path
+    interrupts : Interrupts
+    """
+
+    def __init__(self, trainer, resume, interrupts):
+        self.trainer, self.model, self.args, self.interrupts = trainer, trainer.model, trainer.args, interrupts
+        args, dataset = self.args, trainer.train_dataset
+        self.batches = Batches(dataset, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed)
+        max_steps = self._max_steps()
+        args.rate(0, max_steps)
+        if resume and is_one_shot(dataset):
+            raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
+                            f"cannot resume where it was; give something that can be iterated afresh")
+        self.output_dir = args.output_dir
+        os.makedirs(self.output_dir, exist_ok=True)
+        sweep(self.output_dir)
+        self.optimizer = AdamW(
+            self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
+            weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
+        )
+        self.saved_step = 0
+        self.good = None  # the last good checkpoint
+        if resume:
+            path = checkpoints.newest(self.output_dir) if resume is True else resume
+            self.state = checkpoints.load(path, self.model, self.optimizer, args, max_steps, self.batches.length,
+                                          self._kernels())
+            self.batches.position = self.state.position
+            self.good = path
+            if _same(path, self._path(self.state.step)):
+                self.saved_step = self.state.step
+            newest = checkpoints.newest_path(self.output_dir, self.state.started)
+            if newest and not _same(path, newest):
+                self.state.started = time.time()  # a branch: the later checkpoints are not its own
+        else:
+            self.state = TrainerState(max_steps=max_steps, started=time.time())
+        self.save_every = self._every(args.save_strategy, "save_steps")
+        self.eval_every = self._every(trainer.eval_strategy, "eval_steps" if args.eval_steps else "logging_steps")
+        state, log = self.state, os.path.join(self.output_dir, LOG)
+        self.log = TrainingLog(log, state.step, evaluated=state.evaluated_step == state.step)
+        self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
+        self.run = None
+        self.length = 0
+        self.stopped = False
+
+    def _max_steps(self):
+        args, steps = self.args, self.batches.steps_per_epoch
+        if args.max_steps > 0:
+            return args.max_steps
+        if steps is None:
+            raise ConfigError("max_steps is -1 and train_dataset has no length; give max_steps")
+        return math.ceil(args.num_train_epochs * steps)
+
+    def _every(self, strategy, name):
+        """Steps between two savings or evaluations; 0: at the end of an epoch; None: never."""
+        if strategy == "steps":
+            return self.args.every(name, self.state.max_steps)
+        return 0 if strategy == "epoch" else None
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+    def go(self):
+        """Train to the end, or until a callback says "stop", the data is used up, or Ctrl-C is pressed."""
+        state = self.state
+        try:
+            if state.step:
+                self._do_what_is_due()  # an interruption may have come before it
+                self._rotate()
+            while state.step < state.max_steps and not self.stopped and self._step():
+                self._do_what_is_due()
+                self._ask_callbacks()
+            self._finish()
+        except KeyboardInterrupt:
+            if self.interrupts.count < 2:
+                self._leave()
+            raise
+        finally:
+            self.progress.close()
+            self.log.close()
+
+    def _step(self):
+        """One optimizer step; False when no data is left."""
+        state, begin = self.state, time.perf_counter()
+        rate = self.args.rate(state.step, state.max_steps)
+        with self.interrupts.abandonable():
+            batches = self._collated(self.batches.take())
+            if not batches:
+                warnings.warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning,
+                              stacklevel=4)
+                return False
+            loss = self._gradients(batches)
+        self.optimizer.lr = rate
+        norm = self._update(loss)
+        state.step += 1
+        state.position, state.epoch = self.batches.position, self.batches.epoch
+        state.loss, state.learning_rate, state.grad_norm = _finite(loss), rate, _finite(norm)
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        seconds = time.perf_counter() - begin
+        state.tokens += tokens
+        state.seconds += seconds
+        state.updates = self.optimizer.updates  # last: until then the state is behind the model
+        entry = {"step": state.step, "loss": state.loss, "learning_rate": rate, "grad_norm": state.grad_norm,
+                 "tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}
+        self.log.write(entry)
+        self.progress.step(entry)
+        return True
+
+    def _collated(self, taken):
+        batches = []
+        for numbers, items in taken:
+            try:
+                batches.append(self.trainer.collate(items))
+            except DataError as error:
+                raise DataError(f"train_dataset, items {', '.join(map(str, numbers))} in this order: {error}") from None
+        return batches
+
+    def _gradients(self, batches):
+        """Add up the gradients of the mean loss over all tokens that count in the micro-batches; that loss."""
+        length = max(batch["input_ids"].shape[1] for batch in batches)
+        if length > self.length:
+            self.run = None  # let go of the memory first
+            limit = self.model._position_limit or math.inf
+            self.length = max(length, min(-(-length // _LENGTHS) * _LENGTHS, limit))
+            self.run = self.model.run(self.args.per_device_train_batch_size, self.length, backward=True, dropout=True,
+                                      seed=self.args.seed)
+        self.run.zero_grad()
+        items = max(1, sum(targets_in(batch) for batch in batches))
+        loss = 0.0
+        for micro, batch in enumerate(batches):
+            self.run._core.set_moment(self.state.step, micro)
+            loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=items)
+        return loss
+
+    # --- losses that are not finite ----------------------------------------------------------------------------------
+    def _update(self, loss):
+        """Let the optimizer step; the gradient norm. A loss or norm that is not finite changes nothing."""
+        if math.isfinite(loss):
+            try:
+                return self.optimizer.step(self.run)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{error}; {self._advice()}") from None
+        parameters = self.model._trained_parameters()
+        parameter = checkpoints.first_nonfinite(parameters)
+        gradients = {name: self.run._core.parameter_gradient(name) for name in parameters}
+        gradient = checkpoints.first_nonfinite({name: view for name, view in gradients.items() if view is not None})
+        self.run.zero_grad()
+        message = (f"step {self.state.step + 1}: the loss is {loss}; first bad tensor: "
+                   f"{parameter or gradient and f'the gradient of {gradient}' or 'none, the loss alone'}; "
+                   f"nothing was changed")
+        if parameter or self.args.on_nonfinite == "raise":
+            raise NonFiniteError(f"{message}; {self._advice()}")
+        warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=5)
+        return math.nan
+
+    def _advice(self):
+        return (f"last good checkpoint: {self.good or 'none'}; lower learning_rate or max_grad_norm, "
+                f"or go on without such steps: on_nonfinite='skip'")
+
+    # --- between two steps -------------------------------------------------------------------------------------------
+    def _do_what_is_due(self):
+        state = self.state
+        if state.evaluated_step != state.step and self._is_due(self.eval_every):
+            self._evaluate()
+        if self.saved_step != state.step and self._is_due(self.save_every):
+            self._save()
+
+    def _is_due(self, every):
+        state = self.state
+        if every is None or state.step == state.max_steps:
+            return every is not None
+        return state.step % every == 0 if every else state.position[1] == 0
+
+    def _evaluate(self):
+        state = self.state
+        with self.interrupts.abandonable():
+            result = self.trainer.evaluate()
+        state.eval_loss, state.perplexity = _finite(result["eval_loss"]), _finite(result["perplexity"])
+        state.evaluated_step = state.step
+        entry = {"step": state.step, "eval_loss": state.eval_loss, "perplexity": state.perplexity}
+        self.log.write(entry)
+        self.progress.evaluation(entry)
+        if state.eval_loss is not None and (state.best_eval_loss is None or state.eval_loss < state.best_eval_loss):
+            state.best_step, state.best_eval_loss = state.step, state.eval_loss
+            self._write(os.path.join(self.output_dir, checkpoints.BEST))
+
+    def _save(self):
+        state, path, best = self.state, self._path(self.state.step), os.path.join(self.output_dir, checkpoints.BEST)
+        if state.best_step == state.step and self.good == best:
+            checkpoints.link(best, path)
+        else:
+            self._write(path)
+        self.saved_step, self.good = state.step, path
+        self._rotate()
+
+    def _rotate(self):
+        if self.args.save_total_limit is not None:
+            checkpoints.rotate(self.output_dir, self.args.save_total_limit, self.state.started)
+
+    def _write(self, path):
+        self.log.sync()
+        try:
+            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer,
+                             args=self.args.to_dict(), dataset_length=self.batches.length, kernels=self._kernels())
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error}; {self._advice()}") from None
+        self.good = path
+
+    def _ask_callbacks(self):
+        for callback in self.trainer.callbacks:
+            with self.interrupts.abandonable():
+                answer = callback(dataclasses.replace(self.state))
+            if answer not in (None, "stop"):
+                raise TypeError(f"the callback {callback!r} returned {answer!r}; it returns 'stop' or None")
+            self.stopped = self.stopped or answer == "stop"
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+    def _finish(self):
+        state = self.state
+        if self.eval_every is not None and state.step and state.evaluated_step != state.step:
+            self._evaluate()
+        if self.args.save_strategy != "no" and state.step and self.saved_step != state.step:
+            self._save()
+        checkpoints.require_finite(self.output_dir, self.model._trained_parameters())
+        self.trainer.save_model(self.output_dir)
+        self._draw()
+        self.interrupts.check()
+
+    def _leave(self):
+        """After Ctrl-C: save the last step that was completed."""
+        if self.state.step != self.saved_step and self.state.updates == self.optimizer.updates:
+            self._save()
+        self._draw()
+
+    def _draw(self):
+        try:
+            plot_loss(os.path.join(self.output_dir, LOG), os.path.join(self.output_dir, PICTURE))
+        except ImportError as error:
+            warnings.warn(f"no {PICTURE}: {error}", RuntimeWarning, stacklevel=5)
+
+    def _path(self, step):
+        return os.path.join(self.output_dir, f"checkpoint-{step}")
+
+    def _kernels(self):
+        info = self.model._core.info()
+        return {name: info.get(name) for name in ("instruction_set", "gemm", "openblas_kernels")}
+
+
+def batch_arguments(batch):
+    """A collated batch as the arguments of a pass."""
+    return {"ids": batch["input_ids"], "labels": batch["labels"], "attention_mask": batch["attention_mask"]}
+
+
+def targets_in(batch):
+    """Tokens of a collated batch that are predicted, and count in the loss."""
+    return int((batch["labels"][:, 1:] != -100).sum())
+
+
+def _finite(value):
+    return value if math.isfinite(value) else None
+
+
+def _same(path, other):
+    return os.path.exists(other) and os.path.samefile(path, other)
