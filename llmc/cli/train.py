@@ -100,7 +100,7 @@ def _settings(args):
             raise Usage("train: --model is a model with its own sizes; leave --config and the sizes out")
         scratch = {} if args.model else SCRATCH
         return None, {**given, "training": {**scratch, "output_dir": output_dir, **training}}
-    from llmc.training_checkpoint import newest
+    from llmc.train.checkpoint import newest
 
     for name in ("model", "config", "tokenizer", "vocab_size", *CONFIG):
         if getattr(args, name) is not None:
@@ -145,7 +145,7 @@ def training_arguments(command, values):
 
 def farewell(command, output_dir):
     """What a user is told after Ctrl-C."""
-    from llmc.training_checkpoint import newest
+    from llmc.train.checkpoint import newest
 
     try:
         return (f"stopped; {newest(output_dir)} is saved, and llmc {command} --resume --output-dir {output_dir} goes "
