@@ -244,3 +244,13 @@ def test_a_tied_weight_is_not_adapted_by_half(fields):
 def test_no_targets_are_refused_where_peft_has_no_default():
     with pytest.raises(ConfigError, match="no default for openai-gpt"):
         tiny.tiny_model(TINY["openai-gpt"]).add_adapter(llmc.LoraConfig())
+
+
+@pytest.mark.parametrize("fields, words", [
+    (dict(rank_pattern={"v_porj": 4}), "rank_pattern: 'v_porj' fits no adapted module.*nearest: v_proj"),
+    (dict(alpha_pattern={"up_proj": 4}), "alpha_pattern: 'up_proj' fits no adapted module"),
+    (dict(exclude_modules=["nothing"]), "excludes nothing"),
+])  # fmt: skip
+def test_what_has_no_effect_is_said_as_peft_says_it(fields, words):
+    with pytest.warns(UserWarning, match=words):
+        tiny.tiny_model(TINY["llama"]).add_adapter(llmc.LoraConfig(target_modules="attention", **fields))

@@ -6,7 +6,7 @@ from llmc.errors import ConfigError
 from llmc.lora.files import PREFIX
 from llmc.lora.presets import translate
 from llmc.lora.suffixes import condense
-from llmc.lora.targets import find_targets, is_saved, pattern_value
+from llmc.lora.targets import find_targets, is_saved, pattern_value, warn_unused
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def attach(config, model_type, linears, parameters, head, tied, layers, strict=T
     in_blocks = [path for path in linears if path != head]
     config = config.replace(target_modules=translate(config.target_modules, model_type, in_blocks, modules))
     paths = find_targets(config, linears, modules, layers, strict)
+    if strict:
+        warn_unused(config, paths, modules)
     copies = _saved(config, modules, parameters, paths, tied)
     copies |= {name: True for name in _biases(config, parameters, paths) if name not in copies}
     return Attached(config, {path: _branch(config, path) for path in paths}, copies)

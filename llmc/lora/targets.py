@@ -1,6 +1,7 @@
 """Which modules a LoraConfig means: peft's rules on the paths of a model's modules."""
 
 import re
+import warnings
 
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.families import shown
@@ -124,6 +125,17 @@ def find_targets(config, linears, modules, layers, strict=True):
             raise ConfigError(f"target_modules {shown(config.target_modules)} means {path}, which can carry no "
                               f"adapter: only linears can, that share their weight with no other; leave it out")
     return [path for path in linears if path in set(found)]
+
+
+def warn_unused(config, paths, modules):
+    """Warn, as peft does, of patterns that fit none of the adapted `paths`, and of exclusions that exclude nothing."""
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(config, field):
+            if not any(pattern_value({key: True}, path, False) for path in paths):
+                warnings.warn(f"{field}: {key!r} fits no adapted module, so it changes nothing; {_near(key, paths)}",
+                              stacklevel=5)
+    if config.exclude_modules and not any(is_excluded(config.replace(modules_to_save=None), path) for path in modules):
+        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=5)
 
 
 def check_layers(config, layers):
