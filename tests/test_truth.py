@@ -7,6 +7,7 @@ from conftest import TINY, TOLERANCE
 from tiny import CASES, close, close_relative, fields, random_ids, tiny_model
 
 import llmc
+from llmc.families import ACTIVATIONS
 
 LENGTH = 21  # beyond the 16 tokens the rope cases were trained with
 WHOLE = [case for case in CASES if "padding token" not in case]  # by torch's custom its row's gradient is no slope
@@ -51,6 +52,22 @@ def test_float_logits_and_loss_are_the_references(case):
     given = truth(model, config, ids)
     close(model(ids), reference.model_logits(**given), TOLERANCE["logits"], "logits")
     assert model.loss(ids) == pytest.approx(reference.model_loss(**given), abs=TOLERANCE["loss"])
+
+
+CORNERED = ("relu", "relu2", "relu6", "leaky_relu", "gelu_10")  # they have points without a slope
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_the_references_in_both_kinds_of_feed_forward(name):
+    for family, field in (("gpt2", "activation_function"), ("llama", "hidden_act")):
+        config = {**TINY[family], field: name}
+        model = tiny_model(config, double=True)
+        ids = random_ids(config, 2, 9)
+        tolerance = 1e-9 if name == "gelu_fast" else TOLERANCE["double"]  # its constant has ten digits
+        close(model(ids), reference.model_logits(**truth(model, config, ids)), tolerance, family)
+        run = model.run(2, 9, backward=True)
+        if name not in CORNERED:
+            assert_gradients_are_slopes(model, run, lambda: run.forward(ids, labels=ids), directions=1)
 
 
 @pytest.mark.parametrize("mask_of", [left_mask, right_mask])
