@@ -19,7 +19,8 @@ def tokenizer():
 
 def written(folder, *rows):
     path = folder / "data.jsonl"
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return path
 
 

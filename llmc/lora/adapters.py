@@ -279,7 +279,7 @@ class Adapters(Merging, Mixing, Trained):
         if not isinstance(name, str):
             raise TypeError(f"adapter_name is a string, not {type(name).__name__}")
         if not name or len(name) > 64 or not all(c.isalnum() or c in "_-+ " for c in name):
-            raise ConfigError(f"adapter_name {name!r}: a name has letters, digits, '_', '-', '+' and spaces, at most 64")
+            raise ConfigError(f"adapter_name {name!r}: a name is at most 64 letters, digits, '_', '-', '+', ' '")
         if name in self._adapters:
             raise ConfigError(f"there is an adapter {name!r} already, besides "
                               f"{', '.join(other for other in self._adapters if other != name) or 'no other'}; "
