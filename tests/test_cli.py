@@ -72,7 +72,8 @@ def test_every_command_has_help_with_an_example(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_refuses_an_unknown_flag(command, capsys):
     words = {"generate": ["x", "y"], "eval": ["x", "--text", "y"], "inspect": ["x"], "compare": ["x"],
-             "tokenize": ["x", "--tokenizer", "y"]}.get(command, [])  # fmt: skip
+             "tokenize": ["x", "--tokenizer", "y"], "merge": ["x", "--out", "y"],
+             "lim": ["x", "--text", "y"]}.get(command, [])  # fmt: skip
     assert "no flag --frobnicate" in says(capsys, [command, *words, "--frobnicate"], 2)
 
 
