@@ -23,7 +23,8 @@ def linear(step, rate, warmup_steps, max_steps):
 
 def cosine(step, rate, warmup_steps, max_steps, num_cycles=0.5):
     """The cosine from its top to its bottom (half a wave) at `max_steps`."""
-    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * float(num_cycles) * 2.0 * _progress(step, warmup_steps, max_steps))))
+    progress = _progress(step, warmup_steps, max_steps)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * float(num_cycles) * 2.0 * progress)))
 
 
 def cosine_with_restarts(step, rate, warmup_steps, max_steps, num_cycles=1):
@@ -62,7 +63,8 @@ def inverse_sqrt(step, rate, warmup_steps, max_steps, timescale=None):
 SCHEDULES = {
     function.__name__: function
     for function in (
-        linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, constant, constant_with_warmup, inverse_sqrt,
+        linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, constant, constant_with_warmup,
+        inverse_sqrt,
     )
 }
 

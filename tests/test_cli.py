@@ -209,8 +209,8 @@ def test_train_takes_every_training_argument(corpus, tmp_path):
     flags = {"max_steps": 2, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "learning_rate": 0.01,
              "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 0.001}, "warmup_steps": 0.5,
              "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-7, "max_grad_norm": 0.5,
-             "logging_steps": 1, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1,
-             "seed": 3, "disable_tqdm": True, "on_nonfinite": "skip"}  # fmt: skip
+             "logging_steps": 1, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2,
+             "save_total_limit": 1, "seed": 3, "disable_tqdm": True, "on_nonfinite": "skip"}  # fmt: skip
     words = []
     for name, value in flags.items():
         value = json.dumps(value) if isinstance(value, dict) else str(value)
@@ -273,7 +273,8 @@ def test_tokens_on_disk_train_and_evaluate_as_their_text(corpus, trained, tmp_pa
     ids = np.fromfile(tokens, np.uint16)
     assert llmc.Tokenizer.from_pretrained(trained).decode(ids) == TEXT
     out = str(tmp_path / "out")
-    assert main(["train", tokens, "--hidden-size", "16", "--block-size", "32", "--max-steps", "1", "--output-dir", out]) == 0
+    sizes = ["--hidden-size", "16", "--block-size", "32", "--max-steps", "1"]
+    assert main(["train", tokens, *sizes, "--output-dir", out]) == 0
     assert llmc.Config.from_pretrained(out).vocab_size == 300
     losses = []
     for source in (tokens, corpus):
@@ -345,7 +346,8 @@ def test_every_tensor_of_every_family_has_a_role(family):
 
 @pytest.mark.parametrize("name, expected", [
     ("h.0.attn.bias", "buffer"), ("h.0.attn.c_attn.bias", "attention"), ("h.0.attn.masked_bias", "buffer"),
-    ("model.layers.0.self_attn.rotary_emb.inv_freq", "buffer"), ("model.layers.0.post_attention_layernorm.weight", "norm"),
+    ("model.layers.0.self_attn.rotary_emb.inv_freq", "buffer"),
+    ("model.layers.0.post_attention_layernorm.weight", "norm"),
     ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "adapter"), ("wte.weight", "embedding"),
     ("score.weight", "other"),
 ])  # fmt: skip

@@ -16,7 +16,8 @@ from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
 
 SPEC = {
     "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "intermediate_size", "max_position_embeddings", "padding_idx", "window", "norm_eps", "activation", "attention_bias",
+    "head_dim", "intermediate_size", "max_position_embeddings", "padding_idx", "window", "norm_eps", "activation",
+    "attention_bias",
     "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "rotary_dim", "embd_pdrop", "resid_pdrop",
     "attn_pdrop", "rope_grows",
 }  # fmt: skip

@@ -39,12 +39,14 @@ def run(args):
     trainer = llmc.Trainer(model, settings, train_dataset=data, eval_dataset=unseen, tokenizer=tokenizer)
     before = trainer.evaluate()
     result = trainer.train()
+    rate = f"{result.tokens / result.seconds:,.0f} tokens/s"
     print(Table(["held-out text", "loss", "perplexity"], [
         {"held-out text": "before", "loss": round(before["eval_loss"], 3), "perplexity": before["perplexity"]},
         {"held-out text": f"after {result.step} steps", "loss": round(result.eval_loss, 3),
          "perplexity": result.perplexity},
-    ], f"{result.tokens:,} tokens in {result.seconds:.0f} s of training: {result.tokens / result.seconds:,.0f} tokens/s"))
-    ids = model.generate(tokenizer.encode(PROMPT), max_new_tokens=80, do_sample=True, temperature=0.6, top_p=0.9, seed=0)
+    ], f"{result.tokens:,} tokens in {result.seconds:.0f} s of training: {rate}"))
+    prompt = tokenizer.encode(PROMPT)
+    ids = model.generate(prompt, max_new_tokens=80, do_sample=True, temperature=0.6, top_p=0.9, seed=0)
     print(f"\n{tokenizer.decode(ids[0], skip_special_tokens=True)} …\n")
     print(f"{os.path.join(args.out, 'loss.png')} shows both curves; {args.out} opens in transformers, too.")
 

@@ -80,7 +80,8 @@ def describe(error):
         return text or "stopped"
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
-    if isinstance(error, Usage) or type(error).__module__.startswith("llmc") or isinstance(error, (OSError, ImportError)):
+    ours = isinstance(error, Usage) or type(error).__module__.startswith("llmc")
+    if ours or isinstance(error, (OSError, ImportError)):
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
 

@@ -12,10 +12,10 @@ EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corp
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; several are documents with an end between")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; several are documents, an end between")
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a folder with tokenizer.json, or a hub name")
     parser.add_argument("--vocab-size", type=whole(257), metavar="V",
-                        help="train a byte-level BPE of V tokens on the text first, and save it in the --tokenizer folder")
+                        help="train a byte-level BPE of V tokens on the text first; saved in the --tokenizer folder")
     parser.add_argument("--out", metavar="X.bin", help="by default the first file's name with .bin")
 
 

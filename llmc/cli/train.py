@@ -11,7 +11,8 @@ from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
 from llmc.errors import CheckpointError
 from llmc.table import Table, count
 
-EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 --eval-steps 100 --output-dir out\n"
+EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
+           "--eval-steps 100 --output-dir out\n"
            "  llmc train --resume --output-dir out")
 SETTINGS = "train.json"  # in the output folder: what --resume need not be told again
 SCRATCH = {"learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "weight_decay": 0.1}
@@ -66,7 +67,8 @@ def run(args):
     if args.dry_run:
         return print(_forecast(model, training, data, settings["block_size"]))
     say(f"{count(model.num_parameters())} parameters, {len(data):,} blocks of up to {settings['block_size']} "
-        f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
+        f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; "
+        f"everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
     if not checkpoint:
         _remember(training.output_dir, settings)
@@ -113,7 +115,8 @@ def _settings(args):
     saved = saved_settings(output_dir, SETTINGS)
     settings = {name: value or saved.get(name) for name, value in given.items()}
     if not settings["data"]:
-        raise Usage(f"train: {os.path.join(output_dir, SETTINGS)} is not there to say what it was trained on; give FILE")
+        missing = os.path.join(output_dir, SETTINGS)
+        raise Usage(f"train: {missing} is not there to say what it was trained on; give FILE")
     return checkpoint, {**settings, "training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
 
 
@@ -128,7 +131,8 @@ def saved_settings(output_dir, file):
 def _remember(output_dir, settings):
     from llmc.checkpoint.atomic import write_json
 
-    paths = {name: settings[name] and [os.path.abspath(path) for path in settings[name]] for name in ("data", "eval_data")}
+    paths = {name: settings[name] and [os.path.abspath(path) for path in settings[name]]
+             for name in ("data", "eval_data")}  # fmt: skip
     os.makedirs(output_dir, exist_ok=True)
     write_json(os.path.join(output_dir, SETTINGS), {**settings, **paths})
 

@@ -61,8 +61,8 @@ def datasets(settings, texts, tokenizer, vocab_size):
     from llmc.errors import ConfigError
 
     if tokenizer is not None and id_limit(tokenizer) > vocab_size:
-        raise ConfigError(f"the tokenizer's ids reach {id_limit(tokenizer) - 1}, the model's vocab_size is {vocab_size}; "
-                          f"give the tokenizer it was made with, or a new model")
+        raise ConfigError(f"the tokenizer's ids reach {id_limit(tokenizer) - 1}, the model's vocab_size is "
+                          f"{vocab_size}; give the tokenizer it was made with, or a new model")
     size = settings["block_size"]
     data = _blocks(settings["data"], texts, tokenizer, size, vocab_size)
     if settings["eval_data"]:

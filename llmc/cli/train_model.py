@@ -56,7 +56,8 @@ def new_config(args, tokenizer, data):
     """The configuration of a new model of the sizes that were given."""
     from llmc import Config, ConfigError
 
-    sizes = {name: CONFIG[name][1] for name in ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")}
+    shown = ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+    sizes = {name: CONFIG[name][1] for name in shown}
     given = sizes | _sizes(args)
     width = given["hidden_size"]
     given.setdefault("num_attention_heads", max(1, width // 64))

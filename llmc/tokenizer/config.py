@@ -75,8 +75,8 @@ def _add_declared(backend, declared, where):
     for number, token in tokens:
         found = backend.token_to_id(token.content)
         if found != number:
-            raise CheckpointError(f"{where}: added_tokens_decoder: {token.content!r} has the id {number}, but with this "
-                                  f"vocabulary it can only have {found}")
+            raise CheckpointError(f"{where}: added_tokens_decoder: {token.content!r} has the id {number}, but with "
+                                  f"this vocabulary it can only have {found}")
 
 
 def _extra(config, where):
