@@ -11,7 +11,7 @@ LONGEST = 1024  # tokens of context, unless more are asked for
 def arguments(parser):
     """Its words."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="UTF-8 text, or a .bin of llmc tokenize")
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help="text, or a .bin of llmc tokenize")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context; by default the model's, at most {LONGEST}")
     parser.add_argument("--batch-size", type=whole(1), default=8, metavar="B", help="blocks at once (%(default)s)")

@@ -21,7 +21,7 @@ ROLES = (
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("checkpoint", metavar="DIR|FILE", help="a folder, or a .safetensors, .bin, .pt, index.json file")
+    parser.add_argument("checkpoint", metavar="DIR|FILE", help="a folder, or one file of one")
     parser.add_argument("--match", default="*", metavar="GLOB", help="only tensors whose name matches")
     parser.add_argument("--totals", action="store_true", help="only the sums")
 
