@@ -129,15 +129,16 @@ bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e
     if (!check_options(r, e)) return false;
     r->by_parameter = memory_alloc((size_t)m->total, sizeof *r->by_parameter);
     r->cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r->cached);
-    bool fine = copy_keep(r) && r->by_parameter && r->cached && take_inputs(r);
+    bool fine = copy_keep(r) && r->by_parameter && r->cached;
     size_t cache = 0;
     if (fine && r->capacity) fine = cache_reals(r, &cache) && (r->cache = arena_new(cache)) != NULL;
     if (fine && o->backward) fine = (r->gradients = shared ? gradients_retain(shared) : gradients_new(m)) != NULL;
-    if (!fine) error_set(e, ERROR_MEMORY, "no memory for a run of %d rows of %d tokens", o->batch, o->length);
     Call c = largest(o);
-    if (fine) fine = record_and_bind(r, &c, e) && take_scratch(r, e);
-    if (!fine) run_free(r);
-    return fine;
+    fine = fine && record_and_bind(r, &c, e) && take_scratch(r, e) && take_inputs(r);
+    if (fine) return true;
+    error_set(e, ERROR_MEMORY, "no memory for a run of %d rows of %d tokens", o->batch, o->length);
+    run_free(r);
+    return false;
 }
 
 void run_free(Run *r) {
