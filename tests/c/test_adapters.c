@@ -1,4 +1,4 @@
-/* Adapters: a zero branch changes nothing, gradients are slopes, and a model that changed refuses what was made before. */
+/* Adapters: a zero branch changes nothing, gradients are slopes, a changed model refuses what was made before. */
 #include "harness.h"
 
 static const Call CALL = {.B = 2, .T = 9, .losses = true};
@@ -23,7 +23,8 @@ static void check_adapter(const char *family, const char *module) {
     run_free(&before);
 
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
-    CHECK(r.gradients->arena->count == m.trained && forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
+    CHECK(r.gradients->arena->count == m.trained, "%zu gradients for %zu", r.gradients->arena->count, m.trained);
+    CHECK(forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
     const Adapter *a = model_adapter(&m, "a");
     fill(parameter_data(adapter_A(a, 0)), adapter_A(a, 0)->count, 1);
     fill(parameter_data(adapter_B(a, 0)), adapter_B(a, 0)->count, 2);
@@ -50,7 +51,7 @@ static void check_adapter(const char *family, const char *module) {
 static void refused(Model *m, const LowRank *pair, const char *copy, ErrorCode code) {
     Error e = {0};
     CHECK(!model_add_adapter(m, "bad", pair, 1, &copy, 1, &e) && e.code == code, "%d '%s'", e.code, e.message);
-    CHECK(m->adapter_count == 0 && m->total == m->base.count && m->structure == 0, "a refused adapter changed the model");
+    CHECK(m->adapter_count == 0 && m->total == m->base.count && m->structure == 0, "it changed the model");
 }
 
 void test_adapters(void) {

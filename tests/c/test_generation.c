@@ -20,7 +20,7 @@ static void logits_without_past(Model *m, int length, bool masked, real *out) {
     c.T = length;
     CHECK(run_prepare(&r, &c, &e) && run_forward(&r, NULL, NULL), "%s", e.message);
     for (int b = 0; b < ROWS; b++)
-        memcpy(out + b * WORDS, r.given.logits->data + ((size_t)b * (size_t)length + (size_t)length - 1) * WORDS, WORDS * sizeof *out);
+        memcpy(out + b * WORDS, r.given.logits->data + (size_t)((b + 1) * length - 1) * WORDS, WORDS * sizeof *out);
     run_free(&r);
 }
 
@@ -37,7 +37,8 @@ static void read_piece(Run *r, int start, int end, bool masked) {
     for (int b = 0; b < ROWS; b++) {
         memcpy(r->ids + b * c.T, text.ids + b * LENGTH + start, (size_t)c.T * sizeof *r->ids);
         memcpy(r->positions + b * c.T, text.positions + b * LENGTH + start, (size_t)c.T * sizeof *r->positions);
-        memcpy(r->mask + (size_t)b * r->mask_stride + r->past, text.mask + (size_t)b * text.mask_stride + start, (size_t)c.T);
+        memcpy(r->mask + (size_t)b * r->mask_stride + r->past, text.mask + (size_t)b * text.mask_stride + start,
+               (size_t)c.T);
     }
     run_free(&text);
     CHECK(run_prepare(r, &c, &e) && run_forward(r, NULL, NULL), "%s", e.message);
@@ -88,19 +89,20 @@ void test_generation(void) {
     check_long_window();
 }
 
-/* --- what is refused, in words ---------------------------------------------------------------------------------------- */
+/* --- what is refused, in words ------------------------------------------------------------------------------------ */
 static void refused(Run *r, Call c, ErrorCode code, const char *words) {
     Error e = {0};
     bool fine = prepare(r, &c, 1, &e);
-    CHECK(!fine && e.code == code && strstr(e.message, words), "'%s' was expected, not %d '%s'", words, e.code, e.message);
+    CHECK(!fine && e.code == code && strstr(e.message, words), "'%s' was expected, not %d '%s'", words, e.code,
+          e.message);
 }
 
 static void refused_run(Model *m, RunOptions o, ErrorCode code) {
     Run r;
     Error e = {0};
     Estimate x;
-    CHECK(!run_init(&r, m, &o, NULL, &e) && e.code == code, "batch %d, length %d, past %d: %d '%s'", o.batch, o.length, o.past,
-          e.code, e.message);
+    CHECK(!run_init(&r, m, &o, NULL, &e) && e.code == code, "batch %d, length %d, past %d: %d '%s'", o.batch, o.length,
+          o.past, e.code, e.message);
     e = (Error){0};
     bool forecast = run_estimate(m, &o, &x, &e);
     CHECK(forecast ? code == ERROR_MEMORY : e.code == code, "estimate: %d '%s'", e.code, e.message);

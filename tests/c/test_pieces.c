@@ -40,8 +40,8 @@ static void check_piece_slopes(Piece p) {
             data[i][j] = kept - h;
             double down = inner(p, out, dout), slope = (up - down) / (2 * h);
             data[i][j] = kept;
-            CHECK(fabs(slope - grad[i][j]) < 1e-6 * (1 + fabs(slope)), "%s: operand %d: slope %g, gradient %g", p.op, i, slope,
-                  (double)grad[i][j]);
+            CHECK(fabs(slope - grad[i][j]) < 1e-6 * (1 + fabs(slope)), "%s: operand %d: slope %g, gradient %g", p.op, i,
+                  slope, (double)grad[i][j]);
         }
     }
 }
@@ -62,7 +62,8 @@ void test_pieces(void) {
     static const uint8_t mask[] = {0, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     check_piece_slopes((Piece){.op = "embedding", .in[1] = ARRAY(5, 7), .ids = ids, .B = 2, .T = 5, .count = 70});
     check_piece_slopes((Piece){.op = "rmsnorm", .in = {ARRAY(6, 9), ARRAY(9)}, .count = 54, .number = 1e-6});
-    check_piece_slopes((Piece){.op = "layernorm", .in = {ARRAY(6, 9), ARRAY(9), ARRAY(9)}, .count = 54, .number = 1e-5});
+    check_piece_slopes((Piece){.op = "layernorm", .in = {ARRAY(6, 9), ARRAY(9), ARRAY(9)}, .count = 54,
+                               .number = 1e-5});
     check_piece_slopes((Piece){.op = "linear", .in = {ARRAY(6, 9), ARRAY(11, 9), ARRAY(11)}, .count = 66});
     check_piece_slopes((Piece){.op = "linear", .in = {ARRAY(70, 9), ARRAY(11, 9)}, .count = 770});
     for (int act = 0; act < ACT_COUNT; act++) {
@@ -73,9 +74,10 @@ void test_pieces(void) {
     check_piece_slopes((Piece){.op = "rope", .in = {ARRAY(2, 5, 12)}, .ids = ids, .B = 2, .T = 5, .heads = 3, .D = 4,
                                .number = 100, .count = 120});
     for (int window = 0; window < 4; window++)
-        check_piece_slopes((Piece){.op = "attention", .in = {ARRAY(2, 5, 12), ARRAY(2, 5, 6), ARRAY(2, 5, 6)}, .B = 2, .T = 5,
-                                   .heads = 4, .groups = 2, .D = 3, .window = window, .causal = window != 1,
-                                   .mask = window == 2 ? mask : NULL, .number = 0.5, .count = 120});
+        check_piece_slopes((Piece){.op = "attention", .in = {ARRAY(2, 5, 12), ARRAY(2, 5, 6), ARRAY(2, 5, 6)},
+                                   .B = 2, .T = 5, .heads = 4, .groups = 2, .D = 3, .window = window,
+                                   .causal = window != 1, .mask = window == 2 ? mask : NULL, .number = 0.5,
+                                   .count = 120});
 
     refused_piece((Piece){.op = "polish", .in = {ARRAY(3, 4)}, .count = 12}, ERROR_NAME);
     refused_piece((Piece){.op = "linear", .in = {ARRAY(3, 4)}, .count = 12}, ERROR_SHAPE);
@@ -88,11 +90,12 @@ void test_pieces(void) {
     refused_piece((Piece){.op = "gate", .in = {ARRAY(3, 4), ARRAY(3, 5)}, .count = 12}, ERROR_SHAPE);
     refused_piece((Piece){.op = "embedding", .in[1] = ARRAY(5, 7), .B = 1, .T = 2, .count = 14}, ERROR_SHAPE);
     refused_piece((Piece){.op = "embedding", .in[1] = ARRAY(5), .ids = ids, .B = 1, .T = 2, .count = 2}, ERROR_SHAPE);
-    refused_piece((Piece){.op = "cross_entropy", .in = {ARRAY(2, 5)}, .ids = ids, .B = 2, .T = 5, .count = 10}, ERROR_SHAPE);
-    refused_piece((Piece){.op = "rope", .in = {ARRAY(2, 5, 6)}, .ids = ids, .B = 2, .T = 5, .heads = 2, .D = 3, .count = 60},
+    refused_piece((Piece){.op = "cross_entropy", .in = {ARRAY(2, 5)}, .ids = ids, .B = 2, .T = 5, .count = 10},
                   ERROR_SHAPE);
-    refused_piece((Piece){.op = "rope", .in = {ARRAY(2, 5, 6)}, .ids = ids, .B = 2, .T = 4, .heads = 3, .D = 2, .count = 60},
-                  ERROR_SHAPE);
+    refused_piece((Piece){.op = "rope", .in = {ARRAY(2, 5, 6)}, .ids = ids, .B = 2, .T = 5, .heads = 2, .D = 3,
+                          .count = 60}, ERROR_SHAPE);
+    refused_piece((Piece){.op = "rope", .in = {ARRAY(2, 5, 6)}, .ids = ids, .B = 2, .T = 4, .heads = 3, .D = 2,
+                          .count = 60}, ERROR_SHAPE);
     refused_piece((Piece){.op = "attention", .in = {ARRAY(2, 5, 12), ARRAY(2, 5, 6), ARRAY(2, 4, 6)}, .B = 2, .T = 5,
                           .heads = 4, .groups = 2, .D = 3, .count = 120}, ERROR_SHAPE);
     refused_piece((Piece){.op = "attention", .in = {ARRAY(2, 5, 12), ARRAY(2, 5, 6), ARRAY(2, 5, 6)}, .B = 2, .T = 5,
