@@ -74,33 +74,32 @@ static Tensor *place_of(Tensor *t) {
     return t;
 }
 
-/* The last moment at which the gradient `g` is written, and the one at which it is read. */
-typedef struct {
-    int written, read;
-} Use;
+static void put_off(int *moment, int to) {
+    if (to > *moment) *moment = to;
+}
 
-static Use use_of(const Plan *p, const Tensor *t) {
-    Use u = {-1, -1};
+/* The last moments at which the gradient of every tensor is written and read. */
+static void note_uses(Plan *p) {
     int end = 2 * p->count;
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        t->written = -1;
+        t->read = t->grad && t->grad->kept ? end : -1;
+    }
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         if (!s->differentiated) continue;
-        int moment = end - 1 - i;
         for (int k = 0; k < s->ins; k++)
-            if (s->in[k] == t && s->grad[k] != GRAD_NONE && moment > u.written) u.written = moment;
-        for (int k = 0; k < s->outs; k++)
-            if (s->out[k] == t && moment > u.read) u.read = moment;
+            if (s->grad[k] != GRAD_NONE) put_off(&s->in[k]->written, end - 1 - i);
+        for (int k = 0; k < s->outs; k++) put_off(&s->out[k]->read, end - 1 - i);
     }
-    if (t->grad->kept) u.read = end;
-    return u;
 }
 
 /* May the gradients of `a` and `b` lie in one place from `moment` on? Whoever is written later must find the other one
  * already read. */
-static bool apart(const Plan *p, const Tensor *a, const Tensor *b, int moment) {
-    Use ua = use_of(p, a), ub = use_of(p, b);
-    if (ua.written > moment && ub.read >= ua.written) return false;
-    if (ub.written > moment && ua.read >= ub.written) return false;
+static bool apart(const Tensor *a, const Tensor *b, int moment) {
+    if (a->written > moment && b->read >= a->written) return false;
+    if (b->written > moment && a->read >= b->written) return false;
     return true;
 }
 
@@ -114,12 +113,13 @@ static bool shareable(const Step *s, int k) {
 static bool may_join(const Plan *p, const Tensor *t, const Tensor *place, int moment) {
     for (int i = 0; i < p->tensor_count; i++) {
         const Tensor *o = p->tensors[i];
-        if (o != t && o->grad && !o->whole && place_of(o->grad) == place && !apart(p, t, o, moment)) return false;
+        if (o != t && o->grad && !o->whole && place_of(o->grad) == place && !apart(t, o, moment)) return false;
     }
     return true;
 }
 
 static void share_passed(Plan *p) {
+    note_uses(p);
     for (int i = p->count - 1; i >= 0; i--) {
         Step *s = &p->steps[i];
         if (!s->differentiated || !s->op->passes) continue;

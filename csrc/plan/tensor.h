@@ -34,6 +34,7 @@ typedef struct Tensor {
     int first, last;         /* moments of the timeline */
     int producer;            /* the step that writes it, -1 when none does */
     bool grad_written;       /* while the backward pass is planned */
+    int written, read;       /* the last moments at which its gradient is */
     struct Tensor *again;    /* where its producer writes it anew for the backward pass; NULL: it is kept till then */
     struct Tensor *next_again; /* the next one to be written anew before the same step */
 } Tensor;
