@@ -59,11 +59,17 @@ static bool read_field(const State *s, Spec *spec, size_t i, PyObject *numbers) 
     return true;
 }
 
+#define LAYERS_MOST 2048 /* recording takes the square of them */
+
 static bool sane(const State *s, const Spec *p) {
     const int positive[] = {p->V, p->C, p->L, p->H, p->G, p->D, p->F, p->max_positions};
     for (size_t i = 0; i < sizeof positive / sizeof *positive; i++) {
         if (positive[i] > 0) continue;
         PyErr_Format(s->config, "%s is 0", fields[i].name);
+        return false;
+    }
+    if (p->L > LAYERS_MOST) {
+        PyErr_Format(s->config, "num_hidden_layers is %d; the core takes up to %d", p->L, LAYERS_MOST);
         return false;
     }
     if (p->H % p->G || (long)p->H * p->D > INT32_MAX / 3 || (p->position == POSITION_ROPE && p->D % 2)) {
