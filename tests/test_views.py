@@ -270,6 +270,11 @@ def test_runs_that_make_no_sense_are_refused_in_words(model, name):
         model.run(**options)
 
 
+def test_more_layers_than_can_be_recorded_are_refused_at_once():
+    with pytest.raises(llmc.ConfigError, match="num_hidden_layers is 1000000000"):
+        llmc.Model(llmc.Config(**{**CONFIG, "num_hidden_layers": 10**9}))
+
+
 def test_what_belongs_to_another_model_is_refused(model):
     other = tiny_model(CONFIG, seed=1)
     run, theirs = model.run(2, 9, backward=True), other.run(2, 9, backward=True)
