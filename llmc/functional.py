@@ -12,6 +12,7 @@ import numpy as np
 from llmc.core import _core
 from llmc.errors import ConfigError, DataError, ShapeError
 
+_FORWARD = object()  # no gradient is given: the result is asked for
 _ACTIVATION = {"linear": 0, "gelu": 1, "gelu_tanh": 2, "silu": 4}
 
 
@@ -39,15 +40,15 @@ def _same(a, b, what):
         raise ShapeError(f"{what}: shapes {a.shape} and {b.shape} differ")
 
 
-def _apply(op, arrays, result, dout=None, **numbers):
+def _apply(op, arrays, result, dout=_FORWARD, **numbers):
     """An array of shape `result`, or the gradients of `arrays` when `dout` is given."""
     arrays = tuple(arrays)
     if math.prod(result) == 0:
-        if dout is None:
+        if dout is _FORWARD:
             return np.zeros(result, np.float32)
         return tuple(a if a is None else np.zeros_like(a) for a in arrays)
     numbers.setdefault("shape", (1, 1))
-    if dout is None:
+    if dout is _FORWARD:
         out = np.empty(result, np.float32)
         _core.piece(op, arrays, (None,) * len(arrays), out.reshape(-1), None, out.size, **numbers)
         return out
@@ -60,15 +61,15 @@ def _apply(op, arrays, result, dout=None, **numbers):
 
 
 # --- embedding -------------------------------------------------------------------------------------------------------
-def _embedding(ids, weight, dout=None):
+def _embedding(ids, weight, dout=_FORWARD):
     weight, ids = _real(weight, "weight", 2), _integers(ids, "ids")
     if ids.size and not (0 <= ids.min() and ids.max() < weight.shape[0]):
         raise DataError(f"ids reach from {ids.min()} to {ids.max()}, outside [0, {weight.shape[0]})")
     if ids.size == 0:
-        return np.zeros((*ids.shape, weight.shape[1]), np.float32) if dout is None else np.zeros_like(weight)
+        return np.zeros((*ids.shape, weight.shape[1]), np.float32) if dout is _FORWARD else np.zeros_like(weight)
     shape = (*ids.shape, weight.shape[1])
     result = _apply("embedding", (None, weight), shape, dout, ids=ids.ravel(), shape=(1, ids.size))
-    return result if dout is None else result[1]
+    return result if dout is _FORWARD else result[1]
 
 
 def embedding(ids, weight):
@@ -82,7 +83,7 @@ def embedding_backward(dout, ids, weight):
 
 
 # --- norms -----------------------------------------------------------------------------------------------------------
-def _rmsnorm(x, weight, eps, dout=None):
+def _rmsnorm(x, weight, eps, dout=_FORWARD):
     x, weight = _real(x, "x"), _real(weight, "weight", 1)
     return _apply("rmsnorm", (_rows(x), weight), x.shape, dout, number=_eps(eps))
 
@@ -97,7 +98,7 @@ def rmsnorm_backward(dout, x, weight, eps=1e-6):
     return _shaped(_rmsnorm(x, weight, eps, dout), x)
 
 
-def _layernorm(x, weight, bias, eps, dout=None):
+def _layernorm(x, weight, bias, eps, dout=_FORWARD):
     x, weight, bias = _real(x, "x"), _real(weight, "weight", 1), _real(bias, "bias", 1)
     return _apply("layernorm", (_rows(x), weight, bias), x.shape, dout, number=_eps(eps))
 
@@ -130,7 +131,7 @@ def _shaped(gradients, x):
 
 
 # --- linear ----------------------------------------------------------------------------------------------------------
-def _linear(x, weight, bias, dout=None):
+def _linear(x, weight, bias, dout=_FORWARD):
     x, weight = _real(x, "x"), _real(weight, "weight", 2)
     operands = (_rows(x), weight) if bias is None else (_rows(x), weight, _real(bias, "bias", 1))
     if x.shape[-1] != weight.shape[1]:
@@ -151,7 +152,7 @@ def linear_backward(dout, x, weight, bias=None):
 
 
 # --- rope ------------------------------------------------------------------------------------------------------------
-def _rope(x, positions, theta, dout=None):
+def _rope(x, positions, theta, dout=_FORWARD):
     x = _real(x, "x", 4)
     B, T, H, D = x.shape
     if D % 2:
@@ -178,7 +179,7 @@ def rope_backward(dout, x, positions=None, theta=10000.0):
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
-def _attention(q, k, v, causal, window, attention_mask, scale, dout=None):
+def _attention(q, k, v, causal, window, attention_mask, scale, dout=_FORWARD):
     q, k, v = (_real(x, name, 4) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     (B, T, H, D), (keys, G) = q.shape, k.shape[1:3]
     _same(k, v, "attention: k and v")
@@ -228,7 +229,7 @@ def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=N
 
 
 # --- activations -----------------------------------------------------------------------------------------------------
-def _activation(x, kind, dout=None):
+def _activation(x, kind, dout=_FORWARD):
     x = _real(x, "x")
     return _apply("activation", (x.reshape(1, -1),), x.shape, dout, kind=_ACTIVATION[kind])
 
@@ -259,7 +260,7 @@ def silu_backward(dout, x):
     return _activation(x, "silu", dout)[0].reshape(np.shape(x))
 
 
-def _swiglu(gate, up, dout=None):
+def _swiglu(gate, up, dout=_FORWARD):
     gate, up = _real(gate, "gate"), _real(up, "up")
     _same(gate, up, "swiglu: gate and up")
     return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, kind=_ACTIVATION["silu"])
@@ -276,7 +277,7 @@ def swiglu_backward(dout, gate, up):
 
 
 # --- softmax and loss ------------------------------------------------------------------------------------------------
-def _softmax(x, dout=None):
+def _softmax(x, dout=_FORWARD):
     x = _real(x, "x")
     return _apply("softmax", (_rows(x),), x.shape, dout)
 
@@ -291,7 +292,7 @@ def softmax_backward(dout, x):
     return _softmax(x, dout)[0].reshape(np.shape(x))
 
 
-def _cross_entropy(logits, targets, dout=None):
+def _cross_entropy(logits, targets, dout=_FORWARD):
     logits, targets = _real(logits, "logits"), _integers(targets, "targets")
     if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
         raise ShapeError(f"cross_entropy: logits have shape {logits.shape}, targets {targets.shape}")
@@ -300,9 +301,10 @@ def _cross_entropy(logits, targets, dout=None):
         raise DataError(f"cross_entropy: target {bad[0]} is neither -100 nor in [0, {logits.shape[-1]})")
     items = np.count_nonzero(targets >= 0)
     rows = _rows(logits)[None]
-    result = _apply("cross_entropy", (rows,), (1, rows.shape[1]), None if dout is None else np.ones((1, rows.shape[1])),
-                    ids=targets.ravel(), shape=(1, rows.shape[1]), number=float(items))  # fmt: skip
-    if dout is None:
+    losses = (1, rows.shape[1])
+    ones = _FORWARD if dout is _FORWARD else np.ones(losses)
+    result = _apply("cross_entropy", (rows,), losses, ones, ids=targets.ravel(), shape=losses, number=float(items))
+    if dout is _FORWARD:
         return float(result.sum(dtype=np.float64) / items) if items else 0.0
     return result[0].reshape(logits.shape) * np.float32(dout)
 
