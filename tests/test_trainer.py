@@ -258,9 +258,15 @@ def test_the_course_of_a_straight_line_is_that_line():
 def test_lines_stand_in_for_the_bar_in_a_file(tmp_path, capsys):
     trainer(tmp_path, max_steps=6, logging_steps=2, held_out=Rows(2), eval_steps=3).train()
     said = capsys.readouterr().err.splitlines()
-    said = [line for line in said if line.strip()]  # a bar of another test may end with a line of its own here
     assert [line.split()[1] for line in said] == ["2/6", "3/6", "4/6", "6/6", "6/6"]
     assert "tokens/s" in said[0] and "left" in said[0] and "perplexity" in said[1]
+
+
+def test_a_notebook_is_one_that_runs_this_process(tmp_path, capsys):
+    import ipykernel  # noqa: F401  (imported is not running)
+
+    trainer(tmp_path, max_steps=2, logging_steps=1).train()
+    assert capsys.readouterr().err.startswith("step 1/2")
 
 
 def test_the_bar_shows_loss_speed_and_time_left(tmp_path, capsys):

@@ -4,6 +4,8 @@ import sys
 import time
 import warnings
 
+from llmc.terminal import bars_are_seen
+
 WORTH_SAYING = 10.0  # seconds; a shorter pass is not announced where there is no bar
 DELAY = 1.0  # seconds; nobody looks at a bar that is gone before
 
@@ -22,7 +24,7 @@ class Progress:
     def __init__(self, title, total, disable_tqdm):
         self._title, self._total, self._done, self._start = title, total, 0, time.monotonic()
         self._bar, self._quiet = None, bool(disable_tqdm)
-        if disable_tqdm is None and not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        if disable_tqdm is None and not bars_are_seen():
             disable_tqdm = True
         if not disable_tqdm:
             with warnings.catch_warnings():

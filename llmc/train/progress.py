@@ -5,6 +5,8 @@ import sys
 import time
 import warnings
 
+from llmc.terminal import bars_are_seen
+
 SILENCE = 30.0  # seconds after which a line is printed though it is not its turn
 
 
@@ -27,7 +29,7 @@ class Progress:
         self._said, self._said_step = self._start, step
         self._bar = None
         if disable_tqdm is None:
-            disable_tqdm = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
+            disable_tqdm = not bars_are_seen()
         if not disable_tqdm:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a notebook without widgets gets the plain bar
