@@ -14,7 +14,8 @@ class StreamingTextDataset:
     """Documents, tokenized while they are read and packed into blocks of `block_size` tokens, in bounded memory.
 
     Each iteration reads the source afresh. Between two documents stands the tokenizer's `eos_token`, if it has one;
-    blocks run across it. The last block may be shorter. Documents without tokens are passed over.
+    blocks run across it. The last block may be shorter; a single token left over is
+    no block. Documents without tokens are passed over.
 
     Parameters
     ----------
