@@ -290,7 +290,6 @@ class Config:
             "tie_word_embeddings": int(self.tie_word_embeddings),
             "attention_scale": self.head_dim**-0.5 if self.scale_attn_weights else 1.0,
             "scale_by_layer": int(self.scale_attn_by_inverse_layer_idx),
-            "rotary_dim": self.head_dim,
             "embd_pdrop": self.embd_pdrop,
             "resid_pdrop": self.resid_pdrop,
             "attn_pdrop": self.attn_pdrop,

@@ -18,7 +18,7 @@ SPEC = {
     "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "intermediate_size", "max_position_embeddings", "padding_idx", "window", "norm_eps", "activation",
     "attention_bias",
-    "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "rotary_dim", "embd_pdrop", "resid_pdrop",
+    "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "embd_pdrop", "resid_pdrop",
     "attn_pdrop", "rope_grows",
 }  # fmt: skip
 KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "kernels.h"
