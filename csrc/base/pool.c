@@ -2,10 +2,11 @@
 #define _GNU_SOURCE
 #include "base/pool.h"
 
+#include "base/clock.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SPINS 4000           /* about 50 microseconds */
@@ -59,17 +60,11 @@ int pool_processors(void) {
 /* This thread is running a job on the pool: what it is asked meanwhile (a signal handler) must not wait for itself. */
 static _Thread_local bool at_work;
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bool stopped(Cancel *c) { return c && atomic_load_explicit(&c->stop, memory_order_relaxed); }
 
 static void ask(Cancel *c) {
     if (!c || !c->poll || stopped(c)) return;
-    double t = now();
+    double t = clock_seconds();
     if (t - c->asked < POLL_SECONDS) return;
     c->asked = t;
     if (c->poll(c->context)) atomic_store(&c->stop, true);

@@ -4,6 +4,7 @@
 #include "binding/binding.h"
 #include "models/engine.h"
 #include "models/families.h"
+#include "models/machine.h"
 
 State *state_of(PyObject *module) { return PyModule_GetState(module); }
 State *state_of_type(PyTypeObject *type) { return PyType_GetModuleState(type); }
@@ -62,6 +63,18 @@ static PyObject *info(PyObject *module, PyObject *unused) {
                          engine_openblas_kernels(), "real", REAL_NAME);
 }
 
+static PyObject *measure(PyObject *module, PyObject *args) {
+    const char *what;
+    double seconds, rate;
+    if (!PyArg_ParseTuple(args, "sd:measure", &what, &seconds)) return NULL;
+    Error e = {0};
+    Unlocked u;
+    unlock(&u);
+    bool fine = machine_measure(what, seconds, &rate, &e, &u.cancel);
+    if (!lock(state_of(module), &u)) return NULL;
+    return fine ? PyFloat_FromDouble(rate) : raise_error(state_of(module), &e);
+}
+
 static PyObject *families(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     PyObject *list = PyList_New(family_count());
@@ -91,6 +104,7 @@ static PyMethodDef functions[] = {
     {"choose", choose, METH_VARARGS, "choose(isa, gemm, blas_path): the kernels to use; None lets the core decide."},
     {"offers", offers, METH_NOARGS, "Instruction sets that this build and this processor have, best first."},
     {"info", info, METH_NOARGS, "What runs here."},
+    {"measure", measure, METH_VARARGS, "measure(what, seconds): the best rate this machine reaches."},
     {"families", families, METH_NOARGS, "Model types of the core."},
     {"piece", (PyCFunction)(void (*)(void))piece_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
 #ifdef LLMC_TESTING

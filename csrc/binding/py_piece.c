@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* piece(op, arrays, gradients, out, dout, B, T, ids=, mask=, number=, kind=, heads=, groups=, size=, window=, causal=)
+/* piece(op, arrays, gradients, out, dout, count, shape, ids=, mask=, number=, kind=, heads=, groups=, size=, window=,
+ *       causal=, repeats=, precision=) -> the seconds of every repeat
  * arrays and gradients: tuples of arrays or None; out, dout: arrays or None. Shapes are the caller's business
  * except where memory depends on them. */
 static bool bring_array(const State *s, PyObject *object, PieceArray *a) {
@@ -62,22 +63,52 @@ static int32_t *bring_ids(const State *s, PyObject *object, const Piece *p, size
     return NULL;
 }
 
+static PyObject *list_of(const double *numbers, int count) {
+    PyObject *list = PyList_New(count);
+    for (int i = 0; list && i < count; i++) {
+        PyObject *number = PyFloat_FromDouble(numbers[i]);
+        if (number) PyList_SET_ITEM(list, i, number);
+        else Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* Its ids and the call itself. */
+static PyObject *run_piece(const State *s, Piece *p, PyObject *ids, size_t N) {
+    int32_t *own = NULL;
+    if (ids != Py_None && !(p->ids = own = bring_ids(s, ids, p, N))) return NULL;
+    Error e = {0};
+    Unlocked u;
+    unlock(&u);
+    bool fine = piece_run(p, &e, &u.cancel);
+    bool locked = lock(s, &u);
+    memory_free(own);
+    if (!locked) return NULL;
+    return fine ? list_of(p->seconds, p->repeats) : raise_error(s, &e);
+}
+
 PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"op", "arrays", "gradients", "out", "dout", "count", "shape", "ids", "mask", "number", "kind",
-                            "heads", "groups", "size", "window", "causal", NULL};
+                            "heads", "groups", "size", "window", "causal", "repeats", "precision", NULL};
     const State *s = state_of(module);
     Piece p = {0};
     PyObject *arrays, *gradients, *out, *dout, *ids = Py_None, *mask = Py_None;
     Py_ssize_t count;
+    const char *precision = "float32";
     int causal = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O!OOn(ii)|OOdiiiiip:piece", names, &p.op, &PyTuple_Type, &arrays,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O!OOn(ii)|OOdiiiiipis:piece", names, &p.op, &PyTuple_Type, &arrays,
                                      &PyTuple_Type, &gradients, &out, &dout, &count, &p.B, &p.T, &ids, &mask, &p.number,
-                                     &p.kind, &p.heads, &p.groups, &p.D, &p.window, &causal))
+                                     &p.kind, &p.heads, &p.groups, &p.D, &p.window, &causal, &p.repeats, &precision))
         return NULL;
+    if (strcmp(precision, "float32") != 0) {
+        PyErr_Format(s->config, "precision='%s': this build multiplies single operands in 'float32' alone", precision);
+        return NULL;
+    }
     p.causal = causal;
     Py_ssize_t n = PyTuple_GET_SIZE(arrays);
-    if (p.B < 0 || p.T < 0 || count < 0 || n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.kind < 0 || p.kind >= ACT_COUNT) {
-        PyErr_SetString(PyExc_ValueError, "piece: count, shape, operands, gradients or kind out of range");
+    if (p.B < 0 || p.T < 0 || count < 0 || n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.kind < 0 || p.kind >= ACT_COUNT ||
+        p.repeats < 0) {
+        PyErr_SetString(PyExc_ValueError, "piece: count, shape, operands, gradients, kind or repeats out of range");
         return NULL;
     }
     for (Py_ssize_t i = 0; i < n; i++)
@@ -88,15 +119,9 @@ PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
     if (!bring_results(s, out, dout, (size_t)count, &p)) return NULL;
     size_t keys = p.in[1].ndim > 1 ? (size_t)p.B * (size_t)p.in[1].shape[1] : 0;
     if (mask != Py_None && !(p.mask = borrow_uint8(s, mask, keys, "attention_mask"))) return NULL;
-    int32_t *own = NULL;
-    if (ids != Py_None && !(p.ids = own = bring_ids(s, ids, &p, N))) return NULL;
-    Error e = {0};
-    Unlocked u;
-    unlock(&u);
-    bool fine = piece_run(&p, &e, &u.cancel);
-    bool locked = lock(s, &u);
-    memory_free(own);
-    if (!locked) return NULL;
-    if (!fine) return raise_error(s, &e);
-    Py_RETURN_NONE;
+    p.seconds = memory_alloc((size_t)p.repeats, sizeof *p.seconds);
+    if (!p.seconds) return PyErr_NoMemory();
+    PyObject *seconds = run_piece(s, &p, ids, N);
+    memory_free(p.seconds);
+    return seconds;
 }

@@ -131,6 +131,14 @@ typedef struct Kernels {
     /* adamw.c   torch's AdamW: p *= 1 - lr*wd;  m, v moments of g * grad_scale;
      * p -= lr/bc1 * m / (sqrt(v)/sqrt(bc2) + eps);   n elements */
     void (*adamw)(real *param, real *m, real *v, const real *grad, size_t n, const AdamwStep *s);
+
+    /* peak.c   what one thread can do at best: `rounds` of so many operations each, from registers (bfloat16: 0 where
+     * there is no such instruction); n reals read once, from a line on, a multiple of 1024. What they return is of no
+     * use but to depend on all of the work. 0 < factor < 1, value and shift: any number */
+    real (*peak_multiply_add)(size_t rounds, real factor, real shift);
+    real (*peak_bfloat16)(size_t rounds, real value);
+    size_t peak_multiply_add_flops, peak_bfloat16_flops;
+    real (*peak_read)(const real *x, size_t n);
 } Kernels;
 
 /* One table an instruction set; NULL is never in a table. A build without an instruction set lacks its table. */

@@ -17,6 +17,7 @@
 #include "kernels/stats.c"
 #include "kernels/adamw.c"
 #include "kernels/observe.c"
+#include "kernels/peak.c"
 
 const Kernels LLMC_TABLE = {
     .name = LLMC_TABLE_NAME,
@@ -53,4 +54,9 @@ const Kernels LLMC_TABLE = {
     .all_finite = all_finite,
     .adamw = adamw,
     .observe = observe,
+    .peak_multiply_add = peak_multiply_add,
+    .peak_multiply_add_flops = PEAK_MULTIPLY_ADD_FLOPS,
+    .peak_bfloat16 = peak_bfloat16,
+    .peak_bfloat16_flops = PEAK_BFLOAT16_FLOPS,
+    .peak_read = peak_read,
 };

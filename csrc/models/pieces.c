@@ -2,6 +2,7 @@
 #include "models/pieces.h"
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "models/engine.h"
 #include "ops/ops.h"
 
@@ -129,6 +130,11 @@ static void replay(Bench *b, Tensor *out, Cancel *cancel) {
                            .mask_stride = c->in[1].ndim > 1 ? (size_t)c->in[1].shape[1] : 0, .inv_freq = inv_freq,
                            .rope_factor = 1, .items = c->number}};
         bool going = plan_forward(p, &x, 0, p->count) && (!c->dout || plan_backward(p, &x));
+        for (int i = 0; i < c->repeats && going; i++) {
+            double start = clock_seconds();
+            going = c->dout ? plan_backward(p, &x) : plan_forward(p, &x, 0, p->count);
+            c->seconds[i] = clock_seconds() - start;
+        }
         if (!going) error_set(&p->error, ERROR_CANCELLED, "interrupted");
         else if (c->out) memcpy(c->out, out->data, tensor_count(out) * sizeof(real));
     }

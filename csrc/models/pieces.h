@@ -24,6 +24,8 @@ typedef struct {
     int kind;                 /* activation */
     int heads, groups, D, window;
     bool causal;
+    int repeats;              /* further replays, of the backward pass alone where there is one, each timed */
+    double *seconds;          /* (repeats) */
 } Piece;
 
 /* False: see e. `out` and gradients are written only on success. */

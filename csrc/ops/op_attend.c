@@ -96,8 +96,9 @@ static double flops(const Step *s) {
 
 static size_t scratch(const Step *s, const Kernels *k) { return k->attention_work(step_numbers(s, AttendNumbers)->D); }
 
+/* Backwards four products of the forward pass's two; the fifth, the scores computed again, is not nominal. */
 static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .saved_inputs = 7, .saved_outputs = 3, .costly = 7, .backward_flops = 2.5 / 3};
+                          .scratch = scratch, .saved_inputs = 7, .saved_outputs = 3, .costly = 7, .backward_flops = 2.0 / 3};
 
 /* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
 static void pattern_head(void *context, size_t index, int slot) {
