@@ -71,6 +71,38 @@ def test_an_adapter_made_here_opens_in_peft(peers, tmp_path_factory, tmp_path):
     close(logits(peers, again, ids), ours(ids), TOLERANCE["logits"])
 
 
+def test_torch_files_are_written_too(peers, tmp_path_factory, tmp_path):
+    theirs, ours = adapted(peers, "gpt2", tmp_path_factory, target_modules=["c_attn"])
+    ours.add_adapter(llmc.LoraConfig(r=4, target_modules="context", bias="all", init_lora_weights=False))
+    ours.save_adapter(tmp_path, safe_serialization=False)
+    assert sorted(os.listdir(tmp_path)) == ["adapter_config.json", "adapter_model.bin"]
+    again, leftover = reopened(theirs, tmp_path)
+    ids = random_ids(TINY["gpt2"], 2, 9)
+    assert leftover.missing_keys == [] and leftover.unexpected_keys == []
+    close(logits(peers, again, ids), ours(ids), TOLERANCE["logits"])
+    here = tiny_model(TINY["gpt2"])
+    before = here(ids)
+    here.load_adapter(tmp_path)
+    assert np.abs(here(ids) - before).max() > 0.1
+    here.save_adapter(tmp_path / "again")
+    torch_file, safe = (checkpoint.open(path) for path in
+                        (tmp_path / "adapter_model.bin", tmp_path / "again" / "adapter_model.safetensors"))
+    assert set(torch_file) == set(safe) and all((torch_file[key] == safe[key]).all() for key in safe)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_save_in_the_other_format_leaves_one_file_of_weights(tmp_path, first):
+    model = saved(tmp_path)
+    model.save_adapter(tmp_path, safe_serialization=first)
+    model.state_dict()["model.layers.0.self_attn.q_proj.lora_B.default.weight"][...] = 1
+    model.save_adapter(tmp_path, safe_serialization=not first)
+    assert len(os.listdir(tmp_path)) == 2
+    again = tiny_model(TINY["llama"])
+    again.load_adapter(tmp_path)
+    ids = random_ids(TINY["llama"], 2, 9)
+    assert (again(ids) == model(ids)).all()
+
+
 def test_torch_files_are_read_too(peers, tmp_path_factory, tmp_path):
     theirs, ours = adapted(peers, "llama", tmp_path_factory, target_modules=["q_proj"])
     theirs.save_pretrained(tmp_path, safe_serialization=False)

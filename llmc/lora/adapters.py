@@ -94,8 +94,15 @@ class Adapters(Merging, Mixing, Trained):
 
         self._put(adapter_name, adapter, fill, trainable=bool(is_trainable))
 
-    def save_adapter(self, directory, adapter_name="default"):
+    def save_adapter(self, directory, adapter_name="default", safe_serialization=True):
         """Write an adapter as peft reads it: the default one into `directory` itself, others into its folder `name`.
+
+        Parameters
+        ----------
+        directory : path or str
+        adapter_name : str
+        safe_serialization : bool
+            True: adapter_model.safetensors; False: adapter_model.bin, torch's format.
 
         Raises
         ------
@@ -109,7 +116,8 @@ class Adapters(Merging, Mixing, Trained):
         keys = self._adapter(adapter_name).keys(adapter_name)
         tensors = self._model.adapter_parameters(adapter_name)
         arrays = {key: tensors[name] for key, name in keys.items()}
-        files.save(files.folder_of(directory, adapter_name), self._saved_config(adapter_name), arrays)
+        folder = files.folder_of(directory, adapter_name)
+        files.save(folder, self._saved_config(adapter_name), arrays, safe_serialization)
 
     def _saved_config(self, name):
         config = self._adapters[name].config

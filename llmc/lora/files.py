@@ -1,5 +1,6 @@
 """An adapter's files as peft lays them out: adapter_config.json and adapter_model.safetensors or .bin."""
 
+import contextlib
 import os
 import re
 
@@ -55,7 +56,7 @@ def base_of(folder):
     return base
 
 
-def save(directory, config, tensors):
+def save(directory, config, tensors, safe_serialization=True):
     """Write an adapter; each of its two files appears whole, in the place of its predecessor.
 
     Parameters
@@ -64,6 +65,9 @@ def save(directory, config, tensors):
     config : LoraConfig
     tensors : dict
         {key in the file: array}.
+    safe_serialization : bool
+        Write safetensors; otherwise torch's format. Weights in the other one are removed: a reader takes what it
+        finds first.
 
     Raises
     ------
@@ -76,11 +80,19 @@ def save(directory, config, tensors):
         if not np.isfinite(array).all():
             raise NonFiniteError(f"{directory}: {key} is not finite; nothing was saved")
     os.makedirs(directory, exist_ok=True)
+    written, other = WEIGHTS if safe_serialization else WEIGHTS[::-1]
     with temporary_directory(directory, "adapter") as temporary:
-        checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
+        if safe_serialization:
+            checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
+            os.rename(os.path.join(temporary, "model.safetensors"), os.path.join(temporary, written))
+        else:
+            singles = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
+            checkpoint.write_torch(os.path.join(temporary, written), singles)
         config.save_pretrained(temporary)
-        for staged, file in (("model.safetensors", WEIGHTS[0]), (lora_config.FILE, lora_config.FILE)):
-            os.replace(os.path.join(temporary, staged), os.path.join(directory, file))
+        for file in (written, lora_config.FILE):
+            os.replace(os.path.join(temporary, file), os.path.join(directory, file))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(directory, other))
     sync(directory)
 
 
