@@ -15,7 +15,6 @@ from llmc.lora import Adapters
 from llmc.lora.files import base_of
 from llmc.rope import inverse_frequencies
 from llmc.run import Run
-from llmc.table import Table, count
 
 
 class Model(Adapters):
@@ -291,10 +290,11 @@ class Model(Adapters):
         return {**sizes, "memory": sum(sizes.values()), "flops": flops}
 
     def summary(self):
-        """A table: module path, weight shape, parameters, forward FLOPs of one token, bytes."""
-        rows = tree.summary_rows(self)
-        note = f"{self.num_parameters():,} parameters, {count(sum(r['FLOPs'] or 0 for r in rows), 'FLOP')} a token"
-        return Table(["module", "kind", "shape", "parameters", "FLOPs", "bytes"], rows, note)
+        """A table: module path, kind, weight shape, parameters, forward FLOPs of one token, bytes.
+
+        Tensors of adapters stand below the module they belong to; the note counts the base's parameters.
+        """
+        return tree.summary(self)
 
     def __repr__(self):
         return tree.text(self)

@@ -1,6 +1,8 @@
 """The tree of a model: as torch prints it, and as a table."""
 
+from llmc.lora import report
 from llmc.run import Run
+from llmc.table import Table, count
 
 
 def _modules(model):
@@ -9,6 +11,8 @@ def _modules(model):
     paths = [row[0] for row in run._core.modules()]
     steps = {}
     for op, path, _, flops, *_ in run._core.steps():
+        if op == "low_rank":  # an adapter's, which has its own place
+            continue
         steps.setdefault(path, (op, 0.0))
         steps[path] = (steps[path][0], steps[path][1] + flops)
     return paths, steps
@@ -45,7 +49,9 @@ def text(model):
         node = root
         for part in path.split("."):
             node = node.setdefault(part, {})
-    kinds = {path: _kind(model, path, weights[path], steps[path][0]) for path in weights if path in steps}
+    beside = report.in_tree(model._adapters, model._states())
+    kinds = {path: _kind(model, path, weights[path], steps[path][0]) + beside.get(path, "")
+             for path in weights if path in steps}
     name = (model.config.architectures or [type(model).__name__])[0]
     return "\n".join([f"{name}(", *_lines(root, kinds, "", 1), ")"])
 
@@ -90,18 +96,32 @@ def _container(part, child):
     return {"attn": "Attention", "self_attn": "Attention", "mlp": "MLP"}.get(part, part.capitalize())
 
 
-def summary_rows(model):
-    """One row a module with weights, in the order of a forward pass."""
+def summary(model):
+    """A table: one row a module with weights, in the order of a forward pass, each adapter's own below its linear."""
     paths, steps = _modules(model)
     weights = _weights(model)
     tied = model._model.head_name if model.config.tie_word_embeddings else None
     rows = []
     for path in sorted((p for p in paths if p in weights), key=_order(paths)):
         op, flops = steps.get(path, ("linear", 0.0))
-        own = {} if path == tied else weights[path]
-        rows.append({
-            "module": path, "kind": _kind(model, path, weights[path], op).partition("(")[0],
-            "shape": weights[path]["weight"].shape, "parameters": sum(a.size for a in own.values()),
-            "FLOPs": int(flops), "bytes": sum(a.nbytes for a in own.values()),
-        })  # fmt: skip
-    return rows
+        kind = _kind(model, path, weights[path], op).partition("(")[0]
+        rows.append(_row(path, kind, {} if path == tied else weights[path], weights[path]["weight"].shape, flops))
+        rows += [row for name, state in model._states().items() for row in _adapter_rows(path, name, state, weights)]
+    note = f"{model.num_parameters():,} parameters, {count(sum(row['FLOPs'] for row in rows), 'FLOP')} a token"
+    return Table(["module", "kind", "shape", "parameters", "FLOPs", "bytes"], rows, note)
+
+
+def _adapter_rows(path, name, state, weights):
+    """What an adapter has at a module, under the names of its tensors."""
+    for kind, part in (("LoRA", "lora_A"), ("LoRA", "lora_B"), ("copy", "lora_copy")):
+        own = weights.get(f"{path}.{part}.{name}")
+        if own is None:
+            continue
+        shape = next(iter(own.values())).shape
+        multiplies = kind == "LoRA" and state in ("trains", "active")
+        yield _row(f"{path}.{part}.{name}", kind, own, shape, 2 * shape[0] * shape[1] if multiplies else 0)
+
+
+def _row(path, kind, own, shape, flops):
+    return {"module": path, "kind": kind, "shape": shape, "parameters": sum(a.size for a in own.values()),
+            "FLOPs": int(flops), "bytes": sum(a.nbytes for a in own.values())}

@@ -173,7 +173,49 @@ def test_a_table_says_what_got_an_adapter():
     assert lines[0].startswith("trainable params: 3,552 || all params: ")
     assert lines[1].split() == "adapter state module layers rank alpha scale dropout parameters".split()
     assert lines[3].split() == ["a", "trains", "model.layers.*.self_attn.q_proj", "0-2", "4", "8", "2", "0", "1,008"]
-    assert lines[-1].split() == ["c", "model.layers.*.self_attn.q_proj", "0,", "2", "2", "8", "5.657", "0", "336"]
+    assert lines[-1].split() == ["c", "inactive", "model.layers.*.self_attn.q_proj", "0,", "2", "2", "8", "5.657", "0",
+                                 "336"]
+
+
+def test_the_tree_shows_adapters_where_they_are():
+    model = tiny_model(TINY["llama"])
+    plain = repr(model)
+    model.add_adapter(llmc.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], layers_to_transform=[0, 1],
+                                      modules_to_save=["norm"]), "a")
+    model.add_adapter(llmc.LoraConfig(r=2, target_modules=["q_proj"]), "b")
+    q = "(q_proj): Linear(in_features=44, out_features=40, bias=False)"
+    lines = [line.strip() for line in repr(model).splitlines()]
+    assert [line for line in lines if line.startswith("(q_proj)")] == [
+        f"{q} + LoRA(a, r=4, alpha=8, trains) + LoRA(b, r=2, alpha=8, inactive)",
+        f"{q} + LoRA(b, r=2, alpha=8, inactive)"]
+    assert "(0-1): 2 x Block(" in lines and "(2): Block(" in lines
+    assert any(line.startswith("(norm): ") and line.endswith(" or copy(a, weight, trains)") for line in lines)
+    model.set_adapter("b", inference_mode=True)
+    assert "LoRA(a, r=4, alpha=8, inactive) + LoRA(b, r=2, alpha=8, active)" in repr(model)
+    model.disable_adapters()
+    assert "LoRA(b, r=2, alpha=8, inactive)" in repr(model)
+    model.enable_adapters()
+    model.merge_adapter()
+    assert "LoRA(b, r=2, alpha=8, merged)" in repr(model)
+    model.merge_and_unload()
+    assert repr(model) == plain
+
+
+def test_a_summary_has_rows_for_adapters_and_counts_what_computes():
+    model = tiny_model(TINY["llama"])
+    plain = model.summary()
+    model.add_adapter(llmc.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["norm"]), "a")
+    model.add_adapter(llmc.LoraConfig(r=2, target_modules=["q_proj"]), "b")
+    rows = {row["module"]: row for row in model.summary().rows}
+    assert [row for name, row in rows.items() if ".lora_" not in name] == plain.rows
+    own = {name: row for name, row in rows.items() if ".lora_" in name}
+    assert set(own) == {name.rpartition(".")[0] for name in model.state_dict() if ".lora_" in name}
+    assert all(row["parameters"] * 4 == row["bytes"] == model.state_dict()[f"{name}.weight"].nbytes
+               for name, row in own.items())
+    path = "model.layers.0.self_attn.q_proj"
+    assert own[f"{path}.lora_A.a"] == {"module": f"{path}.lora_A.a", "kind": "LoRA", "shape": (4, 44),
+                                       "parameters": 176, "FLOPs": 352, "bytes": 704}
+    assert own[f"{path}.lora_B.b"]["FLOPs"] == 0 and own["model.norm.lora_copy.a"]["kind"] == "copy"
 
 
 def test_without_adapters_everything_is_trainable():

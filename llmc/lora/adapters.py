@@ -191,7 +191,7 @@ class Adapters(Merging, Mixing, Trained):
     def print_trainable_parameters(self):
         """Print peft's line, and a table of what got an adapter."""
         print(report.line(*self._count_parameters()))
-        table = report.table(self._adapters, self._model.linears(), self._active, self._trains)
+        table = report.table(self._adapters, self._model.linears(), self._states())
         if table.rows:
             print(table)
 
@@ -240,6 +240,12 @@ class Adapters(Merging, Mixing, Trained):
 
     def _trains(self, name):
         return self._enabled and not self._merged and name in self._active and name in self._trainable
+
+    def _states(self):
+        """{adapter: "merged", "trains", "active" or "inactive"}"""
+        active = self._active if self._enabled and not self._merged else []
+        return {name: "merged" if name in self._merged else "trains" if self._trains(name)
+                else "active" if name in active else "inactive" for name in self._adapters}
 
     def _names(self):
         return [*self._parameters, *(name for pair in self._tied().items() for name in pair)]

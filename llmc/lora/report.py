@@ -1,4 +1,4 @@
-"""What an adapter adapts, for people: peft's line, and a table."""
+"""What an adapter adapts, for people: peft's line, a table, and words in the tree of a model."""
 
 import re
 
@@ -13,16 +13,15 @@ def line(trainable, everything):
             f"trainable%: {100 * trainable / everything:.4f}")
 
 
-def table(adapters, linears, active, trains):
+def table(adapters, linears, states):
     """One row for the branches of an adapter that differ in nothing but their layer.
 
     Parameters
     ----------
     adapters : dict of str to Attached
     linears : dict of str to (int, int)
-    active : list of str
-    trains : callable
-        Says of an adapter's name whether it trains.
+    states : dict of str to str
+        What an adapter does at present: it "trains", it is "active", "inactive" or "merged".
 
     Returns
     -------
@@ -30,7 +29,7 @@ def table(adapters, linears, active, trains):
     """
     rows = {}
     for name, adapter in adapters.items():
-        state = "trains" if trains(name) else "active" if name in active else ""
+        state = states[name]
         for path, branch in adapter.branches.items():
             layer = _LAYER.search(path)
             general = path[:layer.start()] + ".*." + path[layer.end():] if layer else path
@@ -49,6 +48,22 @@ def table(adapters, linears, active, trains):
     if any("copy" in row for row in rows.values()):
         columns.append("copy")
     return Table(columns, rows.values())
+
+
+def in_tree(adapters, states):
+    """{module path: what adapters have there}, as the tree of a model shows it behind the module's own words."""
+    parts = {}
+    for name, adapter in adapters.items():
+        for path, branch in adapter.branches.items():
+            parts.setdefault(path, []).append(
+                f" + LoRA({name}, r={branch.rank}, alpha={branch.alpha:g}, {states[name]})")
+        leaves = {}
+        for parameter in adapter.copies:
+            module, _, leaf = parameter.rpartition(".")
+            leaves.setdefault(module, []).append(leaf)
+        for module, copied in leaves.items():
+            parts.setdefault(module, []).append(f" or copy({name}, {' and '.join(copied)}, {states[name]})")
+    return {path: "".join(found) for path, found in parts.items()}
 
 
 def spans(numbers):
