@@ -73,6 +73,28 @@ def test_a_merged_checkpoint_is_plain_and_computes_the_same(folder, tmp_path, ca
     assert np.abs(adapted(ids) - merged(ids)).max() < tolerance and merged.active_adapters() == []
 
 
+def test_a_dry_run_says_what_would_be_adapted_and_what_it_takes_and_writes_nothing(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--target-modules", "attention", "--layers-to-transform", "0-1", "--r", "4", "--max-steps", "7"]
+    assert lora(folder, out, *words, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("trainable params: 1,792 || all params: ")
+    assert "model.layers.*.self_attn.o_proj  0-1" in said and "mlp" not in said
+    values = dict(line.split("  ", 1) for line in said.split("\n\n")[1].splitlines() if "  " in line)
+    values = {what: value.strip() for what, value in values.items()}
+    assert values["parameters that train"] == "1,792" and values["steps"] == "7" and values["items"] == "28"
+    assert values["a checkpoint on disk"] == "21.5 kB" and values["memory"].endswith("B")
+    assert not out.exists()
+
+
+def test_a_dry_run_of_a_resumed_training_is_of_its_adapter(folder, tmp_path, capsys):
+    assert lora(folder, tmp_path, "--max-steps", "1", "--r", "2", "--target-modules", "mlp") == 0
+    before = sorted(os.listdir(tmp_path))
+    capsys.readouterr()
+    assert main(["lora", "--resume", "--dry-run", "--output-dir", str(tmp_path)]) == 0
+    assert "mlp.down_proj" in capsys.readouterr().out and sorted(os.listdir(tmp_path)) == before
+
+
 def test_the_words_for_targets_are_presets_names_or_an_expression(folder, tmp_path):
     for i, (words, count) in enumerate([("mlp", 9), ("q_proj", 3), ("q_proj v_proj", 6), (r".*\.1\..*_proj", 7)]):
         out = tmp_path / str(i)

@@ -8,12 +8,13 @@ from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, threads, whole
 from llmc.cli.sources import ends_in_bin, located, tokenizer_of
-from llmc.cli.train import LONGEST, farewell, result_table, saved_settings, training_arguments
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
+from llmc.cli.train_run import (
+    LONGEST, carry_out, forecast, last_checkpoint, saved_settings, settings_file, training_arguments,
+)
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
            '  llmc generate new "a prompt"')
-SETTINGS = "lora.json"  # in the output folder: what --resume need not be told again
 TRAINING = {"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
 ADAPTER = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": ["all-linear"], "bias": "none",
            "init_lora_weights": "true"}
@@ -32,6 +33,8 @@ def arguments(parser):
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in --output-dir, with its settings, to the same bits")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="say what would get an adapter and what training it would take, and stop")
     adapter = parser.add_argument_group("adapter (peft's LoraConfig)")
     adapter.add_argument("--r", type=whole(1), metavar="R", help="rank [16]")
     adapter.add_argument("--lora-alpha", type=between(0, float("inf"), open_low=True), metavar="X",
@@ -64,16 +67,12 @@ def run(args):
     settings["block_size"] = settings["block_size"] or min(model.config.max_position_embeddings, LONGEST)
     data, held_out = _datasets(settings, tokenizer, model.config.vocab_size)
     model.print_trainable_parameters()
+    if args.dry_run:
+        return print(f"\n{forecast(model, training, data, settings['block_size'])}")
     say(f"{len(data):,} items of up to {settings['block_size']} tokens"
         f"{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
-    if not checkpoint:
-        _remember(training.output_dir, settings)
-    try:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(farewell("lora", training.output_dir)) from None
-    print(result_table(result, training.output_dir, "adapter"))
+    carry_out("lora", trainer, settings, checkpoint)
 
 
 def spans(text):
@@ -122,28 +121,14 @@ def _settings(args):
         given["model"] = os.path.abspath(args.model) if os.path.isdir(args.model) else args.model
         return None, {**given, "adapter": {**ADAPTER, **adapter},
                       "training": {**TRAINING, "output_dir": output_dir, **training}}
-    from llmc.train.checkpoint import newest
-
     if adapter or args.model:
         name = f"--{next(iter(adapter)).replace('_', '-')}" if adapter else "DIR and FILE"
         raise Usage(f"lora: --resume goes on with the checkpoint's adapter of its base; leave {name} out")
-    try:
-        checkpoint = newest(output_dir)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
-    saved = saved_settings(output_dir, SETTINGS)
+    checkpoint, saved = last_checkpoint(output_dir), saved_settings("lora", output_dir)
     if not saved.get("model") or not saved.get("data"):
-        raise Usage(f"lora: {os.path.join(output_dir, SETTINGS)} is not there to say what was adapted, on what")
+        raise Usage(f"lora: {settings_file('lora', output_dir)} is not there to say what was adapted, on what")
     settings = saved | {name: value for name, value in given.items() if value}
     return checkpoint, settings | {"training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
-
-
-def _remember(output_dir, settings):
-    from llmc.checkpoint.atomic import write_json
-
-    paths = {name: settings[name] and list(map(os.path.abspath, settings[name])) for name in ("data", "eval_data")}
-    os.makedirs(output_dir, exist_ok=True)
-    write_json(os.path.join(output_dir, SETTINGS), {**settings, **paths})
 
 
 def _datasets(settings, tokenizer, vocab_size):

@@ -1,0 +1,115 @@
+"""What llmc train and llmc lora do alike: the forecast, the training itself, and what its folder remembers of it."""
+
+import os
+
+from llmc.cli.outcome import Usage
+from llmc.errors import CheckpointError
+from llmc.table import Table, count
+
+LONGEST = 512  # tokens of a training item, unless more are asked for
+TRAINED = {"train": "model", "lora": "adapter"}  # what each command leaves
+
+
+def training_arguments(command, values):
+    """The TrainingArguments of these values; Usage where they are impossible."""
+    from llmc import ConfigError, TrainingArguments
+
+    try:
+        return TrainingArguments(**values)
+    except (ConfigError, TypeError) as error:
+        raise Usage(f"{command}: {error}") from None
+
+
+def last_checkpoint(output_dir):
+    """The newest checkpoint that --resume goes on from."""
+    from llmc.train.checkpoint import newest
+
+    try:
+        return newest(output_dir)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
+
+
+def settings_file(command, output_dir):
+    """Where it stands in the output folder what --resume need not be told again."""
+    return os.path.join(output_dir, f"{command}.json")
+
+
+def saved_settings(command, output_dir):
+    """What a training was told; nothing when that is not there."""
+    from llmc.config_file import read_json
+
+    path = settings_file(command, output_dir)
+    return read_json(path) if os.path.exists(path) else {}
+
+
+def carry_out(command, trainer, settings, checkpoint):
+    """Train, from a checkpoint or None, and print what it came to.
+
+    Parameters
+    ----------
+    command : "train" or "lora"
+    trainer : llmc.Trainer
+    settings : dict
+        What --resume is to know.
+    checkpoint : str or None
+    """
+    output_dir = trainer.args.output_dir
+    if not checkpoint:
+        _remember(command, output_dir, settings)
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_farewell(command, output_dir)) from None
+    print(Table(["step", "epoch", "loss", "eval_loss", "perplexity", "tokens", "seconds", "tokens/s"], [
+        {"step": result.step, "epoch": result.epoch, "loss": result.loss, "eval_loss": result.eval_loss,
+         "perplexity": result.perplexity, "tokens": result.tokens, "seconds": result.seconds,
+         "tokens/s": round(result.tokens / result.seconds) if result.seconds else None}],
+        f"the {TRAINED[command]} is in {output_dir}, its losses in {os.path.join(output_dir, 'loss.png')}"))
+
+
+def forecast(model, training, data, length):
+    """A table of what a training takes, of the model or of the adapters that train.
+
+    Parameters
+    ----------
+    model : llmc.Model
+    training : TrainingArguments
+    data : dataset
+    length : int
+        Tokens of an item.
+
+    Returns
+    -------
+    Table
+    """
+    batch = training.per_device_train_batch_size
+    estimate = model.estimate(batch=batch, length=length, train=True)
+    trained = model._trained_parameters().values()
+    per_epoch = -(-len(data) // (batch * training.gradient_accumulation_steps))
+    steps = training.max_steps if training.max_steps > 0 else round(training.num_train_epochs * per_epoch)
+    flops = estimate["flops"] * training.gradient_accumulation_steps
+    rows = {"parameters": f"{model.num_parameters():,}", "parameters that train": f"{sum(a.size for a in trained):,}",
+            "items": f"{len(data):,}", "steps": f"{steps:,}", "steps of an epoch": f"{per_epoch:,}",
+            "FLOPs of a step": count(flops), "FLOPs": count(steps * flops), "memory": count(estimate["memory"], "B"),
+            "a checkpoint on disk": count(3 * sum(a.nbytes for a in trained), "B")}
+    return Table(["what", "value"], [{"what": what, "value": value} for what, value in rows.items()])
+
+
+def _remember(command, output_dir, settings):
+    from llmc.checkpoint.atomic import write_json
+
+    paths = {name: settings[name] and list(map(os.path.abspath, settings[name])) for name in ("data", "eval_data")}
+    os.makedirs(output_dir, exist_ok=True)
+    write_json(settings_file(command, output_dir), {**settings, **paths})
+
+
+def _farewell(command, output_dir):
+    """What a user is told after Ctrl-C."""
+    from llmc.train.checkpoint import newest
+
+    try:
+        return (f"stopped; {newest(output_dir)} is saved, and llmc {command} --resume --output-dir {output_dir} goes "
+                f"on from it")
+    except (FileNotFoundError, CheckpointError):
+        return "stopped before the first step; there is no checkpoint"
