@@ -33,6 +33,8 @@ INSTRUCTION_SETS = {
     "avx2": "-mavx2 -mfma -mf16c".split(),
     "avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512".split(),
 }
+INSTRUCTION_SETS["avx512_bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16", "-DLLMC_BFLOAT16"]
+FLOAT_ONLY = {"avx512_bf16"}  # the double core is there to be exact
 
 CORES = {  # module -> what it defines
     "_core": [],
@@ -141,7 +143,8 @@ class BuildCore(build_ext):
             extra = shlex.split(os.environ.get("CFLAGS", ""))
             tables = [Unit(TABLE, folder / f"table_{name}.o",
                            [*command, *INSTRUCTION_SETS[name], f"-DLLMC_TABLE=kernels_{name}",
-                            f'-DLLMC_TABLE_NAME="{name}"', *extra]) for name in self.tables]
+                            f'-DLLMC_TABLE_NAME="{name}"', *extra])
+                      for name in self.tables if "-DLLMC_DOUBLE" not in CORES[module] or name not in FLOAT_ONLY]
             others = [Unit(source, folder / source.relative_to(CSRC), [*command, *extra])
                       for source in ordinary_sources()]
             units[ext.name] = tables + others

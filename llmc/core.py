@@ -1,8 +1,8 @@
 """The compiled core, with the kernels this process is to use.
 
-LLMC_ISA forces an instruction set ("portable", "avx2", "avx512"), LLMC_GEMM who multiplies ("own", "openblas"), and
-OMP_NUM_THREADS sets how many threads; they are read once, at import. Without them the core takes the fastest kernels
-that the processor has, and every processor that the process may run on.
+LLMC_ISA forces an instruction set ("portable", "avx2", "avx512", "avx512_bf16"), LLMC_GEMM who does the float32
+products ("own", "openblas"), and OMP_NUM_THREADS sets how many threads; they are read once, at import. Without them the
+core takes the fastest kernels that the processor has, and every processor that the process may run on.
 """
 
 import os

@@ -24,6 +24,7 @@ def doctor():
         ("threads", get_num_threads()),
         ("instruction set", f"{info['instruction_set']} (of {', '.join(_core.offers())})"),
         ("products by", info["gemm"]),
+        ("products in bfloat16", "yes" if info["bfloat16"] else "no: they are computed in float32"),
         ("OpenBLAS", info["openblas"] or f"carried, not used: {openblas_path() or 'none'}"),
         ("OpenBLAS kernels", info["openblas_kernels"] or "-"),
         ("memory", _memory()),

@@ -131,24 +131,28 @@ def _shaped(gradients, x):
 
 
 # --- linear ----------------------------------------------------------------------------------------------------------
-def _linear(x, weight, bias, dout=_FORWARD):
+def _linear(x, weight, bias, precision, dout=_FORWARD):
     x, weight = _real(x, "x"), _real(weight, "weight", 2)
     operands = (_rows(x), weight) if bias is None else (_rows(x), weight, _real(bias, "bias", 1))
     if x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: x has width {x.shape[-1]}, weight has shape {weight.shape} (out, in)")
     if bias is not None and operands[2].shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias has shape {operands[2].shape}, weight has shape {weight.shape} (out, in)")
-    return _apply("linear", operands, (*x.shape[:-1], weight.shape[0]), dout)
+    return _apply("linear", operands, (*x.shape[:-1], weight.shape[0]), dout, precision=precision)
 
 
-def linear(x, weight, bias=None):
-    """x weight^T + bias. x (..., I), weight (O, I), bias (O): (..., O)."""
-    return _linear(x, weight, bias)
+def linear(x, weight, bias=None, precision="float32"):
+    """x weight^T + bias. x (..., I), weight (O, I), bias (O): (..., O).
+
+    precision "bfloat16": x and weight are rounded as they are multiplied, sums are float32; a processor without such
+    products computes in float32 (`llmc doctor`).
+    """
+    return _linear(x, weight, bias, precision)
 
 
-def linear_backward(dout, x, weight, bias=None):
+def linear_backward(dout, x, weight, bias=None, precision="float32"):
     """(dx, dweight), and dbias when there is a bias."""
-    return _shaped(_linear(x, weight, bias, dout), x)
+    return _shaped(_linear(x, weight, bias, precision, dout), x)
 
 
 # --- rope ------------------------------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ def rope_backward(dout, x, positions=None, theta=10000.0):
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
-def _attention(q, k, v, causal, window, attention_mask, scale, dout=_FORWARD):
+def _attention(q, k, v, causal, window, attention_mask, scale, precision, dout=_FORWARD):
     q, k, v = (_real(x, name, 4) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     (B, T, H, D), (keys, G) = q.shape, k.shape[1:3]
     _same(k, v, "attention: k and v")
@@ -197,10 +201,11 @@ def _attention(q, k, v, causal, window, attention_mask, scale, dout=_FORWARD):
         mask = np.ascontiguousarray(mask != 0, dtype=np.uint8)
     operands = (q.reshape(B, T, H * D), k.reshape(B, keys, G * D), v.reshape(B, keys, G * D))
     return _apply("attention", operands, q.shape, dout, shape=(B, T), mask=mask, heads=H, groups=G, size=D,
-                  window=window or 0, causal=bool(causal), number=float(scale or 1 / math.sqrt(D)))  # fmt: skip
+                  window=window or 0, causal=bool(causal), number=float(scale or 1 / math.sqrt(D)),
+                  precision=precision)  # fmt: skip
 
 
-def attention(q, k, v, causal=True, window=None, attention_mask=None, scale=None):
+def attention(q, k, v, causal=True, window=None, attention_mask=None, scale=None, precision="float32"):
     """softmax(scale q k^T) v without ever forming the pattern (Dao et al., 2022).
 
     Parameters
@@ -213,18 +218,21 @@ def attention(q, k, v, causal=True, window=None, attention_mask=None, scale=None
     attention_mask : (B, keys) of 0 and 1, optional
     scale : float, optional
         By default 1 / sqrt(D).
+    precision : "float32" or "bfloat16"
+        Of the two products, as for `linear`.
 
     Returns
     -------
     (B, T, H, D) float32
         Zeros where a query sees no key.
     """
-    return _attention(q, k, v, causal, window, attention_mask, scale)
+    return _attention(q, k, v, causal, window, attention_mask, scale, precision)
 
 
-def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=None, scale=None):
+def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=None, scale=None,
+                       precision="float32"):  # fmt: skip
     """(dq, dk, dv)."""
-    gradients = _attention(q, k, v, causal, window, attention_mask, scale, dout)
+    gradients = _attention(q, k, v, causal, window, attention_mask, scale, precision, dout)
     return tuple(g.reshape(np.shape(x)) for g, x in zip(gradients, (q, k, v)))
 
 

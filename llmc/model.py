@@ -27,8 +27,10 @@ class Model(Adapters):
         Of the initialisation, which is the family's own.
     dtype : "float32"
         How weights are stored.
-    precision : "float32" or None
-        How products are computed; None: as the weights are stored.
+    precision : "float32", "bfloat16" or None
+        How products are computed; None: as the weights are stored. In bfloat16 operands are rounded as they are
+        multiplied, sums and what names show are float32; a processor without such products (`llmc doctor`) computes in
+        float32.
 
     Raises
     ------
@@ -47,13 +49,15 @@ class Model(Adapters):
     def _make(self, config, dtype, precision):
         if not isinstance(config, Config):
             raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
-        for name, value in (("dtype", dtype), ("precision", precision)):
-            if value not in ("float32", None if name == "precision" else "float32"):
-                raise ConfigError(f"{name}={value!r}: this build computes with and stores 'float32' alone")
+        if dtype != "float32":
+            raise ConfigError(f"dtype={dtype!r}: this build stores 'float32' alone")
+        if precision not in ("float32", "bfloat16", None):
+            raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
         config.validate()
         self.config = config
         self._spec = config.spec()
-        self._model = self._core.Model(self._spec)
+        self.precision = precision or dtype
+        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16")
         self._parameters = self._model.parameters()
         self._cached_frequencies = {}
         self._name_or_path = None

@@ -57,10 +57,10 @@ static PyObject *offers(PyObject *module, PyObject *unused) {
 
 static PyObject *info(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    return Py_BuildValue("{s:s,s:s,s:s,s:s,s:i,s:s,s:s}", "processor", cpu_brand(), "instruction_set",
-                         engine_isa(), "gemm", engine_gemm(), "openblas",
-                         engine_openblas(), "processors", pool_processors(), "openblas_kernels",
-                         engine_openblas_kernels(), "real", REAL_NAME);
+    return Py_BuildValue("{s:s,s:s,s:s,s:s,s:s,s:i,s:s,s:s}", "processor", cpu_brand(), "instruction_set",
+                         engine_isa(), "gemm", engine_gemm(), "bfloat16",
+                         engine_has_bfloat16() ? "own" : "", "openblas", engine_openblas(), "processors",
+                         pool_processors(), "openblas_kernels", engine_openblas_kernels(), "real", REAL_NAME);
 }
 
 static PyObject *measure(PyObject *module, PyObject *args) {

@@ -94,17 +94,19 @@ static bool read_spec(const State *s, PyObject *numbers, Spec *spec) {
 }
 
 static PyObject *model_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"spec", "take", NULL};
+    static char *names[] = {"spec", "take", "bfloat16", NULL};
     PyObject *numbers;
-    int take = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|p:Model", names, &PyDict_Type, &numbers, &take)) return NULL;
+    int take = 1, bfloat16 = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pp:Model", names, &PyDict_Type, &numbers, &take, &bfloat16))
+        return NULL;
+    Precision precision = bfloat16 ? PRECISION_BFLOAT16 : PRECISION_FLOAT32;
     const State *s = state_of_type(type);
     Spec spec;
     if (!read_spec(s, numbers, &spec)) return NULL;
     ModelObject *self = (ModelObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Error e = {0};
-    if (model_init(&self->model, &spec, take, &e)) return (PyObject *)self;
+    if (model_init(&self->model, &spec, precision, take, &e)) return (PyObject *)self;
     Py_DECREF(self);
     return raise_error(s, &e);
 }

@@ -100,8 +100,9 @@ PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
                                      &PyTuple_Type, &gradients, &out, &dout, &count, &p.B, &p.T, &ids, &mask, &p.number,
                                      &p.kind, &p.heads, &p.groups, &p.D, &p.window, &causal, &p.repeats, &precision))
         return NULL;
-    if (strcmp(precision, "float32") != 0) {
-        PyErr_Format(s->config, "precision='%s': this build multiplies single operands in 'float32' alone", precision);
+    p.bfloat16 = strcmp(precision, "bfloat16") == 0;
+    if (!p.bfloat16 && strcmp(precision, "float32") != 0) {
+        PyErr_Format(s->config, "precision='%s': products are computed in 'float32' or in 'bfloat16'", precision);
         return NULL;
     }
     p.causal = causal;

@@ -19,7 +19,7 @@
 #include "base/rng.h"
 
 #define QUERIES 48 /* more waste work above the diagonal, fewer pack keys too often */
-#define KEYS KC    /* one chain for each block */
+#define KEYS 256   /* at most KC: one chain for each block */
 
 /* Keys [first, last) are those that query t sees, padding aside. */
 typedef struct {
@@ -113,12 +113,12 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, const real
         for (int s = blocks.first; s < blocks.last; s += KEYS) {
             const int keys = smaller(KEYS, blocks.last - s);
             const real *k_s = k + s * ldk, *v_s = v + s * ldv;
-            gemm(scores, KEYS, q_t, ldq, false, k_s, ldk, true, NULL, queries, keys, D, false, work);
+            gemm(scores, KEYS, matrix_of(q_t, ldq, false), matrix_of(k_s, ldk, true), NULL, queries, keys, D, false, work);
             for (int i = 0; i < queries; i++) {
                 const real shrink = weigh_scores(scores + i * KEYS, top + i, total + i, a, t + i, s, keys);
                 if (shrink != 1) multiply_row(out_t + i * ldo, shrink, D);
             }
-            gemm(out_t, ldo, scores, KEYS, false, v_s, ldv, false, NULL, queries, D, keys, true, work);
+            gemm(out_t, ldo, matrix_of(scores, KEYS, false), matrix_of(v_s, ldv, false), NULL, queries, D, keys, true, work);
         }
         for (int i = 0; i < queries; i++) {
             multiply_row(out_t + i * ldo, total[i] == 0 ? 0 : 1 / total[i], D);
@@ -176,14 +176,17 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
         for (int s = blocks.first; s < blocks.last; s += KEYS) {
             const int keys = smaller(KEYS, blocks.last - s);
             const real *k_s = k + s * ldk, *v_s = v + s * ldv;
-            gemm(scores, KEYS, q_t, ldq, false, k_s, ldk, true, NULL, queries, keys, D, false, work);
-            gemm(dscores, KEYS, dout_t, lddo, false, v_s, ldv, true, NULL, queries, keys, D, false, work);
+            gemm(scores, KEYS, matrix_of(q_t, ldq, false), matrix_of(k_s, ldk, true), NULL, queries, keys, D, false, work);
+            gemm(dscores, KEYS, matrix_of(dout_t, lddo, false), matrix_of(v_s, ldv, true), NULL, queries, keys, D, false,
+                 work);
             for (int i = 0; i < queries; i++)
                 differentiate_scores(scores + i * KEYS, dscores + i * KEYS, logsumexp[t + i], delta[i], a, t + i, s,
                                      keys);
-            gemm(dv + s * lddv, lddv, scores, KEYS, true, dout_t, lddo, false, NULL, keys, D, queries, true, work);
-            gemm(dk + s * lddk, lddk, dscores, KEYS, true, q_t, ldq, false, NULL, keys, D, queries, true, work);
-            gemm(dq_t, lddq, dscores, KEYS, false, k_s, ldk, false, NULL, queries, D, keys, true, work);
+            gemm(dv + s * lddv, lddv, matrix_of(scores, KEYS, true), matrix_of(dout_t, lddo, false), NULL, keys, D, queries,
+                 true, work);
+            gemm(dk + s * lddk, lddk, matrix_of(dscores, KEYS, true), matrix_of(q_t, ldq, false), NULL, keys, D, queries, true,
+                 work);
+            gemm(dq_t, lddq, matrix_of(dscores, KEYS, false), matrix_of(k_s, ldk, false), NULL, queries, D, keys, true, work);
         }
     }
 }

@@ -193,9 +193,12 @@ static void leave(void) {
     sem_post(&blas.gate);
 }
 
-void blas_gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
-               const real *bias, int M, int N, int K, bool accumulate, real *work) {
-    (void)work;
+void blas_gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
+               real *work) {
+    if (A.storage != STORED_REAL || B.storage != STORED_REAL) {
+        kernels_portable.gemm(out, ldo, A, B, bias, M, N, K, accumulate, work);
+        return;
+    }
     if (M == 0 || N == 0) return;
     for (int m = 0; m < M && (bias || (K == 0 && !accumulate)); m++) {
         real *out_m = out + (size_t)m * ldo;
@@ -203,7 +206,7 @@ void blas_gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, const 
     }
     if (K == 0) return;
     if (blas.limited) enter();
-    blas.gemm(ROW_MAJOR, ta ? TRANSPOSED : AS_STORED, tb ? TRANSPOSED : AS_STORED, M, N, K, 1, A, (int)lda, B, (int)ldb,
-              accumulate || bias, out, (int)ldo);
+    blas.gemm(ROW_MAJOR, A.turned ? TRANSPOSED : AS_STORED, B.turned ? TRANSPOSED : AS_STORED, M, N, K, 1, A.data,
+              (int)A.stride, B.data, (int)B.stride, accumulate || bias, out, (int)ldo);
     if (blas.limited) leave();
 }

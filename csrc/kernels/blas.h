@@ -1,6 +1,6 @@
 /* blas: an OpenBLAS opened while the program runs, as another engine for Kernels.gemm. */
 #pragma once
-#include "base/real.h"
+#include "kernels/kernels.h"
 
 /* Opens the library at `path` for products of one thread each, made by many threads at once. `coretype` forces its
  * kernels (an OPENBLAS_CORETYPE); NULL picks those with AVX-512 where the processor has it and the user has not chosen.
@@ -11,6 +11,6 @@ const char *blas_load(const char *path, const char *coretype);
 const char *blas_config(void);   /* version and build options; "" before blas_load */
 const char *blas_corename(void); /* the kernels it chose */
 
-/* Kernels.gemm; `work` is not used. */
-void blas_gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
-               const real *bias, int M, int N, int K, bool accumulate, real *work);
+/* Kernels.gemm. Operands that are not reals are left to the portable kernels. */
+void blas_gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
+               real *work);

@@ -1,19 +1,19 @@
-/* gemm: the product of two matrices, each stored either way round.
+/* gemm: the product of two matrices, each stored either way round and in any Storage.
  *
  *   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
  *
- * out (M,N)   A (M,K), or (K,M) if ta   B (K,N), or (N,K) if tb   bias (N) or NULL   work GEMM_WORK reals
+ * out (M,N)   A (M,K)   B (K,N)   bias (N) or NULL   work GEMM_WORK reals
  *
  * A block of B, KC x NC, is packed so that it stays in the second-level cache; rows of A, MR at a time, are packed
- * beside it and meet each of its panels. Transposition is a matter of packing. An element is the sum, in order, of
- * chains of KC products: its bits do not depend on M, N, or its place. */
+ * beside it and meet each of its panels. Transposition and storage are matters of packing. An element is the sum, in
+ * order, of chains of KC products: its bits do not depend on M, N, or its place. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
 #define NC 512             /* columns of a packed block of B */
 #define FEW_ROWS 6         /* up to here, packing B costs more than it gains, unless B must be turned */
 #define FEW_ROWS_SUMS 3840 /* their sums stay in the first-level cache; no power of two, or B's rows would evict them */
-#define GEMM_WORK (A_PANEL + KC * NC)
+#define GEMM_WORK (A_PANEL + KU * NC)
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
@@ -28,10 +28,11 @@ ALWAYS_INLINE void add_rows(real *restrict sum, const real *restrict a, size_t s
     }
 }
 
-/* Few rows of A, B as stored: every row of B is read once, where it lies, and added into the sums. */
-static void gemm_few_rows(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb,
-                          const real *bias, int M, int N, int K, bool accumulate, real *sums) {
-    const size_t row = ta ? 1 : lda, step = ta ? lda : 1;
+/* Few rows of A, B not turned: every row of B is read once, where it lies, and added into the sums. */
+static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *B, const real *bias, int M, int N, int K,
+                          bool accumulate, real *sums) {
+    const size_t lda = A->stride, ldb = B->stride, row = A->turned ? 1 : lda, step = A->turned ? lda : 1;
+    const real *a = A->data, *b = B->data;
     const int width = FEW_ROWS_SUMS / M / NR * NR;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
@@ -41,10 +42,10 @@ static void gemm_few_rows(real *out, size_t ldo, const real *A, size_t lda, bool
             int d = 0;
             for (; d + 4 <= depth; d += 4)
                 for (int m = 0; m < M; m++)
-                    add_rows(sums + m * width, A + m * row + (k + d) * step, step, B + (k + d) * ldb + n, ldb, 4, cols);
+                    add_rows(sums + m * width, a + m * row + (k + d) * step, step, b + (k + d) * ldb + n, ldb, 4, cols);
             for (; d < depth; d++)
                 for (int m = 0; m < M; m++)
-                    add_rows(sums + m * width, A + m * row + (k + d) * step, step, B + (k + d) * ldb + n, ldb, 1, cols);
+                    add_rows(sums + m * width, a + m * row + (k + d) * step, step, b + (k + d) * ldb + n, ldb, 1, cols);
             for (int m = 0; m < M; m++) {
                 real *o = out + m * ldo + n;
                 const real *sum = sums + m * width;
@@ -55,28 +56,26 @@ static void gemm_few_rows(real *out, size_t ldo, const real *A, size_t lda, bool
     }
 }
 
-static void gemm(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
-                 const real *bias, int M, int N, int K, bool accumulate, real *work) {
+static void gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
+                 real *work) {
     if (M == 0) return;
-    if (M <= FEW_ROWS && !tb) {
-        gemm_few_rows(out, ldo, A, lda, ta, B, ldb, bias, M, N, K, accumulate, work);
+    if (PER_UNIT == 1 && M <= FEW_ROWS && !B.turned && A.storage == STORED_REAL && B.storage == STORED_REAL) {
+        gemm_few_rows(out, ldo, &A, &B, bias, M, N, K, accumulate, work);
         return;
     }
-    real *a = work, *b = work + A_PANEL;
-    const int width = M <= MR && tb ? NR : NC;
+    unit *a = (unit *)work, *b = a + A_PANEL;
+    const int width = M <= MR && B.turned ? NR : NC;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
         for (int k = 0; k < K || k == 0; k += KC) {
             const int depth = smaller(KC, K - k);
-            for (int j = 0; j < cols; j += NR)
-                pack_columns(b + j * KC, tb ? B + (n + j) * ldb + k : B + k * ldb + n + j, ldb, tb, depth,
-                             smaller(NR, cols - j));
+            for (int j = 0; j < cols; j += NR) pack_columns(b + j * KU, &B, k, n + j, depth, smaller(NR, cols - j));
             for (int m = 0; m < M; m += MR) {
                 const int rows = smaller(MR, M - m);
-                pack_rows(a, ta ? A + k * lda + m : A + m * lda + k, lda, ta, rows, depth);
+                pack_rows(a, &A, m, k, rows, depth);
                 for (int j = 0; j < cols; j += NR)
-                    tile(out + m * ldo + n + j, ldo, a, ta, b + j * KC, bias && k == 0 ? bias + n + j : NULL, rows,
-                         smaller(NR, cols - j), depth, accumulate || k > 0);
+                    tile(out + m * ldo + n + j, ldo, a, A.turned, b + j * KU, bias && k == 0 ? bias + n + j : NULL, rows,
+                         smaller(NR, cols - j), UNITS(depth), accumulate || k > 0);
             }
         }
     }

@@ -8,12 +8,35 @@
  * Order: outputs, saved, inputs, weights / sizes / scalars. Matrices are row-major; ld* is a row stride in elements.
  * `accumulate` false overwrites the output, true adds to it. NULL for an optional output means: not wanted. */
 #pragma once
-#include "base/real.h"
+#include "base/storage.h"
 
 typedef enum {
     ACT_LINEAR, ACT_GELU, ACT_GELU_TANH, ACT_GELU_QUICK, ACT_SILU, ACT_RELU, ACT_RELU2, ACT_RELU6,
     ACT_LEAKY_RELU, ACT_TANH, ACT_SIGMOID, ACT_MISH, ACT_GELU_10, ACT_LAPLACE, ACT_COUNT
 } Activation;
+
+/* An operand of a product: a matrix (rows, cols), or one stored the other way round, as (cols, rows). */
+typedef struct {
+    const void *data;
+    size_t stride;       /* between stored rows, in numbers */
+    bool turned;         /* stored the other way round */
+    Storage storage;
+    const float *scales; /* int8 alone: one for GROUP inputs of an output; (O, I/GROUP), or (I/GROUP, O) if inputs_first */
+    size_t scale_stride;
+    bool inputs_first;   /* the stored rows are inputs */
+} Matrix;
+
+/* The part of a matrix from (row, col) on. Of int8: both are multiples of GROUP. */
+static inline Matrix matrix_at(Matrix m, size_t row, size_t col) {
+    const size_t r = m.turned ? col : row, c = m.turned ? row : col;
+    m.data = (const char *)m.data + (r * m.stride + c) * storage_bytes(m.storage);
+    if (m.storage == STORED_INT8)
+        m.scales += m.inputs_first ? r / GROUP * m.scale_stride + c : r * m.scale_stride + c / GROUP;
+    return m;
+}
+static inline Matrix matrix_of(const real *data, size_t stride, bool turned) {
+    return (Matrix){.data = data, .stride = stride, .turned = turned};
+}
 
 /* Dropout is counter-based: element i of a tensor is kept iff rng_uniform(key, i) >= rate, and scaled by 1/(1-rate). */
 typedef struct {
@@ -42,13 +65,12 @@ typedef struct {
 } AdamwStep;
 
 typedef struct Kernels {
-    const char *name; /* "portable", "avx2", "avx512" */
+    const char *name; /* "portable", "avx2", "avx512", "avx512_bf16" */
 
     /* gemm.c   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
-     * out (M,N)   A (M,K), stored (K,M) if ta   B (K,N), stored (N,K) if tb   bias (N) or NULL
-     * work: gemm_work reals, 64-byte aligned. One thread. */
-    void (*gemm)(real *out, size_t ldo, const real *A, size_t lda, bool ta, const real *B, size_t ldb, bool tb,
-                 const real *bias, int M, int N, int K, bool accumulate, real *work);
+     * out (M,N)   A (M,K)   B (K,N)   bias (N) or NULL   work: gemm_work reals, 64-byte aligned. One thread. */
+    void (*gemm)(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
+                 real *work);
     size_t gemm_work;
 
     /* embedding.c   out[n,:] = weight[ids[n],:];   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
@@ -148,4 +170,7 @@ extern const Kernels kernels_avx2;
 #endif
 #ifdef LLMC_HAVE_AVX512
 extern const Kernels kernels_avx512;
+#endif
+#ifdef LLMC_HAVE_AVX512_BF16
+extern const Kernels kernels_avx512_bf16; /* its products, those of attention too, round their operands to bfloat16 */
 #endif

@@ -2,8 +2,9 @@
  *
  *   out[i,j] = (add ? out[i,j] : 0) + sum_k a[i,k] b[k,j] + (bias ? bias[j] : 0)     i < rows <= MR, j < cols <= NR
  *
- * Every element is one chain of multiply-adds in order of k, started at zero, whatever its place in a tile and however
- * many rows and columns the tile has: who cuts a product into other slices of rows or columns gets the same bits. */
+ * Operands are packed in units: a real, or a pair of bfloat16 numbers whose k follow each other (bfloat16.h). Every
+ * element is one chain of multiply-adds in order of k, started at zero, whatever its place in a tile and however many
+ * rows and columns the tile has: who cuts a product into other slices of rows or columns gets the same bits. */
 #pragma once
 #include "base/real.h"
 
@@ -21,10 +22,6 @@
 #define WIDTH ((int)(VECTOR_BYTES / sizeof(real)))
 #define NR (2 * WIDTH)
 
-#define KC 256             /* the longest chain */
-#define A_STRIDE (KC + 16) /* between packed rows; no power of two, or they would share a few cache sets */
-#define A_PANEL (MR * A_STRIDE)
-
 typedef real vreal __attribute__((vector_size(VECTOR_BYTES), may_alias));
 typedef real vreal_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
@@ -33,21 +30,35 @@ typedef real vreal_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(s
 ALWAYS_INLINE vreal vload(const real *x) { return *(const vreal_unaligned *)x; }
 ALWAYS_INLINE void vstore(real *x, vreal v) { *(vreal_unaligned *)x = v; }
 
+#ifdef LLMC_BFLOAT16
+#include "kernels/bfloat16.h"
+#else
+#define PER_UNIT 1
+typedef real unit;
+ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) { return sum + a * b; }
+#endif
+
+#define KU 256             /* units of the longest chain */
+#define KC (KU * PER_UNIT) /* its numbers */
+#define UNITS(numbers) (((numbers) + PER_UNIT - 1) / PER_UNIT)
+#define A_STRIDE (KU + 16) /* between packed rows; no power of two, or they would share a few cache sets */
+#define A_PANEL (MR * A_STRIDE)
+
 /* rows and transposed are constants at every call, so that the accumulators live in registers */
-ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const real *a, bool transposed, const real *b,
-                             const real *bias, const int rows, int cols, int K, bool add) {
+ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const unit *a, bool transposed, const unit *b,
+                             const real *bias, const int rows, int cols, int units, bool add) {
     const size_t row = transposed ? 1 : A_STRIDE, step = transposed ? MR : 1;
     vreal sum[MR][2] = {0};
     for (int i = 0; i < rows; i++) {
         __builtin_prefetch(out + i * ldo, 1);
         __builtin_prefetch(out + i * ldo + NR - 1, 1);
     }
-    for (int k = 0; k < K; k++, a += step, b += NR) {
-        const vreal b0 = vload(b), b1 = vload(b + WIDTH);
+    for (int k = 0; k < units; k++, a += step, b += NR) {
+        const vreal b0 = vload((const real *)b), b1 = vload((const real *)b + WIDTH);
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
-            sum[i][0] += a[i * row] * b0;
-            sum[i][1] += a[i * row] * b1;
+            sum[i][0] = multiply_add(sum[i][0], a[i * row], b0);
+            sum[i][1] = multiply_add(sum[i][1], a[i * row], b1);
         }
     }
     if (cols == NR) {
@@ -70,12 +81,12 @@ ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const real *a, bool transpos
     }
 }
 
-static void tile(real *out, size_t ldo, const real *a, bool transposed, const real *b, const real *bias, int rows,
-                 int cols, int K, bool add) {
+static void tile(real *out, size_t ldo, const unit *a, bool transposed, const unit *b, const real *bias, int rows,
+                 int cols, int units, bool add) {
 #define TILE_CASE(R)                                                                                                   \
     case R:                                                                                                            \
-        if (transposed) tile_rows(out, ldo, a, true, b, bias, R, cols, K, add);                                        \
-        else tile_rows(out, ldo, a, false, b, bias, R, cols, K, add);                                                  \
+        if (transposed) tile_rows(out, ldo, a, true, b, bias, R, cols, units, add);                                        \
+        else tile_rows(out, ldo, a, false, b, bias, R, cols, units, add);                                                  \
         break;
     switch (rows) {
         TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4) TILE_CASE(5) TILE_CASE(6)

@@ -86,7 +86,7 @@ static bool measure_memory(Bench *b, const Measure *m, double seconds, double *r
 }
 
 bool machine_measure(const char *what, double seconds, double *rate, Error *e, Cancel *cancel) {
-    Bench b = {.k = engine_kernels()};
+    Bench b = {.k = engine_kernels(PRECISION_BFLOAT16)}; /* every kind of product */
     size_t tasks = (size_t)pool_threads() * TASKS_EACH;
     const Measure all[] = {
         {"multiply_add", multiply_add, false, (double)ROUNDS * (double)b.k->peak_multiply_add_flops, tasks},

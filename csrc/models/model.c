@@ -50,8 +50,8 @@ static Tensor *declare_parameter(Plan *p, const char *path, int ndim, const int 
     return tensor_parameter(p, ndim, shape, NULL, NULL);
 }
 
-bool model_init(Model *m, const Spec *spec, bool take, Error *e) {
-    *m = (Model){.spec = *spec};
+bool model_init(Model *m, const Spec *spec, Precision precision, bool take, Error *e) {
+    *m = (Model){.spec = *spec, .precision = precision};
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare_parameter};
     plan_begin(&plan);
     decoder(&plan, &m->spec, &(Wanted){.losses = true});

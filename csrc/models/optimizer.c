@@ -70,7 +70,7 @@ static void square_chunk(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     Chunk c = chunk_at(j->o, index);
-    j->o->partial[index] = engine_kernels()->sum_squares(j->g->arena->data + c.q->slot + c.first, c.count);
+    j->o->partial[index] = engine_kernels(PRECISION_FLOAT32)->sum_squares(j->g->arena->data + c.q->slot + c.first, c.count);
 }
 
 static void update_chunk(void *context, size_t index, int slot) {
@@ -81,7 +81,7 @@ static void update_chunk(void *context, size_t index, int slot) {
     size_t at = c.q->slot + c.first;
     AdamwStep s = j->step;
     s.weight_decay = o->decays[c.q->index] ? j->decay : 0;
-    engine_kernels()->adamw(parameter_data(c.q) + c.first, o->m->data + at, o->v->data + at, j->g->arena->data + at,
+    engine_kernels(PRECISION_FLOAT32)->adamw(parameter_data(c.q) + c.first, o->m->data + at, o->v->data + at, j->g->arena->data + at,
                             c.count, &s);
 }
 
@@ -89,7 +89,7 @@ static void update_chunk(void *context, size_t index, int slot) {
 static const Parameter *first_bad(const Optimizer *o, const Gradients *g) {
     for (int i = 0; i < o->model->total; i++) {
         const Parameter *q = o->model->all[i];
-        if (q->trainable && !engine_kernels()->all_finite(g->arena->data + q->slot, q->count)) return q;
+        if (q->trainable && !engine_kernels(PRECISION_FLOAT32)->all_finite(g->arena->data + q->slot, q->count)) return q;
     }
     return NULL;
 }

@@ -110,10 +110,14 @@ static Tensor *record_piece(Bench *b) {
     return attend(p, in[0], in[1], in[2], n, NULL);
 }
 
+static const Kernels *kernels_for(const Piece *c) {
+    return engine_kernels(c->bfloat16 ? PRECISION_BFLOAT16 : PRECISION_FLOAT32);
+}
+
 static void replay(Bench *b, Tensor *out, Cancel *cancel) {
     const Piece *c = b->piece;
     Plan *p = &b->plan;
-    const Kernels *k = engine_kernels();
+    const Kernels *k = kernels_for(c);
     int slots = pool_threads();
     size_t half = (size_t)c->D / 2;
     Arena *arena = arena_new(p->size);
@@ -161,7 +165,7 @@ bool piece_run(const Piece *c, Error *e, Cancel *cancel) {
         out->grad = tensor_outside(p, out->ndim, out->shape, (real *)c->dout);
         out->grad_written = true;
     }
-    if (plan_finish(p, engine_kernels())) replay(&b, out, cancel);
+    if (plan_finish(p, kernels_for(c))) replay(&b, out, cancel);
     *e = p->error;
     plan_free(p);
     return e->code == FINE;

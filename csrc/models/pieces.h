@@ -24,6 +24,7 @@ typedef struct {
     int kind;                 /* activation */
     int heads, groups, D, window;
     bool causal;
+    bool bfloat16;            /* products round their operands */
     int repeats;              /* further replays, of the backward pass alone where there is one, each timed */
     double *seconds;          /* (repeats) */
 } Piece;

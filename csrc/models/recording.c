@@ -120,18 +120,18 @@ void record_call(Run *r, const Call *c) {
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->capacity) bring_caches(r, c->B, &w);
     r->given = decoder(p, &r->model->spec, &w);
-    plan_finish(p, engine_kernels());
+    plan_finish(p, engine_kernels(r->model->precision));
     check_names(r, c);
 }
 
 /* The text that tells one recording from another. */
-char *recording_key(const Call *c) {
+char *recording_key(const Run *r, const Call *c) {
     size_t room = 160 + (c->until ? strlen(c->until) : 0);
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
     char *key = memory_alloc(room, 1);
     if (!key) return NULL;
     int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
-                      engine_kernels()->name, c->until ? c->until : "");
+                      engine_kernels(r->model->precision)->name, c->until ? c->until : "");
     for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
     return key;
 }

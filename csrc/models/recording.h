@@ -3,7 +3,7 @@
 #include "models/run.h"
 
 /* The text that tells one recording from another; release with memory_free. NULL: no memory. */
-char *recording_key(const Call *c);
+char *recording_key(const Run *r, const Call *c);
 /* Records and finishes the plan; see its error. */
 void record_call(Run *r, const Call *c);
 /* Reals of one layer's keys, or values, in the cache. */

@@ -47,7 +47,7 @@ static bool fail(Error *e, const Error *why) {
 }
 
 static bool record_and_bind(Run *r, const Call *c, Error *e) {
-    char *key = recording_key(c);
+    char *key = recording_key(r, c);
     if (!key) {
         error_set(e, ERROR_MEMORY, "no memory to record the plan");
         return false;
@@ -214,7 +214,7 @@ bool run_make_room(Run *r, const Call *c, Error *e) {
 
 bool run_prepare(Run *r, const Call *c, Error *e) {
     if (!record_and_bind(r, c, e) || !take_scratch(r, e)) return false;
-    r->exec.k = engine_kernels();
+    r->exec.k = engine_kernels(r->model->precision);
     r->exec.B = c->B;
     r->exec.T = c->T;
     r->exec.feed = (Feed){.ids = r->ids, .targets = c->losses ? r->targets : NULL, .positions = r->positions,
@@ -231,7 +231,7 @@ bool run_prepare(Run *r, const Call *c, Error *e) {
 static void sum_losses(Run *r) {
     const Tensor *losses = r->given.losses;
     if (!losses) return;
-    double sum = engine_kernels()->sum(losses->data, tensor_count(losses));
+    double sum = r->exec.k->sum(losses->data, tensor_count(losses));
     r->loss = r->items > 0 ? sum / r->items : 0;
 }
 

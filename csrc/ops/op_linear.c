@@ -23,9 +23,10 @@ static void forward_tile(void *context, size_t index, int slot) {
 static void forward(const Step *s, Exec *x) {
     const Tensor *in = s->in[0], *weight = s->in[1], *out = s->out[0];
     bool in_out = step_numbers(s, Numbers)->in_out;
-    Job job = {s, x, {{out->data, in->data, weight->data, s->ins > 2 ? s->in[2]->data : NULL, out->stride, in->stride,
-                       weight->stride, (int)in->cols, false, !in_out, false,
-                       tiles_of((int)out->rows, (int)out->cols)}}, {0, 0}};
+    Job job = {.s = s, .x = x};
+    job.products[0] = (Product){out->data, out->stride, operand(in, false), operand(weight, !in_out),
+                                s->ins > 2 ? s->in[2]->data : NULL, (int)in->cols, false,
+                                tiles_of((int)out->rows, (int)out->cols)};
     parallel(x, (size_t)job.products[0].tiles.count, forward_tile, &job);
 }
 
@@ -56,16 +57,16 @@ static void backward(const Step *s, Exec *x) {
     real *dinp = grad_of(s, 0), *dweight = grad_of(s, 1);
     Job job = {.s = s, .x = x};
     if (dinp) { /* dinp (N,I) = dout (N,O) weight */
-        job.products[0] = (Product){dinp, dout->data, weight->data, NULL, in->grad->stride, dout->stride,
-                                    weight->stride, O, false, in_out, grad_adds(s, x, 0), tiles_of(N, I)};
+        job.products[0] = (Product){dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
+                                    grad_adds(s, x, 0), tiles_of(N, I)};
         job.count[0] = job.products[0].tiles.count;
     }
     if (dweight && in_out) { /* dweight (I,O) = x^T dout */
-        job.products[1] = (Product){dweight, in->data, dout->data, NULL, weight->stride, in->stride, dout->stride, N,
-                                    true, false, grad_adds(s, x, 1), tiles_of(I, O)};
+        job.products[1] = (Product){dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
+                                    grad_adds(s, x, 1), tiles_of(I, O)};
     } else if (dweight) { /* dweight (O,I) = dout^T x */
-        job.products[1] = (Product){dweight, dout->data, in->data, NULL, weight->stride, dout->stride, in->stride, N,
-                                    true, false, grad_adds(s, x, 1), tiles_of(O, I)};
+        job.products[1] = (Product){dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
+                                    grad_adds(s, x, 1), tiles_of(O, I)};
     }
     if (dweight) job.count[1] = job.products[1].tiles.count;
     int bias = s->ins > 2 && grad_of(s, 2) ? slice_count(dout->cols, COLUMNS_EACH) : 0;

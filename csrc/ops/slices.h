@@ -62,13 +62,14 @@ static inline Tile tile_at(const Tiles *t, size_t index) {
     return (Tile){m, n, rows, cols};
 }
 
-/* One product cut into tiles: out (M,N) = A B (+ bias), A (M,K) or (K,M) if ta, B (K,N) or (N,K) if tb. */
+/* One product cut into tiles: out (M,N) = A B (+ bias). */
 typedef struct {
     real *out;
-    const real *A, *B, *bias;
-    size_t ldo, lda, ldb;
+    size_t ldo;
+    Matrix A, B;
+    const real *bias; /* NULL: none */
     int K;
-    bool ta, tb, accumulate;
+    bool accumulate;
     Tiles tiles;
 } Product;
 
@@ -76,11 +77,12 @@ typedef struct {
 
 static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
     Tile t = tile_at(&p->tiles, index);
-    const real *A = p->A + (p->ta ? (size_t)t.m : (size_t)t.m * p->lda);
-    const real *B = p->B + (p->tb ? (size_t)t.n * p->ldb : (size_t)t.n);
+    size_t m = (size_t)t.m, n = (size_t)t.n;
     for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += DEPTH_EACH)
-        x->k->gemm(p->out + (size_t)t.m * p->ldo + t.n, p->ldo, A + (p->ta ? (size_t)k * p->lda : (size_t)k), p->lda, p->ta,
-                   B + (p->tb ? (size_t)k : (size_t)k * p->ldb), p->ldb, p->tb, p->bias && k == 0 ? p->bias + t.n : NULL,
-                   t.rows, t.cols, p->K - k < DEPTH_EACH ? p->K - k : DEPTH_EACH, p->accumulate || k > 0,
-                   scratch_of(x, slot));
+        x->k->gemm(p->out + m * p->ldo + n, p->ldo, matrix_at(p->A, m, (size_t)k), matrix_at(p->B, (size_t)k, n),
+                   p->bias && k == 0 ? p->bias + n : NULL, t.rows, t.cols, p->K - k < DEPTH_EACH ? p->K - k : DEPTH_EACH,
+                   p->accumulate || k > 0, scratch_of(x, slot));
 }
+
+/* A tensor as an operand, as it is or turned. */
+static inline Matrix operand(const Tensor *t, bool turned) { return matrix_of(t->data, t->stride, turned); }

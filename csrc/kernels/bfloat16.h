@@ -1,0 +1,12 @@
+/* Products of bfloat16 numbers with the processor's own instructions, AVX512_BF16: the unit of packed operands is a pair
+ * of numbers whose k follow each other, the lower half the first. Sums are float. */
+#pragma once
+#include <immintrin.h>
+#include "base/storage.h"
+
+#define PER_UNIT 2
+typedef uint32_t unit;
+
+ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) {
+    return (vreal)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
+}

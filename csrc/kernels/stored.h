@@ -1,0 +1,46 @@
+/* Reading the numbers of a matrix from how they are stored. `storage` is a constant at every call. */
+#pragma once
+#include "kernels/kernels.h"
+#include "kernels/tile.h"
+
+typedef uint16_t vhalf __attribute__((vector_size(WIDTH * 2)));
+typedef uint16_t vhalf_unaligned __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
+typedef uint32_t vword __attribute__((vector_size(WIDTH * 4)));
+typedef float vfloat __attribute__((vector_size(WIDTH * 4)));
+typedef float vfloat_unaligned __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef int8_t vbyte_unaligned __attribute__((vector_size(WIDTH), aligned(1), may_alias));
+
+/* The scale of the number at (row, col), as stored. */
+static inline const float *stored_scale(const Matrix *m, size_t row, size_t col) {
+    return m->scales + (m->inputs_first ? row / GROUP * m->scale_stride + col : row * m->scale_stride + col / GROUP);
+}
+
+ALWAYS_INLINE real stored_number(const Matrix *m, size_t row, size_t col, const Storage storage) {
+    const size_t i = row * m->stride + col;
+    if (storage == STORED_BFLOAT16) return bfloat16_widen(((const uint16_t *)m->data)[i]);
+    if (storage == STORED_INT8) return ((const int8_t *)m->data)[i] * *stored_scale(m, row, col);
+    return ((const real *)m->data)[i];
+}
+
+/* WIDTH numbers of a stored row. Of int8: col is a multiple of WIDTH. */
+ALWAYS_INLINE vreal stored_vector(const Matrix *m, size_t row, size_t col, const Storage storage) {
+    const size_t i = row * m->stride + col;
+    if (storage == STORED_BFLOAT16) {
+        const vhalf half = *(const vhalf_unaligned *)((const uint16_t *)m->data + i);
+        return __builtin_convertvector((vfloat)(__builtin_convertvector(half, vword) << 16), vreal);
+    }
+    if (storage == STORED_INT8) {
+        const float *scale = stored_scale(m, row, col);
+        const vfloat q = __builtin_convertvector(*(const vbyte_unaligned *)((const int8_t *)m->data + i), vfloat);
+        return __builtin_convertvector(m->inputs_first ? q * *(const vfloat_unaligned *)scale : q * *scale, vreal);
+    }
+    return vload((const real *)m->data + i);
+}
+
+/* Runs `call`, which names `storage`, with it as a constant. */
+#define FOR_STORAGE(of, call)                                                                                          \
+    switch (of) {                                                                                                      \
+        case STORED_REAL: { const Storage storage = STORED_REAL; call; } break;                                        \
+        case STORED_BFLOAT16: { const Storage storage = STORED_BFLOAT16; call; } break;                                \
+        case STORED_INT8: { const Storage storage = STORED_INT8; call; } break;                                        \
+    }

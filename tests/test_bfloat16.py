@@ -1,0 +1,68 @@
+"""Products in bfloat16: operands rounded to the nearest, sums in float32. The truth is NumPy's product in double of the
+operands as ml_dtypes rounds them: what may differ is the rounding of the float32 additions alone."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import llmc
+from llmc import _core
+from llmc import functional as F
+
+needs_bfloat16 = pytest.mark.skipif(not _core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+UNIT = 2.0**-24  # of float32
+
+
+def rounded(x):
+    return x.astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def bound(a, b, additions):
+    """Of a float32 sum of `additions` terms in any order (Higham, 2002, section 4.2)."""
+    return additions * UNIT * (np.abs(a) @ np.abs(b)) + 1e-30
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+SHAPES = [(1, 1, 1), (5, 7, 3), (6, 64, 33), (12, 512, 32), (13, 513, 31), (33, 65, 47), (100, 1030, 77),
+          (513, 96, 530)]  # fmt: skip
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("M, I, O", SHAPES)
+def test_a_product_is_that_of_the_rounded_operands(M, I, O):
+    x, weight, dout = normal(0, M, I), normal(1, O, I), normal(2, M, O)
+    a, w, d = rounded(x), rounded(weight), rounded(dout)
+    dx, dweight = F.linear_backward(dout, x, weight, precision="bfloat16")
+    assert np.all(np.abs(F.linear(x, weight, precision="bfloat16") - a @ w.T) <= bound(a, w.T, I + 2))
+    assert np.all(np.abs(dx - d @ w) <= bound(d, w, O + 2))
+    assert np.all(np.abs(dweight - d.T @ a) <= bound(d.T, a, M + 2))
+
+
+@needs_bfloat16
+def test_infinities_and_nans_come_through():
+    x = np.array([[np.inf, 1.0], [np.nan, 1.0], [3.4e38, 0.0]], np.float32)  # 3.4e38 rounds to infinity
+    out = F.linear(x, np.ones((1, 2), np.float32), precision="bfloat16")
+    assert out[0] == np.inf and np.isnan(out[1]) and out[2] == np.inf
+
+
+@needs_bfloat16
+def test_attention_multiplies_rounded_operands():
+    q, k, v, dout = (normal(i, 2, 70, 4, 16) for i in range(4))
+    exact = F.attention(q, k, v)
+    close = F.attention(q, k, v, precision="bfloat16")
+    assert 0 < np.abs(close - exact).max() < 0.03
+    rough_gradients = F.attention_backward(dout, q, k, v, precision="bfloat16")
+    for rough, true in zip(rough_gradients, F.attention_backward(dout, q, k, v)):
+        assert np.linalg.norm(rough - true) < 0.01 * np.linalg.norm(true)
+
+
+def test_an_unknown_precision_is_refused_in_words():
+    config = llmc.Config(model_type="llama", vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=16)
+    with pytest.raises(llmc.ConfigError, match="'float32' or in 'bfloat16'"):
+        llmc.Model(config, precision="float8")
+    with pytest.raises(llmc.ConfigError, match="'float32' or in 'bfloat16'"):
+        F.linear(np.ones((1, 1)), np.ones((1, 1)), precision="half")
