@@ -98,7 +98,7 @@ class Model(Adapters):
             model._name_or_path = os.fspath(source)
             with model._writing():
                 for name, view in model._parameters.items():
-                    view[...] = files[found[name]]
+                    files.read_into(found[name], view)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):

@@ -15,9 +15,9 @@ import pytest
 from conftest import TINY
 
 import llmc
+from llmc.checkpoint import role
 from llmc.cli import COMMANDS, main
 from llmc.cli.generate import written
-from llmc.cli.inspect import role
 from llmc.cli.parser import Parser
 
 TEXT = llmc.data.builtin_text()[:24000]

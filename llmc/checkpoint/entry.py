@@ -6,6 +6,7 @@ import numpy as np
 
 from llmc.errors import CheckpointError
 
+BLOCK = 1 << 18  # bytes read at a time where they are converted
 MAX_RANK = 32
 MAX_BYTES = 2**63 - 1
 
@@ -35,6 +36,39 @@ class Entry:
             return np.empty(self.shape, self.dtype)
         view = np.ndarray(self.shape, self.dtype, buffer, self.start, self.strides)
         return view.byteswap() if self.swapped else view
+
+    def read_into(self, file, out):
+        """Read the elements from a `MappedFile` into `out`, converted to its dtype.
+
+        They go straight into place where `out` holds them as the file does, and otherwise through a small block.
+        """
+        if 0 in self.shape:
+            return
+        shape, strides = self.shape, self.strides
+        if strides is None and out.flags.c_contiguous:
+            out = out.reshape(-1)
+            if out.dtype == self.dtype and not self.swapped:
+                file.read_into(self.start, memoryview(out.view(np.uint8)))
+                return
+            shape = out.shape
+        if strides is None:
+            strides = tuple(count(shape[axis + 1 :]) * self.dtype.itemsize for axis in range(len(shape)))
+        for rows, first, shape in _blocks(shape, strides):
+            last = sum((size - 1) * stride for size, stride in zip(shape, strides))
+            block = np.empty(last + self.dtype.itemsize, np.uint8)
+            file.read_into(self.start + first, memoryview(block))
+            block = np.ndarray(shape, self.dtype, block, 0, strides)
+            out[rows] = block.byteswap() if self.swapped else block
+
+
+def _blocks(shape, strides):
+    """(index, first byte, shape) of pieces of about `BLOCK` bytes, cut along the axis that spans most of them."""
+    axis = max(range(len(shape)), key=lambda axis: (shape[axis] - 1) * strides[axis])
+    rows = max(1, BLOCK // max(1, strides[axis]))
+    for row in range(0, shape[axis], rows):
+        size = min(rows, shape[axis] - row)
+        index = (slice(None),) * axis + (slice(row, row + size),)
+        yield index, row * strides[axis], (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def count(shape):

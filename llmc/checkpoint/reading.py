@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from llmc.checkpoint import magic, strict_json
 from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.roles import role
 from llmc.checkpoint.safetensors_file import read_safetensors
 from llmc.checkpoint.torch_file import read_torch
 from llmc.checkpoint.wording import hint, quoted
-from llmc.errors import CheckpointError, UnknownNameError
+from llmc.errors import CheckpointError, ShapeError, UnknownNameError
 
 # In the order in which Hugging Face looks.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -66,11 +67,7 @@ class Checkpoint(Mapping):
         self._file_of.update(dict.fromkeys(entries, path))
 
     def __getitem__(self, name):
-        entry = self._entry(name)
-        mapped = self._mapped.get(self._file_of[name])
-        if mapped is None or mapped.buffer is None:
-            raise CheckpointError(f"{self.path}: the checkpoint is closed")
-        return entry.array(mapped.buffer)
+        return self._entry(name).array(self._open_file(name).buffer)
 
     def __iter__(self):
         return iter(self._entries)
@@ -98,6 +95,34 @@ class Checkpoint(Mapping):
                 f"{self.path}: no tensor {quoted(name)} among its {len(self)}{hint(str(name), self._entries)}"
             ) from None
 
+    def _open_file(self, name):
+        mapped = self._mapped[self._file_of[name]]
+        if mapped.buffer is None:
+            raise CheckpointError(f"{self.path}: the checkpoint is closed")
+        return mapped
+
+    def read_into(self, name, out):
+        """Read a tensor into `out`, without taking memory for the file.
+
+        Parameters
+        ----------
+        name : str
+        out : numpy.ndarray
+            Writable, of the tensor's shape. Where it is C-contiguous and of the file's dtype the numbers are read
+            straight into place; otherwise they are converted, as an assignment would.
+
+        Raises
+        ------
+        ShapeError
+            If `out` has another shape.
+        CheckpointError
+            If the file was cut short since it was opened.
+        """
+        entry = self._entry(name)
+        if out.shape != entry.shape:
+            raise ShapeError(f"{self.file(name)}: {name} has shape {entry.shape}, the array to fill has {out.shape}")
+        entry.read_into(self._open_file(name), out)
+
     def names(self):
         """The names of all tensors."""
         return list(self._entries)
@@ -113,6 +138,11 @@ class Checkpoint(Mapping):
     def nbytes(self, name):
         """The bytes of the tensor's elements."""
         return self._entry(name).nbytes
+
+    def role(self, name):
+        """What the tensor is for, told by its name: "attention", "norm", …, "other"; see `llmc.checkpoint.role`."""
+        self._entry(name)
+        return role(name)
 
     def file(self, name):
         """The path of the file that holds the tensor."""

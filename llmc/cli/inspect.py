@@ -2,21 +2,10 @@
 
 import fnmatch
 import os
-import re
 
 from llmc.table import Table, count
 
 EXAMPLE = "llmc inspect llmc-demo --match 'model.layers.0.*'"
-# The role of a tensor is the first of these found in its name.
-ROLES = (
-    ("adapter", r"(^|[._])lora_"),
-    ("buffer", r"\.attn\.(masked_)?bias$|inv_freq$|position_ids$"),
-    ("norm", r"(^|\.)(\w*norm|ln_\w+)\.(weight|bias)$"),
-    ("embedding", r"(^|\.)(embed_tokens|wte|wpe|tokens_embed|positions_embed)\."),
-    ("head", r"(^|\.)(lm_head|embed_out)\."),
-    ("attention", r"(^|\.)(self_attn|attn)\."),
-    ("feed-forward", r"(^|\.)(mlp|feed_forward)\."),
-)
 
 
 def arguments(parser):
@@ -36,7 +25,7 @@ def run(args):
         if not names and len(files):
             raise UnknownNameError(f"{args.checkpoint}: no tensor is called {args.match!r}; "
                                    f"{nearest(args.match, files) or f'it has {len(files)} others'}")
-        rows = [{"tensor": name, "shape": files.shape(name), "dtype": str(files.dtype(name)), "role": role(name),
+        rows = [{"tensor": name, "shape": files.shape(name), "dtype": str(files.dtype(name)), "role": files.role(name),
                  "numbers": _product(files.shape(name)), "bytes": files.nbytes(name),
                  "file": os.path.basename(files.file(name))} for name in names]
         shards = len(files.files)
@@ -44,11 +33,6 @@ def run(args):
         columns = ["tensor", "shape", "dtype", "role", "bytes"] + ["file"] * (shards > 1)
         print(Table(columns, rows), end="\n\n")
     print(totals(rows, shards))
-
-
-def role(name):
-    """What a tensor is for, told by its Hugging Face name; "other" when that says nothing."""
-    return next((word for word, pattern in ROLES if re.search(pattern, name)), "other")
 
 
 def totals(rows, shards):
