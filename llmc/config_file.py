@@ -2,13 +2,14 @@
 
 import json
 import os
-import re
 
+from llmc import hub
 from llmc.checkpoint import magic, strict_json
 from llmc.checkpoint.budget import Budget
 from llmc.errors import CheckpointError, ConfigError
 from llmc.families import shown
 
+FILES = ("config.json", "generation_config.json")
 _LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
 
 
@@ -31,31 +32,11 @@ def locate(source, revision, local_files_only):
     """
     if os.path.isfile(source):
         return source, None
-    if os.path.isdir(source):
-        path, beside = (os.path.join(source, name) for name in ("config.json", "generation_config.json"))
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
-        return path, beside if os.path.isfile(beside) else None
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source):
-        raise FileNotFoundError(f"{source}: there is no such folder or file")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    def fetch(name):
-        return hf_hub_download(source, name, revision=revision, local_files_only=local_files_only)
-
-    try:
-        path = fetch("config.json")
-    except Exception as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise FileNotFoundError(
-            f"{source}: there is no such folder or file, and the hub gave no config.json of that name "
-            f"({type(error).__name__}: {reason})"
-        ) from error
-    try:
-        return path, fetch("generation_config.json")
-    except (EntryNotFoundError, LocalEntryNotFoundError):
-        return path, None
+    folder = hub.folder(source, revision, local_files_only, patterns=FILES)
+    path, beside = (os.path.join(folder, name) for name in FILES)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
+    return path, beside if os.path.isfile(beside) else None
 
 
 def read_json(path):

@@ -2,11 +2,11 @@
 
 import json
 import os
-import re
 import reprlib
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmc import hub
 from llmc.checkpoint.magic import identify
 from llmc.errors import CheckpointError
 
@@ -43,19 +43,7 @@ def library(kind, where):
 
 def locate(name, revision=None, local_files_only=False):
     """The folder or file that `name` means: a path, or a repository of the Hugging Face hub."""
-    if os.path.exists(name):
-        return Path(name)
-    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
-        raise FileNotFoundError(f"{name}: no such folder or file")
-    try:
-        from huggingface_hub import snapshot_download
-
-        folder = snapshot_download(str(name), revision=revision, local_files_only=local_files_only,
-                                   allow_patterns=list(FILES))
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise FileNotFoundError(f"{name}: no such folder or file here, and the hub gives none: {reason}") from None
-    return Path(folder)
+    return Path(name if os.path.exists(name) else hub.folder(name, revision, local_files_only, patterns=FILES))
 
 
 def read_bytes(path):
