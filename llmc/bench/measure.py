@@ -1,0 +1,163 @@
+"""One job measured: llmc and the fastest of what stands beside it in turn, and the machine's peak before and after."""
+
+import contextlib
+import importlib.util
+import statistics
+from dataclasses import asdict, dataclass, field
+
+from llmc.bench import contestant
+from llmc.bench.alternate import Worker, WorkerError, alternate
+from llmc.bench.machine import yardstick
+
+ENOUGH = 90.0  # seconds of rounds, after which three do
+PATIENCE = 3.0  # seconds; a first step that was shorter is no forecast of the next
+
+
+@dataclass
+class Result:
+    """What was measured of a job.
+
+    Attributes
+    ----------
+    name, what, precision, bound : str
+    note : str
+        Why there is no measurement, or nothing beside it; "" otherwise.
+    seconds : float or None
+        Median of a step over the rounds; None: not measured.
+    rounds : list of float
+    work : float
+        Nominal operations (bound "arithmetic") or bytes ("memory") of a step.
+    rate, peak, fraction : float
+        Of work a second; the machine's, the better of before and after; what was reached of it.
+    tokens_per_second : float or None
+    memory, estimate : int or None
+        Peak resident bytes of the process; what `model.estimate` said the model itself would take.
+    beside : dict or None
+        Of the fastest peer or variant: label, seconds, rounds, memory, and `ratio`, how many times as fast llmc does a
+        unit of the work.
+    slower : list of dict
+        Peers that were tried and were slower: label, seconds of a step after the warm-up, memory; or label, note.
+    """
+
+    name: str
+    what: str
+    precision: str
+    bound: str
+    note: str = ""
+    seconds: float = None
+    rounds: list = field(default_factory=list)
+    work: float = None
+    rate: float = None
+    peak: float = None
+    fraction: float = None
+    tokens_per_second: float = None
+    memory: int = None
+    estimate: int = None
+    beside: dict = None
+    slower: list = field(default_factory=list)
+
+    def to_dict(self):
+        """For JSON."""
+        return asdict(self)
+
+
+def missing(job):
+    """The packages that a peer of the job needs and that are not installed."""
+    needs = job.needs if any(each.library == "torch" for each in job.beside) else ()
+    return [name for name in needs if importlib.util.find_spec(name) is None]
+
+
+def measure(job, machine, threads, repeats=5, compiled=False, peers=True, show=lambda text: None):
+    """Run a job.
+
+    Parameters
+    ----------
+    job : Job
+    machine : Machine
+    threads, repeats : int
+    compiled : bool
+        Try torch.compile too.
+    peers : bool
+        Run what stands beside it.
+    show : callable
+        Told in a word what is being done.
+
+    Returns
+    -------
+    Result
+    """
+    result = Result(job.name, job.what, job.precision, job.bound)
+    kind = yardstick(job)
+    before = machine.before(kind)
+    if not machine.has(kind):
+        result.note = "not on this processor"
+        return result
+    try:
+        _run(job, result, threads, repeats, _beside(job, compiled) if peers else (), show)
+    except WorkerError as error:
+        result.note = f"not available: {error}"
+        return result
+    result.peak = max(before, machine.measure(kind))
+    result.fraction = result.rate / result.peak
+    return result
+
+
+def _beside(job, compiled):
+    lacking = bool(missing(job))
+    return [each for each in job.beside
+            if (compiled or not each.compiled) and not (each.library == "torch" and lacking)]
+
+
+def _run(job, result, threads, repeats, others, show):
+    with contextlib.ExitStack() as stack:
+        show("llmc")
+        ours = stack.enter_context(Worker("llmc", contestant.command(
+            library="llmc", work=job.work, sizes=job.sizes, precision=job.precision, compiled=False), threads))
+        _warm(ours)
+        rival = _heats(job, others, threads, result, stack, show)
+        show(f"llmc and {rival.name}" if rival else "llmc")
+        alternate([ours] + ([rival] if rival else []), repeats, ENOUGH)
+        _note(result, ours, rival)
+
+
+def _heats(job, others, threads, result, stack, show):
+    """The fastest of the others, warm; the slower ones are ended and noted."""
+    best, fastest = None, None
+    for each in others:
+        show(each.label)
+        try:
+            worker = stack.enter_context(Worker(each.label, contestant.command(
+                library=each.library, work=job.work, sizes={**job.sizes, **each.sizes}, precision=each.precision,
+                compiled=each.compiled), each.threads or threads))
+            _warm(worker, each.compiled)
+            seconds = worker.step(worker.each) if len(others) > 1 else 0.0
+        except WorkerError as error:
+            result.slower.append({"label": each.label, "note": str(error)})
+            continue
+        if best is None or seconds < fastest:
+            best, worker, fastest, seconds = worker, best, seconds, fastest
+        if worker:
+            result.slower.append({"label": worker.name, "seconds": seconds, "memory": worker.peak})
+            worker.close()
+    return best
+
+
+def _warm(worker, compiled=False):
+    if worker.warm() < PATIENCE or compiled:
+        worker.warm()
+
+
+def _note(result, ours, rival):
+    unit = "flops" if result.bound == "arithmetic" else "bytes"
+    result.seconds, result.rounds, result.work = ours.median, ours.seconds, ours.about[unit]
+    result.rate = result.work / result.seconds
+    result.memory, result.estimate = ours.peak, ours.about.get("estimate")
+    if "tokens" in ours.about:
+        result.tokens_per_second = ours.about["tokens"] / result.seconds
+    if rival:
+        # round by round, so that what disturbs both disturbs the ratio little
+        work = rival.about.get(unit, result.work)
+        pairs = zip(ours.seconds, rival.seconds)
+        ratio = statistics.median(theirs / work / (mine / result.work) for mine, theirs in pairs)
+        result.beside = {"label": rival.name, "seconds": rival.median, "rounds": rival.seconds, "memory": rival.peak,
+                         "ratio": ratio}  # fmt: skip

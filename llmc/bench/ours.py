@@ -1,0 +1,121 @@
+"""The work of every job as llmc does it: each function makes all it needs and gives (a step, what is known of it).
+
+What is known: "flops" or "bytes" of one step, the nominal ones (attention halved for causality, nothing counted that is
+computed again), "tokens", and where there is a model its `estimate` of the memory.
+"""
+
+import math
+import statistics
+
+import numpy as np
+
+import llmc
+from llmc.core import _core
+
+
+def tokens(config, batch, length):
+    """(batch, length) random ids, the same for every program."""
+    vocabulary = config.get("vocab_size", 50257)
+    return np.random.default_rng(0).integers(0, vocabulary, (batch, length))
+
+
+def _numbers(*shape):
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def _about(forecast, count):
+    return {"flops": forecast["flops"], "tokens": count, "estimate": forecast["memory"]}
+
+
+def _reader(config, precision):
+    """A model whose weights are stored as narrow as they are multiplied."""
+    return llmc.Model(llmc.Config(**config), dtype=precision)
+
+
+def train(config, batch, length, precision, keep=None):
+    """A training step: forward, backward, clipping, AdamW."""
+    model = llmc.Model(llmc.Config(**config), precision=precision)
+    run, optimizer = model.run(batch, length, keep=keep, backward=True), llmc.AdamW(model, lr=1e-4)
+    ids = tokens(config, batch, length)
+
+    def step():
+        run.forward_backward(ids)
+        optimizer.step(run)
+
+    return step, _about(model.estimate(batch, length, train=True, keep=keep, dropout=False), batch * length)
+
+
+def lora(config, batch, length, rank, precision):
+    """A training step of an adapter beside every linear of a frozen base."""
+    model = _reader(config, precision)
+    model.add_adapter(llmc.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    run, optimizer = model.run(batch, length, backward=True), llmc.AdamW(model, lr=1e-4)
+    ids = tokens(config, batch, length)
+
+    def step():
+        run.forward_backward(ids)
+        optimizer.step(run)
+
+    return step, _about(model.estimate(batch, length, train=True, dropout=False), batch * length)
+
+
+def prompt(config, length, precision):
+    """A prompt read: the logits of its last position."""
+    model, ids = _reader(config, precision), tokens(config, 1, length)
+    run = model.run(1, length)
+    about = _about(model.estimate(1, length), length)
+    about["flops"] -= 2 * (length - 1) * model.config.hidden_size * model.config.vocab_size  # logits nobody asked for
+    return (lambda: run.forward(ids, logits_to_keep=1)), about
+
+
+def decode(config, prompt, new, precision):
+    """Greedy decoding: one pass over the prompt and one for every new token but the last."""
+    model, ids = _reader(config, precision), tokens(config, 1, prompt)
+    longest = prompt + new
+    forecast = model.estimate(1, 1, generate=longest)
+    past = forecast["cache"] / longest * sum(prompt + i for i in range(new))
+    about = {"bytes": new * _weights_read(model, forecast["parameters"]) + past, "tokens": new,
+             "estimate": forecast["memory"]}  # fmt: skip
+    return (lambda: model.generate(ids, max_new_tokens=new, eos_token_id=-1)), about
+
+
+def _weights_read(model, stored):
+    """Bytes of weights that a token reads: all that is stored, but of tables that are looked up one row."""
+    shapes = model._model.shapes()
+    tables = ["transformer.wpe.weight"]
+    if not model.config.tie_word_embeddings:  # otherwise the head reads the whole table
+        tables.append(f"{model._model.embedding_name}.weight")
+    surplus = sum(math.prod(shapes[name]) - shapes[name][1] for name in tables if name in shapes)
+    return stored * (1 - surplus / model.num_parameters())
+
+
+def _timed(op, arrays, gradients, result, precision, **numbers):
+    """A step that replays a piece and gives its own seconds, without the copies in and out."""
+    forward = not any(gradient is not None for gradient in gradients)
+    out = np.empty(math.prod(result), np.float32) if forward else None
+    dout = None if forward else _numbers(math.prod(result))
+
+    def step():
+        seconds = _core.piece(op, arrays, gradients, out, dout, math.prod(result), repeats=3, precision=precision,
+                              **numbers)  # fmt: skip
+        return {"seconds": statistics.median(seconds)}
+
+    return step
+
+
+def product(rows, inputs, outputs, which, precision):
+    """One product of a linear: of its forward pass, or for the gradient of its input or of its weight."""
+    x, weight = _numbers(rows, inputs), _numbers(outputs, inputs)
+    gradients = {"forward": (None, None), "dx": (np.zeros_like(x), None), "dw": (None, np.zeros_like(weight))}[which]
+    step = _timed("linear", (x, weight), gradients, (rows, outputs), precision, shape=(1, 1))
+    return step, {"flops": 2.0 * rows * inputs * outputs}
+
+
+def attention(batch, length, heads, size, which, precision):
+    """Causal attention, forward or backward."""
+    operands = tuple(_numbers(batch, length, heads * size) for _ in range(3))
+    gradients = (None,) * 3 if which == "forward" else tuple(np.zeros_like(x) for x in operands)
+    step = _timed("attention", operands, gradients, (batch, length, heads * size), precision, shape=(batch, length),
+                  heads=heads, groups=heads, size=size, causal=True, number=1 / math.sqrt(size))
+    flops = 4.0 * batch * heads * size * length * (length + 1) / 2
+    return step, {"flops": flops if which == "forward" else 2 * flops}
