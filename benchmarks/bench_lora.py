@@ -13,11 +13,8 @@ computed (torch: weights of that dtype; autocast where they are float32). Weight
 import argparse
 import contextlib
 import platform
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from alternate import Worker, alternate, serve  # noqa: E402
+from llmc.bench.alternate import Worker, alternate, serve
 
 SHAPE = {"layers": 16, "hidden": 2048, "heads": 32, "kv-heads": 8, "ffn": 8192, "vocabulary": 128256}
 WORK = {"batch": 1, "length": 1024, "rank": 16, "threads": 2}
@@ -117,14 +114,18 @@ WORKERS = {"bare": bare_worker, "adapted": adapted_worker, "llmc": llmc_worker, 
 def workers(a, *names):
     given = [part for name in (*SHAPE, *WORK) for part in (f"--{name}", getattr(a, name.replace("-", "_")))]
     given += ["--dtype", a.dtype] + (["--precision", a.precision] if a.precision else [])
-    return [Worker(name, __file__, [a.what, *given, "--worker", name], a.threads) for name in names]
+    pair = [Worker(name, [__file__, a.what, *given, "--worker", name], a.threads) for name in names]
+    for worker in pair:
+        worker.warm()
+    return pair
 
 
 def overhead(a):
     bare, adapted = workers(a, "bare", "adapted")
     alternate([bare, adapted], a.repeats)
     for worker in (bare, adapted):
-        peak = worker.close()
+        peak = worker.peak
+        worker.close()
         print(f"  {worker.name:8s} median {worker.median:7.3f} s   least {min(worker.seconds):7.3f} s"
               f"   peak {peak / 1e9:5.2f} GB")
     print(f"  adapters add {adapted.median / bare.median - 1:+.1%} by medians, "
@@ -134,8 +135,10 @@ def overhead(a):
 def step(a):
     ours, theirs = workers(a, "llmc", "peft")
     alternate([ours, theirs], a.repeats)
-    flops, losses = ours.about["flops"], [worker.step(timed=False)["loss"] for worker in (ours, theirs)]
-    peaks = [worker.close() for worker in (ours, theirs)]
+    flops, losses = ours.about["flops"], [worker.step()["loss"] for worker in (ours, theirs)]
+    peaks = [worker.peak for worker in (ours, theirs)]
+    for worker in (ours, theirs):
+        worker.close()
     print(f"  peft {theirs.about['peft']}, torch {theirs.about['torch']}; llmc's estimate() said "
           f"{ours.about['estimate'] / 1e9:.2f} GB")
     for worker, peak, loss in zip((ours, theirs), peaks, losses):

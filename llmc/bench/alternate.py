@@ -72,24 +72,24 @@ class Worker:
         raise WorkerError(f"{self.name} ended with code {code}: {last}" + (" (out of memory?)" if code == -9 else ""))
 
     def step(self, count=1):
-        """The median seconds of `count` steps."""
+        """Do steps; the last one's answer, with the median "seconds" of one."""
         try:
             self.process.stdin.write(f"{count}\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says why
-        return self._answer()["seconds"]
+        return self._answer()
 
     def warm(self, steps=1):
         """Untimed steps, after which it is known how many make a round that is long enough; the seconds of the last."""
         for _ in range(steps):
-            seconds = self.step()
+            seconds = self.step()["seconds"]
         self.each = min(max(1, round(LONG_ENOUGH / max(seconds, 1e-6))), MOST)
         return seconds
 
     def round(self):
         """Timed steps; the median seconds of one are remembered."""
-        self.seconds.append(self.step(self.each))
+        self.seconds.append(self.step(self.each)["seconds"])
 
     @property
     def median(self):
@@ -114,16 +114,15 @@ class Worker:
 
 
 def serve(step, about=None):
-    """The worker's side: announce, then answer every request. `step` may give the "seconds" that count itself."""
+    """The worker's side: announce, then answer every request. `step` may give a dict, with the "seconds" that count."""
     print(json.dumps(about or {}), flush=True)
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
             start = time.perf_counter()
-            answer = step()
-            took = time.perf_counter() - start
-            seconds.append(answer["seconds"] if isinstance(answer, dict) and "seconds" in answer else took)
-        print(json.dumps({"seconds": statistics.median(seconds)}), flush=True)
+            answer = step() or {}
+            seconds.append(answer.get("seconds", time.perf_counter() - start))
+        print(json.dumps({**answer, "seconds": statistics.median(seconds)}), flush=True)
 
 
 def alternate(workers, repeats, enough=float("inf"), least=3, show=lambda: None):

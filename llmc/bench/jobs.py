@@ -71,6 +71,8 @@ class Job:
         Part of `--quick`.
     needs : tuple of str
         What a peer imports.
+    same_work : bool
+        What is beside does the same; otherwise costs are compared for a unit of work.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Job:
     beside: tuple = ()
     quick: bool = False
     needs: tuple = ("torch", "transformers")
+    same_work: bool = True
 
 
 def torch(*precisions):
@@ -146,7 +149,8 @@ def _pieces():
         for which in ("forward", "backward"):
             sizes = {"batch": 4, "length": 1024, "heads": 12, "size": 64, "which": which}
             what = f"causal attention {which}, 4 x 12 heads of 64, length 1024"
-            yield Job(f"attention-gpt2-{which}-{precision}", what, "attention", sizes, precision, beside=torch(precision), quick=True, needs=("torch",))
+            yield Job(f"attention-gpt2-{which}-{precision}", what, "attention", sizes, precision,
+                      beside=torch(precision), quick=True, needs=("torch",))
 
 
 def _shape_of_cost():
@@ -161,12 +165,11 @@ def _shape_of_cost():
                   precision, beside=beside("1 thread", threads=1))
         yield Job(f"keep-gpt2-{precision}", "GPT-2 training step beside the same with everything kept", "train", gpt2,
                   precision, beside=beside("keep='all'", keep="all"))
-        yield Job(f"flat-depth-{precision}", "cost per operation: 4 layers beside 16", "train", tall, precision,
-                  beside=beside("16 layers", config=small(384, 1024, 16, 6, 65)), quick=True)
-        yield Job(f"flat-batch-{precision}", "cost per operation: batch 4 beside 32", "train", tall, precision,
-                  beside=beside("batch 32", batch=32), quick=True)
-        yield Job(f"flat-length-{precision}", "cost per operation: length 256 beside 1024", "train", tall, precision,
-                  beside=beside("length 1024", length=1024), quick=True)
+        for name, label, sizes in (("depth", "16 layers", {"config": small(384, 1024, 16, 6, 65)}),
+                                   ("batch", "batch 32", {"batch": 32}), ("length", "length 1024", {"length": 1024})):
+            what = f"cost per operation: LLaMA L4 C384 step, batch 4, length 256, beside {label}"
+            yield Job(f"flat-{name}-{precision}", what, "train", tall, precision, beside=beside(label, **sizes),
+                      quick=True, same_work=False)
 
 
 JOBS = tuple(job for each in (_steps, _reading, _pieces, _shape_of_cost) for job in each())

@@ -33,8 +33,7 @@ class Result:
     memory, estimate : int or None
         Peak resident bytes of the process; what `model.estimate` said the model itself would take.
     beside : dict or None
-        Of the fastest peer or variant: label, seconds, rounds, memory, and `ratio`, how many times as fast llmc does a
-        unit of the work.
+        Of the fastest peer or variant: label, seconds, rounds, memory, and `ratio`, how many times as fast llmc is.
     slower : list of dict
         Peers that were tried and were slower: label, seconds of a step after the warm-up, memory; or label, note.
     """
@@ -117,7 +116,7 @@ def _run(job, result, threads, repeats, others, show):
         rival = _heats(job, others, threads, result, stack, show)
         show(f"llmc and {rival.name}" if rival else "llmc")
         alternate([ours] + ([rival] if rival else []), repeats, ENOUGH)
-        _note(result, ours, rival)
+        _note(result, ours, rival, job.same_work)
 
 
 def _heats(job, others, threads, result, stack, show):
@@ -130,7 +129,7 @@ def _heats(job, others, threads, result, stack, show):
                 library=each.library, work=job.work, sizes={**job.sizes, **each.sizes}, precision=each.precision,
                 compiled=each.compiled), each.threads or threads))
             _warm(worker, each.compiled)
-            seconds = worker.step(worker.each) if len(others) > 1 else 0.0
+            seconds = worker.step(worker.each)["seconds"] if len(others) > 1 else 0.0
         except WorkerError as error:
             result.slower.append({"label": each.label, "note": str(error)})
             continue
@@ -147,7 +146,7 @@ def _warm(worker, compiled=False):
         worker.warm()
 
 
-def _note(result, ours, rival):
+def _note(result, ours, rival, same_work):
     unit = "flops" if result.bound == "arithmetic" else "bytes"
     result.seconds, result.rounds, result.work = ours.median, ours.seconds, ours.about[unit]
     result.rate = result.work / result.seconds
@@ -156,8 +155,8 @@ def _note(result, ours, rival):
         result.tokens_per_second = ours.about["tokens"] / result.seconds
     if rival:
         # round by round, so that what disturbs both disturbs the ratio little
-        work = rival.about.get(unit, result.work)
-        pairs = zip(ours.seconds, rival.seconds)
-        ratio = statistics.median(theirs / work / (mine / result.work) for mine, theirs in pairs)
+        ratio = statistics.median(theirs / mine for mine, theirs in zip(ours.seconds, rival.seconds))
+        if not same_work:
+            ratio *= result.work / rival.about[unit]
         result.beside = {"label": rival.name, "seconds": rival.median, "rounds": rival.seconds, "memory": rival.peak,
                          "ratio": ratio}  # fmt: skip
