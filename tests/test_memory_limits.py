@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import llmc
 
 LIMIT = 60  # seconds after which a child hangs
@@ -102,6 +104,45 @@ for call in (lambda: model.run(1, 2**31 - 1, keep="all"), lambda: model.run(2**1
     except (MemoryError, llmc.ConfigError):
         continue
     raise AssertionError("taken")
+""")
+
+
+@pytest.mark.skipif(not llmc.core.openblas_path(), reason="there is no OpenBLAS")
+def test_children_forked_while_openblas_multiplies_multiply_too():
+    """What the callers held that a child does not have is no longer to be had, nor waited for."""
+    child("""
+import threading, time
+llmc.set_num_threads(2)
+limit(2 << 30)
+llmc._core.choose(llmc._core.info()["instruction_set"], "openblas", llmc.core.openblas_path())
+model = llmc.Model(llmc.Config(**{**CONFIG, "num_hidden_layers": 1}))
+small, large = model.run(1, 64), llmc.Model(model.config).run(2, 512)
+expected = small.forward(ids[:1, :64], labels=ids[:1, :64])
+stop = False
+def multiply():
+    while not stop:
+        large.forward(ids)
+thread = threading.Thread(target=multiply)
+thread.start()
+children, failed = [], 0
+for _ in range(8):
+    time.sleep(0.03)
+    children.append(os.fork())
+    if children[-1] == 0:
+        os._exit(abs(small.forward(ids[:1, :64], labels=ids[:1, :64]) - expected) > 1e-5)
+stop = True
+thread.join()
+deadline = time.monotonic() + 20
+while children and time.monotonic() < deadline:
+    for each in list(children):
+        ended, status = os.waitpid(each, os.WNOHANG)
+        if ended:
+            children.remove(each)
+            failed += status != 0
+    time.sleep(0.01)
+for each in children:
+    os.kill(each, 9)
+assert not children and not failed, f"{len(children)} children hang, {failed} fail"
 """)
 
 

@@ -5,11 +5,13 @@
  * The threads: a build without threads corrupts products made at the same time, and one with OpenMP hangs in forked
  * children; only the build with pthreads is taken, and it starts no threads of its own here.
  * The memory: where address space is limited, it hangs or ends the process when it finds none for a caller's buffer. So
- * that room is held back when the library is opened, one share for each processor, and given up as callers come. */
+ * that room is held back when the library is opened, one share for each processor, and given up as callers come. A
+ * forked child has none of the callers that were inside, and their buffers are lost to it: it holds other shares. */
 #define _GNU_SOURCE
 #include "kernels/blas.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -145,6 +147,20 @@ static bool hold_shares(void) {
     return sem_init(&blas.gate, 0, (unsigned)blas.shares) == 0;
 }
 
+static void replace_lost_shares(void) {
+    if (!blas.gemm) return;
+    int inside = atomic_exchange(&blas.inside, 0), before = atomic_load(&blas.buffers);
+    int buffers = inside < before ? before - inside : 0, shares = buffers;
+    void *held[CALLERS] = {NULL};
+    for (int i = before; i < blas.shares; i++) held[shares++] = blas.held[i];
+    while (shares < blas.shares && (held[shares] = hold(blas.share))) shares++;
+    if (shares == 0) shares = buffers = 1; /* one caller takes his chance */
+    memcpy(blas.held, held, sizeof held);
+    blas.shares = shares;
+    atomic_store(&blas.buffers, buffers);
+    sem_init(&blas.gate, 0, (unsigned)shares);
+}
+
 const char *blas_load(const char *path, const char *coretype) {
     if (blas.gemm && strcmp(path, blas.path) == 0) return NULL;
     if (blas.gemm) return problem("%s: this process already multiplies with %s", path, blas.path);
@@ -168,6 +184,7 @@ const char *blas_load(const char *path, const char *coretype) {
         dlclose(library);
         return wrong;
     }
+    if (blas.limited) pthread_atfork(NULL, NULL, replace_lost_shares);
     strcpy(blas.path, path);
     return NULL;
 }
