@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from llmc.errors import UnknownNameError
+from llmc.stored import GROUP
 
+_BLOCK = 1 << 20  # numbers drawn at a time where they are rounded
 _NORM = re.compile(r"(^|\.)(ln_\w+|norm|\w*layernorm)\.weight$")
 _EMBEDDING = re.compile(r"(^|\.)(wte|tokens_embed|embed_tokens)\.weight$")
 _PROJECTED = re.compile(r"\.c_proj\.weight$")
@@ -28,7 +30,8 @@ def initialise(parameters, config, seed=0):
     Parameters
     ----------
     parameters : dict
-        {Hugging Face name: writable float32 or float64 array}; a tied head may stand under both its names.
+        {Hugging Face name: writable array}: float32, float64, or narrower ones, which round the float32 numbers block
+        by block; a tied head may stand under both its names.
     config : Config
         The configuration the parameters belong to.
     seed : int
@@ -57,7 +60,7 @@ def _fill(name, values, config, seed):
     else:
         _fill_normal(values, deviation(name, config), generator(name, seed))
         if config.padding_idx is not None and _EMBEDDING.search(name):
-            values[config.padding_idx] = 0
+            values[config.padding_idx : config.padding_idx + 1] = 0
 
 
 def deviation(name, config):
@@ -88,8 +91,12 @@ def generator(name, seed):
 
 
 def _fill_normal(values, scale, generator):
-    if values.flags.carray:
+    if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64) and values.flags.carray:
         generator.standard_normal(dtype=values.dtype, out=values)
         values *= values.dtype.type(scale)
-    else:
-        values[...] = generator.standard_normal(values.shape, dtype=values.dtype) * values.dtype.type(scale)
+        return
+    dtype = values.dtype.type if values.dtype in (np.float32, np.float64) else np.float32
+    rows = max(_BLOCK // math.prod(values.shape[1:]) // GROUP, 1) * GROUP
+    for first in range(0, len(values), rows):
+        shape = (min(rows, len(values) - first), *values.shape[1:])
+        values[first : first + rows] = generator.standard_normal(shape, dtype=dtype) * dtype(scale)

@@ -15,6 +15,7 @@ from llmc.lora import Adapters
 from llmc.lora.files import base_of
 from llmc.rope import inverse_frequencies
 from llmc.run import Run
+from llmc.stored import Readable, read_into, stored
 
 
 class Model(Adapters):
@@ -25,12 +26,14 @@ class Model(Adapters):
     config : Config
     seed : int
         Of the initialisation, which is the family's own.
-    dtype : "float32"
-        How weights are stored.
+    dtype : "float32", "bfloat16" or "int8"
+        How weights are stored. "bfloat16": every matrix and embedding; vectors (norms, biases) stay float32. "int8":
+        the linears and the head, each number times a scale that 64 inputs of an output share; embeddings that are no
+        head are bfloat16. Narrow weights run, generate and carry adapters; they are not trained.
     precision : "float32", "bfloat16" or None
-        How products are computed; None: as the weights are stored. In bfloat16 operands are rounded as they are
-        multiplied, sums and what names show are float32; a processor without such products (`llmc doctor`) computes in
-        float32.
+        How products are computed; None: in float32 for float32 storage, in bfloat16 for the others. In bfloat16
+        operands are rounded as they are multiplied, sums and what names show are float32; a processor without such
+        products (`llmc doctor`) computes in float32.
 
     Raises
     ------
@@ -49,16 +52,17 @@ class Model(Adapters):
     def _make(self, config, dtype, precision):
         if not isinstance(config, Config):
             raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
-        if dtype != "float32":
-            raise ConfigError(f"dtype={dtype!r}: this build stores 'float32' alone")
+        if dtype not in ("float32", "bfloat16", "int8"):
+            raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
         if precision not in ("float32", "bfloat16", None):
             raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
         config.validate()
         self.config = config
         self._spec = config.spec()
-        self.precision = precision or dtype
-        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16")
-        self._parameters = self._model.parameters()
+        self.dtype = dtype
+        self.precision = precision or ("float32" if dtype == "float32" else "bfloat16")
+        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16", storage=dtype)
+        self._parameters = stored(self._model.parameters())
         self._cached_frequencies = {}
         self._name_or_path = None
         self._start_without_adapters()
@@ -98,7 +102,7 @@ class Model(Adapters):
             model._name_or_path = os.fspath(source)
             with model._writing():
                 for name, view in model._parameters.items():
-                    files.read_into(found[name], view)
+                    read_into(files, found[name], view)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -118,17 +122,22 @@ class Model(Adapters):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
         self._refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
-        checkpoint.write(directory, self._parameters, dtype=dtype, max_shard_size=max_shard_size)
+        checkpoint.write(directory, Readable(self._parameters), dtype=dtype, max_shard_size=max_shard_size)
         config = copy.deepcopy(self.config)
         config.dtype = dtype
         config.save_pretrained(directory)
 
     # --- parameters --------------------------------------------------------------------------------------------------
     def state_dict(self):
-        """{Hugging Face name: writable float32 view}; a tied head stands under both names.
+        """{Hugging Face name: writable view}; a tied head stands under both names.
 
+        What is shown is what is stored: float32, or `ml_dtypes.bfloat16`; of int8, float32 copies that are read-only.
         Tensors of adapters stand beside the base's, with `lora_` in their names.
         """
+        return dict(Readable(self._stored_tensors()))
+
+    def _stored_tensors(self):
+        """The state dict as it is stored."""
         views = dict(self._parameters)
         if self.config.tie_word_embeddings:
             views[f"{self._model.head_name}.weight"] = views[f"{self._model.embedding_name}.weight"]
@@ -146,7 +155,7 @@ class Model(Adapters):
         """
         views = dict(self._parameters)
         if any(".lora_" in name for name in tensors):
-            views = {name: view for name, view in self.state_dict().items() if name not in self._tied()}
+            views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
         found = checkpoint.align(tensors, views, self._tied())
         found.check("load_state_dict")
         arrays = {name: np.asarray(tensors[found.found[name]]) for name in views}
@@ -316,7 +325,7 @@ class Model(Adapters):
         key = length if self._spec["rope_grows"] else 0
         if key not in self._cached_frequencies:
             inv_freq, factor = inverse_frequencies(self.config, length)
-            real = next(iter(self._parameters.values())).dtype
+            real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
             self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
         return self._cached_frequencies[key]
 

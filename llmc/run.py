@@ -162,7 +162,7 @@ class Run:
 
     def _refuse(self, name, which):
         names = self.names()
-        if name in self.model.state_dict():
+        if name in self.model._stored_tensors():
             if which != "grad":
                 why = f"is a parameter; run.{which} takes the path of a module, such as '{name.rpartition('.')[0]}'"
             elif not self._backward:

@@ -21,7 +21,7 @@ def _modules(model):
 def _weights(model):
     """{module path: {leaf: array}}"""
     modules = {}
-    for name, array in model.state_dict().items():
+    for name, array in model._stored_tensors().items():
         path, _, leaf = name.rpartition(".")
         modules.setdefault(path, {})[leaf] = array
     return modules

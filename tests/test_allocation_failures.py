@@ -83,6 +83,7 @@ CALLS = {  # name: (what is there before, the call)
     "Model": (model, lambda m: core.Model(m._spec).parameter_count),
     "Model without memory": (model, lambda m: core.Model(m._spec, False).shapes()["lm_head.weight"]),
     "llmc.Model": (model, lambda m: DoubleModel(m.config).state_dict()["lm_head.weight"]),
+    "llmc.Model in int8": (model, lambda m: DoubleModel(m.config, dtype="int8").state_dict()["lm_head.weight"]),
     "parameters": (model, lambda m: m._model.parameters()["lm_head.weight"]),
     "estimate": (model, lambda m: m.estimate(3, 50, train=True, keep=["*.mlp"])["activations"]),
     "estimate of a generation": (model, lambda m: m.estimate(3, 50, generate=70)["cache"]),

@@ -93,7 +93,7 @@ def test_positions_are_as_many_as_the_binding_parses():
 
 
 # --- what comes back -------------------------------------------------------------------------------------------------
-NAMESPACE = {"_Reals": np.ndarray, "Model": _core.Model, "Run": _core.Run, "AdamW": _core.AdamW}
+NAMESPACE = {"_Reals": np.ndarray, "_Stored": np.ndarray, "Model": _core.Model, "Run": _core.Run, "AdamW": _core.AdamW}
 
 
 def fits(value, annotation):

@@ -11,6 +11,15 @@ typedef enum {
 
 #define GROUP 64
 
+/* A matrix of weights as it lies in memory, row-major. */
+typedef struct {
+    Storage storage;
+    void *data;
+    float *scales;       /* int8 alone: one for GROUP inputs of an output: (O,I/GROUP), or (I/GROUP,O) if inputs_first */
+    size_t scale_stride;
+    bool inputs_first;   /* its rows are inputs */
+} Stored;
+
 static inline size_t storage_bytes(Storage s) {
     return s == STORED_REAL ? sizeof(real) : s == STORED_BFLOAT16 ? 2 : 1;
 }

@@ -93,20 +93,30 @@ static bool read_spec(const State *s, PyObject *numbers, Spec *spec) {
     return sane(s, spec);
 }
 
+static bool read_storage(const State *s, const char *name, Storage *storage) {
+    static const char *const names[] = {[STORED_REAL] = "float32", [STORED_BFLOAT16] = "bfloat16", [STORED_INT8] = "int8"};
+    for (Storage i = STORED_REAL; i <= STORED_INT8; i++)
+        if (strcmp(name, names[*storage = i]) == 0) return true;
+    PyErr_Format(s->config, "weights are stored as 'float32', 'bfloat16' or 'int8', not as '%.100s'", name);
+    return false;
+}
+
 static PyObject *model_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"spec", "take", "bfloat16", NULL};
+    static char *names[] = {"spec", "take", "bfloat16", "storage", NULL};
     PyObject *numbers;
+    const char *stored = "float32";
     int take = 1, bfloat16 = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pp:Model", names, &PyDict_Type, &numbers, &take, &bfloat16))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pps:Model", names, &PyDict_Type, &numbers, &take, &bfloat16, &stored))
         return NULL;
     Precision precision = bfloat16 ? PRECISION_BFLOAT16 : PRECISION_FLOAT32;
     const State *s = state_of_type(type);
     Spec spec;
-    if (!read_spec(s, numbers, &spec)) return NULL;
+    Storage storage;
+    if (!read_spec(s, numbers, &spec) || !read_storage(s, stored, &storage)) return NULL;
     ModelObject *self = (ModelObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Error e = {0};
-    if (model_init(&self->model, &spec, precision, take, &e)) return (PyObject *)self;
+    if (model_init(&self->model, &spec, precision, storage, take, &e)) return (PyObject *)self;
     Py_DECREF(self);
     return raise_error(s, &e);
 }
@@ -124,8 +134,11 @@ static PyObject *parameters(PyObject *object, PyObject *unused) {
     const Model *m = &((ModelObject *)object)->model;
     if (!m->base.arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->base.count; i++)
-        if (!add_view(all, &m->base.items[i], m->base.arena, m->base.items[i].offset)) Py_CLEAR(all);
+    for (int i = 0; all && i < m->base.count; i++) {
+        PyObject *stored = view_parameter(&m->base.items[i]);
+        if (!stored || PyDict_SetItemString(all, m->base.items[i].name, stored) < 0) Py_CLEAR(all);
+        Py_XDECREF(stored);
+    }
     return all;
 }
 
@@ -202,7 +215,7 @@ static PyObject *end_write(PyObject *object, PyObject *unused) {
 }
 
 static PyMethodDef methods[] = {
-    {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass."},
+    {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass; of int8 a pair, numbers and scales."},
     {"shapes", shapes, METH_NOARGS, "{name: shape}, in the order of a forward pass."},
     {"linears", model_linears, METH_NOARGS, "{module path: (in, out)} of every linear; the head, unless it is tied."},
     {"add_adapter", KEYWORDS(model_add), "add_adapter(name, branches, copies): zero low-rank branches; filled copies."},
@@ -228,7 +241,7 @@ static PyType_Slot slots[] = {
     {Py_tp_dealloc, model_end},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
-    {Py_tp_doc, "Model(spec, take=True): parameters in one arena, zero; or their shapes alone."},
+    {Py_tp_doc, "Model(spec, take=True, bfloat16=False, storage='float32'): parameters in one arena, zero; or their shapes alone."},
     {0, NULL},
 };
 

@@ -17,18 +17,19 @@ int view_begin(void) {
 
 static void let_go(PyObject *capsule) { arena_release(PyCapsule_GetPointer(capsule, "llmc.arena")); }
 
-PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
+/* A writable view of numbers of a NumPy type, `each` bytes apiece. */
+static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, const int *shape, const size_t *strides) {
     npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
     for (int i = 0; i < ndim; i++) {
         dims[i] = shape[i];
-        steps[i] = (npy_intp)(strides[i] * sizeof(real));
+        steps[i] = (npy_intp)(strides[i] * each);
     }
     PyObject *keeper = PyCapsule_New(arena_retain(a), "llmc.arena", let_go);
     if (!keeper) {
         arena_release(a);
         return NULL;
     }
-    PyObject *array = PyArray_New(&PyArray_Type, ndim, dims, NPY_REAL, steps, (void *)data, 0, NPY_ARRAY_WRITEABLE, NULL);
+    PyObject *array = PyArray_New(&PyArray_Type, ndim, dims, type, steps, data, 0, NPY_ARRAY_WRITEABLE, NULL);
     if (!array || PyArray_SetBaseObject((PyArrayObject *)array, keeper) < 0) { /* steals keeper, also when it fails */
         if (!array) Py_DECREF(keeper);
         Py_XDECREF(array);
@@ -38,12 +39,31 @@ PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, con
     return array;
 }
 
+PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
+    return view(a, (void *)data, NPY_REAL, sizeof(real), ndim, shape, strides);
+}
+
 bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
     size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    PyObject *view = view_arena(a, a->data + at, q->ndim, q->shape, strides);
-    bool added = view && PyDict_SetItemString(dict, q->name, view) == 0;
-    Py_XDECREF(view);
+    PyObject *array = view_arena(a, a->data + at, q->ndim, q->shape, strides);
+    bool added = array && PyDict_SetItemString(dict, q->name, array) == 0;
+    Py_XDECREF(array);
     return added;
+}
+
+PyObject *view_parameter(const Parameter *q) {
+    const Stored *s = &q->stored;
+    const size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
+    if (s->storage == STORED_REAL) return view_arena(q->arena, s->data, q->ndim, q->shape, strides);
+    if (s->storage == STORED_BFLOAT16) return view(q->arena, s->data, NPY_UINT16, 2, q->ndim, q->shape, strides);
+    int shape[2];
+    parameter_scales(q, shape);
+    PyObject *numbers = view(q->arena, s->data, NPY_INT8, 1, q->ndim, q->shape, strides);
+    PyObject *scales = view(q->arena, s->scales, NPY_FLOAT, sizeof(float), 2, shape, (size_t[]){s->scale_stride, 1});
+    PyObject *pair = numbers && scales ? PyTuple_Pack(2, numbers, scales) : NULL;
+    Py_XDECREF(numbers);
+    Py_XDECREF(scales);
+    return pair;
 }
 
 PyObject *view_tensor(Arena *a, const Tensor *t) {

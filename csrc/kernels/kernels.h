@@ -34,6 +34,9 @@ static inline Matrix matrix_at(Matrix m, size_t row, size_t col) {
         m.scales += m.inputs_first ? r / GROUP * m.scale_stride + c : r * m.scale_stride + c / GROUP;
     return m;
 }
+static inline Matrix matrix_stored(const Stored *s, size_t stride, bool turned) {
+    return (Matrix){s->data, stride, turned, s->storage, s->scales, s->scale_stride, s->inputs_first};
+}
 static inline Matrix matrix_of(const real *data, size_t stride, bool turned) {
     return (Matrix){.data = data, .stride = stride, .turned = turned};
 }
@@ -73,10 +76,10 @@ typedef struct Kernels {
                  real *work);
     size_t gemm_work;
 
-    /* embedding.c   out[n,:] = weight[ids[n],:];   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
+    /* embedding.c   out[n,:] = weight[ids[n],:], widened;   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
      * where ids[n] is not `padding` (-1: everywhere)
      * (C may be a slice of columns: ldw and ldd are the full row strides) */
-    void (*embedding_forward)(real *out, const int32_t *ids, const real *weight, int N, int C);
+    void (*embedding_forward)(real *out, const int32_t *ids, Matrix weight, int N, int C);
     void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C,
                                int32_t padding);
 

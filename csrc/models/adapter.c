@@ -59,10 +59,7 @@ Adapter *adapter_new(const Model *m, const char *name, const LowRank *pairs, int
     for (int i = 0; fine && i < pair_count; i++) fine = add_pair(a, m, &pairs[i], e);
     for (int i = 0; fine && i < copy_count; i++) fine = add_copy(a, m, copies[i], e);
     fine = fine && parameters_take(&a->parameters, e);
-    for (int i = 0; fine && i < copy_count; i++) {
-        const Parameter *from = &m->base.items[a->copied[i]], *to = adapter_copy(a, i);
-        memcpy(parameter_data(to), parameter_data(from), from->count * sizeof(real));
-    }
+    for (int i = 0; fine && i < copy_count; i++) parameter_widen(&m->base.items[a->copied[i]], parameter_data(adapter_copy(a, i)));
     if (fine) return a;
     adapter_free(a);
     return NULL;

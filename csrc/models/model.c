@@ -27,7 +27,7 @@ static void number(Model *m) {
     Parameter **all = m->all;
     int at = 0;
     for (int i = 0; i < m->base.count; i++) {
-        m->base.items[i].trainable = m->adapter_count == 0;
+        m->base.items[i].trainable = m->adapter_count == 0 && m->storage == STORED_REAL;
         all[at++] = &m->base.items[i];
     }
     for (int i = 0; i < m->adapter_count; i++)
@@ -44,14 +44,37 @@ static void number(Model *m) {
     }
 }
 
+/* Is `path` the weight of the submodule `name` of the root? */
+static bool is_weight_of(const Names *n, const char *name, const char *path) {
+    char full[200];
+    return name && snprintf(full, sizeof full, "%s.%s.weight", n->root, name) && strcmp(full, path) == 0;
+}
+
+/* Vectors lie as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read as they
+ * are, with nothing to average their rounding. */
+static Storage storage_of(const Model *m, const char *path, int ndim) {
+    const Names *n = &m->spec.names;
+    if (ndim < 2) return STORED_REAL;
+    bool gathered = (is_weight_of(n, n->embed, path) && !m->spec.tied) || is_weight_of(n, n->positions, path);
+    return m->storage == STORED_INT8 && gathered ? STORED_BFLOAT16 : m->storage;
+}
+
+static bool declare(Model *m, const char *path, int ndim, const int *shape, Error *e) {
+    const Storage storage = storage_of(m, path, ndim);
+    if (storage == STORED_REAL) return parameters_add(&m->base, path, ndim, shape, e);
+    const Names *n = &m->spec.names;
+    const bool table = is_weight_of(n, n->embed, path) || strncmp(path, n->head, strlen(n->head)) == 0;
+    return parameters_add_narrow(&m->base, path, shape, storage, m->spec.in_out && !table, e);
+}
+
 static Tensor *declare_parameter(Plan *p, const char *path, int ndim, const int *shape) {
     Model *m = p->owner;
-    if (!parameters_find(&m->base, path) && !parameters_add(&m->base, path, ndim, shape, &p->error)) return &p->nowhere;
+    if (!parameters_find(&m->base, path) && !declare(m, path, ndim, shape, &p->error)) return &p->nowhere;
     return tensor_parameter(p, ndim, shape, NULL, NULL);
 }
 
-bool model_init(Model *m, const Spec *spec, Precision precision, bool take, Error *e) {
-    *m = (Model){.spec = *spec, .precision = precision};
+bool model_init(Model *m, const Spec *spec, Precision precision, Storage storage, bool take, Error *e) {
+    *m = (Model){.spec = *spec, .precision = precision, .storage = storage};
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare_parameter};
     plan_begin(&plan);
     decoder(&plan, &m->spec, &(Wanted){.losses = true});

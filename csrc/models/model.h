@@ -7,6 +7,7 @@
 typedef struct Model {
     Spec spec;
     Precision precision; /* of its products */
+    Storage storage;     /* of its matrices */
     Parameters base;
     Adapter **adapters;
     int adapter_count;
@@ -18,7 +19,7 @@ typedef struct Model {
 
 /* Declares the parameters by recording the model once, and takes their memory if `take` (a model without serves
  * forecasts alone). False: see e (no memory, sizes that do not fit); m is empty. */
-bool model_init(Model *m, const Spec *spec, Precision precision, bool take, Error *e);
+bool model_init(Model *m, const Spec *spec, Precision precision, Storage storage, bool take, Error *e);
 void model_free(Model *m);
 Parameter *model_find(const Model *m, const char *name); /* of the base or an adapter; NULL: there is none */
 size_t model_parameter_count(const Model *m);            /* numbers of the base, padding not counted */

@@ -15,7 +15,11 @@ bool optimizer_init(Optimizer *o, Model *m, bool decay_all, Error *e) {
     *o = (Optimizer){.model = m, .structure = m->structure};
     for (int i = 0; i < m->total; i++) o->chunks += chunks_of(m->all[i]);
     if (!o->chunks) {
-        error_set(e, ERROR_CONFIG, "nothing is trainable: no active adapter is (set_adapter makes one so)");
+        if (m->adapter_count)
+            error_set(e, ERROR_CONFIG, "nothing is trainable: no active adapter is (set_adapter makes one so)");
+        else
+            error_set(e, ERROR_CONFIG, "weights stored as %s are not trained: load with dtype='float32', or add an adapter",
+                      m->storage == STORED_INT8 ? "int8" : "bfloat16");
         return false;
     }
     o->decays = memory_alloc((size_t)m->total, sizeof *o->decays);

@@ -2,6 +2,7 @@
 #include "models/parameters.h"
 
 #include "base/memory.h"
+#include "models/engine.h"
 
 #include <string.h>
 
@@ -23,15 +24,35 @@ static bool make_room(Parameters *list) {
     return true;
 }
 
-bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e) {
-    Parameter q = {.ndim = ndim, .count = 1, .offset = list->size, .trainable = true};
-    for (int i = 0; i < ndim; i++) {
-        q.shape[i] = shape[i];
-        if (shape[i] < 1 || !size_mul(&q.count, q.count, (size_t)shape[i]) || q.count > MOST)
-            error_set(e, ERROR_CONFIG, "%s: dimension %d of %d is %d", name, i, ndim, shape[i]);
+/* Reals that take the place of a parameter's numbers, whole lines. */
+static size_t reals_of_numbers(const Parameter *q) {
+    const size_t each = sizeof(real) / storage_bytes(q->stored.storage);
+    return arena_round((q->count + each - 1) / each);
+}
+
+void parameter_scales(const Parameter *q, int *shape) {
+    for (int i = 0; i < 2; i++) {
+        const bool grouped = q->stored.inputs_first == (i == 0);
+        shape[i] = grouped ? (q->shape[i] - 1) / GROUP + 1 : q->shape[i];
     }
+}
+
+static size_t reals_of(const Parameter *q) {
+    if (q->stored.storage != STORED_INT8) return reals_of_numbers(q);
+    int shape[2];
+    parameter_scales(q, shape);
+    const size_t bytes = (size_t)shape[0] * (size_t)shape[1] * sizeof(float);
+    return reals_of_numbers(q) + arena_round((bytes + sizeof(real) - 1) / sizeof(real));
+}
+
+static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
+    q.offset = list->size;
+    q.count = 1;
+    for (int i = 0; i < q.ndim; i++)
+        if (q.shape[i] < 1 || !size_mul(&q.count, q.count, (size_t)q.shape[i]) || q.count > MOST)
+            error_set(e, ERROR_CONFIG, "%s: dimension %d of %d is %d", name, i, q.ndim, q.shape[i]);
     size_t size;
-    if (!size_add(&size, list->size, arena_round(q.count)) || size > MOST)
+    if (!size_add(&size, list->size, reals_of(&q)) || size > MOST)
         error_set(e, ERROR_CONFIG, "%s: the parameters before and with it do not fit in memory's address range", name);
     if (e->code != FINE) return false;
     q.name = memory_alloc(strlen(name) + 1, 1);
@@ -46,6 +67,18 @@ bool parameters_add(Parameters *list, const char *name, int ndim, const int *sha
     return true;
 }
 
+bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e) {
+    Parameter q = {.ndim = ndim};
+    memcpy(q.shape, shape, (size_t)ndim * sizeof *shape);
+    return append(list, q, name, e);
+}
+
+bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool inputs_first,
+                           Error *e) {
+    Parameter q = {.ndim = 2, .shape = {shape[0], shape[1]}, .stored = {storage, .inputs_first = inputs_first}};
+    return append(list, q, name, e);
+}
+
 bool parameters_take(Parameters *list, Error *e) {
     list->arena = arena_new(list->size);
     if (!list->arena) {
@@ -53,7 +86,16 @@ bool parameters_take(Parameters *list, Error *e) {
                   (double)list->size * sizeof(real) / 1e9);
         return false;
     }
-    for (int i = 0; i < list->count; i++) list->items[i].arena = list->arena;
+    for (int i = 0; i < list->count; i++) {
+        Parameter *q = &list->items[i];
+        q->arena = list->arena;
+        q->stored.data = list->arena->data + q->offset;
+        if (q->stored.storage != STORED_INT8) continue;
+        int shape[2];
+        parameter_scales(q, shape);
+        q->stored.scales = (float *)(void *)(list->arena->data + q->offset + reals_of_numbers(q));
+        q->stored.scale_stride = (size_t)shape[1];
+    }
     return true;
 }
 
@@ -62,4 +104,15 @@ void parameters_free(Parameters *list) {
     memory_free(list->items);
     arena_release(list->arena);
     memset(list, 0, sizeof *list);
+}
+
+void parameter_widen(const Parameter *q, real *out) {
+    if (!parameter_is_narrow(q)) {
+        memcpy(out, parameter_data(q), q->count * sizeof *out);
+        return;
+    }
+    const size_t cols = (size_t)q->shape[1];
+    const Matrix weight = matrix_stored(&q->stored, cols, false);
+    for (int32_t row = 0; row < q->shape[0]; row++)
+        engine_kernels(PRECISION_FLOAT32)->embedding_forward(out + (size_t)row * cols, &row, weight, 1, q->shape[1]);
 }

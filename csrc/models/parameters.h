@@ -2,12 +2,14 @@
 #pragma once
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/storage.h"
 
 typedef struct {
     char *name; /* Hugging Face's, dotted */
     int ndim, shape[2];
-    size_t count, offset; /* reals; in the arena */
+    size_t count, offset; /* numbers; where they lie in the arena, in reals */
     Arena *arena;         /* borrowed from the list; NULL until it is taken */
+    Stored stored;
     int index;            /* among all parameters of the model, its adapters' included */
     bool trainable;
     size_t slot;          /* of its gradient and its moments in their arenas, when it is trainable */
@@ -22,9 +24,21 @@ typedef struct {
 
 /* False: see e (no memory, an impossible size); the list is as before. */
 bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
+/* The same for a matrix that does not lie as reals; of int8: are its rows inputs? */
+bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool inputs_first,
+                           Error *e);
 /* Takes the arena, zeroed. False: no memory. */
 bool parameters_take(Parameters *list, Error *e);
 void parameters_free(Parameters *list);
 Parameter *parameters_find(const Parameters *list, const char *name); /* NULL: there is none */
 
-static inline real *parameter_data(const Parameter *q) { return q->arena ? q->arena->data + q->offset : NULL; }
+/* The shape of an int8 parameter's scales. */
+void parameter_scales(const Parameter *q, int *shape);
+/* All numbers as reals, row by row. */
+void parameter_widen(const Parameter *q, real *out);
+
+static inline bool parameter_is_narrow(const Parameter *q) { return q->stored.storage != STORED_REAL; }
+/* NULL: it is not taken yet, or does not lie as reals. */
+static inline real *parameter_data(const Parameter *q) {
+    return q->arena && !parameter_is_narrow(q) ? q->arena->data + q->offset : NULL;
+}

@@ -11,6 +11,7 @@
 static Tensor *tensor_of(Plan *p, const Parameter *q) {
     Run *r = p->owner;
     if (r->by_parameter[q->index]) return r->by_parameter[q->index];
+    if (parameter_is_narrow(q)) return r->by_parameter[q->index] = tensor_narrow(p, q->ndim, q->shape, &q->stored);
     Tensor *grad = NULL;
     if (p->backward && q->trainable) {
         real *slot = r->gradients ? r->gradients->arena->data + q->slot : NULL;

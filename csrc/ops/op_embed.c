@@ -18,8 +18,8 @@ static void forward_rows(void *context, size_t index, int slot) {
     const Work *w = context;
     const Tensor *out = w->s->out[0];
     Slice r = slice_at(out->rows, ROWS_EACH, index);
-    w->x->k->embedding_forward(out->data + r.first * out->cols, rows_wanted(w->s, w->x) + r.first, w->s->in[0]->data,
-                               (int)r.count, (int)out->cols);
+    w->x->k->embedding_forward(out->data + r.first * out->cols, rows_wanted(w->s, w->x) + r.first,
+                               operand(w->s->in[0], false), (int)r.count, (int)out->cols);
 }
 
 static void forward(const Step *s, Exec *x) {

@@ -85,4 +85,6 @@ static inline void product_tile(const Product *p, size_t index, Exec *x, int slo
 }
 
 /* A tensor as an operand, as it is or turned. */
-static inline Matrix operand(const Tensor *t, bool turned) { return matrix_of(t->data, t->stride, turned); }
+static inline Matrix operand(const Tensor *t, bool turned) {
+    return t->narrow ? matrix_stored(t->narrow, t->stride, turned) : matrix_of(t->data, t->stride, turned);
+}

@@ -145,6 +145,12 @@ Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor
     return t;
 }
 
+Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow) {
+    Tensor *t = tensor_parameter(p, ndim, shape, NULL, NULL);
+    if (t != &p->nowhere) t->narrow = narrow;
+    return t;
+}
+
 Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
     if (p->error.code != FINE) return &p->nowhere;
     char path[320];

@@ -70,6 +70,7 @@ Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data);
 /* The parameter `leaf` ("weight", "bias") of the module being recorded. */
 Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
+Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow);        /* a frozen one, not of reals */
 
 /* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
 Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,

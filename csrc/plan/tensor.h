@@ -3,7 +3,7 @@
  * A plan makes tensors; where their numbers lie is decided when the plan is laid out. Rows are contiguous. A view (a
  * third of a fused c_attn) is a tensor too: the columns [column, column + cols) of a whole one. */
 #pragma once
-#include "base/real.h"
+#include "base/storage.h"
 
 typedef enum {
     TENSOR_STEP,      /* written by a step; the plan finds its place */
@@ -20,6 +20,7 @@ typedef struct Tensor {
     int ndim, shape[TENSOR_DIMS];
     size_t rows, cols, stride; /* rows = product of all dimensions but the last; cols = the last */
     real *data;
+    const Stored *narrow;      /* a weight that does not lie as reals: data is NULL, and it has no gradient */
     struct Tensor *grad;       /* NULL: nobody wants it */
 
     struct Tensor *whole; /* this is a view into that one */

@@ -53,7 +53,7 @@ def modules(model, shapes):
     -------
     list of Module
     """
-    weights, head = model.state_dict(), model._model.head_name
+    weights, head = model._stored_tensors(), model._model.head_name
     found = []
     for name, (input_shape, _) in shapes.items():
         steps = name.split(".")

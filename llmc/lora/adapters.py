@@ -256,7 +256,7 @@ class Adapters(Merging, Mixing, Trained):
     def _beside(self):
         """Weights of the base that peft may store beside an adapter, by their keys in its file."""
         embeddings = (self._model.embedding_name, self._model.head_name)
-        views = {path: self.state_dict().get(f"{path}.weight") for path in embeddings}
+        views = {path: self._stored_tensors().get(f"{path}.weight") for path in embeddings}
         return {f"{files.PREFIX}{path}{inside}.weight": view for path, view in views.items() if view is not None
                 for inside in ("", ".base_layer")}
 

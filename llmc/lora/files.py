@@ -133,7 +133,7 @@ def load(folder, wanted, beside):
         tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
         for key in (beside.keys() & found.keys()) - wanted.keys():
             theirs = _numbers(path, stored, found[key])
-            ours = beside[key].astype(stored.dtype(found[key])).astype(theirs.dtype)
+            ours = np.asarray(beside[key]).astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
                 raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the "
                                       f"adapter was trained on another base, or on one that was resized")

@@ -70,6 +70,9 @@ class Merging:
             When a merged weight is not finite; nothing is changed.
         """
         self._require_adapters("merge_adapter")
+        if self.dtype == "int8":
+            raise ConfigError("nothing is merged into weights stored as int8, whose rounding would swallow most of an "
+                              "adapter: keep it attached, or open the model with dtype='bfloat16' or 'float32'")
         if self._merged:
             raise ConfigError(f"adapters are merged already: {', '.join(self._merged)}; call unmerge_adapter() first")
         if not self._enabled:
@@ -78,7 +81,7 @@ class Merging:
             raise TypeError(f"adapter_names is a list of names, not {adapter_names!r}")
         names = self.active_adapters() if adapter_names is None else list(adapter_names)
         adapters = {name: self._adapter(name) for name in names}
-        ids, dtype = probe(self.config), next(iter(self._parameters.values())).dtype
+        ids, dtype = probe(self.config), self._parameters[f"{self._model.embedding_name}.weight"].dtype
         try:
             self._model.set_adapters(names, [])
             before = self(ids)
