@@ -228,6 +228,18 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["x.txt"]
 
 
+@pytest.mark.parametrize("error, told", [
+    (OSError(errno.ENOSPC, "No space left on device"), "state.json"),
+    (OSError(errno.EIO, "Input/output error", "folder/.tmp-01234567-state.json/state.json"), "state.json"),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "elsewhere"), "elsewhere"),
+])  # fmt: skip
+def test_a_failed_write_names_the_file_that_was_wanted(tmp_path, error, told):
+    path = tmp_path / told if told == "state.json" else told
+    with pytest.raises(type(error)) as caught, atomic.atomic_write(tmp_path / "state.json"):
+        raise error
+    assert caught.value.filename == str(path) and str(caught.value).endswith(f"'{path}'")
+
+
 def test_json_is_laid_out_as_hugging_face_does_and_holds_only_finite_numbers(tmp_path):
     path = tmp_path / "x.json"
     atomic.write_json(path, {"b": 1, "a": [1.5, None, "ü"]})

@@ -18,13 +18,28 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def temporary_directory(parent, name):
-    """A new folder `.tmp-…-name` in `parent`, removed at the end; it is locked, so that `sweep` leaves it alone."""
-    path, lock = _make_locked(parent, name)
+    """A new folder `.tmp-…-name` in `parent`, removed at the end; it is locked, so that `sweep` leaves it alone.
+
+    An `OSError` that leaves it names `name` in `parent`, as by `named`.
+    """
+    with named(os.path.join(parent, name)):
+        path, lock = _make_locked(parent, name)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def named(path):
+    """An `OSError` from inside names `path`, where it names a temporary file or, as a full disk's does, none at all."""
     try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or f"{os.sep}.tmp-" in str(error.filename)):
+            raise OSError(error.errno, error.strerror, path) from error
+        raise
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def write(folder, tensors, dtype=None, max_shard_size="5GB", metadata=None):
         sweep(folder)
     require_space(folder, need + SPACE_FOR_FOLDERS)
     os.makedirs(folder, exist_ok=True)
-    with temporary_directory(folder, "model") as temporary:
+    with temporary_directory(folder, SINGLE) as temporary:
         for file, shard in shards.items():
             _write_file(os.path.join(temporary, file), headers[file], shard, tensors, target)
         if len(shards) == 1:

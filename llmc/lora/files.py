@@ -81,7 +81,7 @@ def save(directory, config, tensors, safe_serialization=True):
             raise NonFiniteError(f"{directory}: {key} is not finite; nothing was saved")
     os.makedirs(directory, exist_ok=True)
     written, other = WEIGHTS if safe_serialization else WEIGHTS[::-1]
-    with temporary_directory(directory, "adapter") as temporary:
+    with temporary_directory(directory, WEIGHTS[0]) as temporary:
         if safe_serialization:
             checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
             os.rename(os.path.join(temporary, "model.safetensors"), os.path.join(temporary, written))

@@ -3,7 +3,7 @@
 import json
 import os
 
-from llmc.checkpoint.atomic import atomic_write
+from llmc.checkpoint.atomic import atomic_write, named
 
 LOG = "log.jsonl"
 
@@ -31,15 +31,17 @@ class TrainingLog:
 
     def write(self, entry):
         """Add an entry; it is in the hands of the system when this returns."""
-        self._file.write(_line(entry))
-        self._file.flush()
+        with named(self._file.name):
+            self._file.write(_line(entry))
+            self._file.flush()
 
     def sync(self):
         """Flush to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self):
-        self._file.close()
+        with named(self._file.name):
+            self._file.close()
 
 
 def read_log(path):
