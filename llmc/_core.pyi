@@ -87,6 +87,7 @@ class Run:
         seed: int,
         gradients: Run | None,
         observe: bool = False,
+        float32: bool = False,
     ) -> Run: ...
     def forward(
         self,

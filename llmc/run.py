@@ -14,11 +14,12 @@ class Run:
     """A budget of at most `batch` rows and `length` tokens, and the memory a pass of that size takes.
 
     Made by `model.run(...)`. Views are windows, not photographs: their numbers change at the next forward pass. With
-    `observe`, every module's work is summed up token by token while it is at hand: see `observed`.
+    `observe`, every module's work is summed up token by token while it is at hand: see `observed`. With `float32`,
+    products are in float32 whatever the model's precision.
     """
 
     def __init__(self, model, batch, length, keep=None, backward=False, dropout=False, seed=0, gradients=None, past=0,
-                 observe=False):  # fmt: skip
+                 observe=False, float32=False):  # fmt: skip
         self.model, self.config = model, model.config
         self._backward = bool(backward)
         keep_all, globs = _keep(keep)
@@ -27,7 +28,7 @@ class Run:
         self._core = model._core.Run(
             model._model, whole(batch, "batch", 1), whole(length, "length", 1), self._backward, bool(dropout), globs,
             keep_all, whole(past, "past"), whole(seed, "seed", most=2**64 - 1), gradients._core if gradients else None,
-            observe=bool(observe),
+            observe=bool(observe), float32=bool(float32),
         )  # fmt: skip
         self._globs, self._keep_all = globs, keep_all
         if globs:

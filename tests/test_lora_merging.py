@@ -35,6 +35,14 @@ def test_merged_logits_are_those_of_the_attached_adapter(family):
     assert changed == {f"{path}.weight" for path in model._adapters["default"].branches}
 
 
+def test_a_model_with_bfloat16_products_merges_as_exactly(family):
+    model = llmc.Model(llmc.Config(**TINY[family]), precision="bfloat16")
+    model.add_adapter(llmc.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    exact = model._exact_logits(random_ids(TINY[family], 2, 9))
+    model.merge_adapter()
+    close(model._exact_logits(random_ids(TINY[family], 2, 9)), exact, TOLERANCE["logits"])
+
+
 def test_merged_weights_are_the_base_plus_the_scaled_product(family):
     model = adapted_model(family, lora_alpha=6)
     before, tensors = bits(model), model._model.adapter_parameters("default")

@@ -41,14 +41,15 @@ void gradients_leave(const RunObject *r) {
 
 static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "batch", "length", "backward", "dropout", "keep", "keep_all", "past", "seed",
-                            "gradients", "observe", NULL};
+                            "gradients", "observe", "float32", NULL};
     const State *s = state_of_type(type);
     RunOptions o = {0};
     PyObject *model, *keep, *gradients;
-    int backward, dropout, keep_all, observe = 0;
+    int backward, dropout, keep_all, observe = 0, float32 = 0;
     unsigned long long seed;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iippOpiKO|p:Run", names, s->model, &model, &o.batch, &o.length,
-                                     &backward, &dropout, &keep, &keep_all, &o.past, &seed, &gradients, &observe))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iippOpiKO|pp:Run", names, s->model, &model, &o.batch, &o.length,
+                                     &backward, &dropout, &keep, &keep_all, &o.past, &seed, &gradients, &observe,
+                                     &float32))
         return NULL;
     if (!((ModelObject *)model)->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     if (o.batch < 1 || o.length < 1 || o.past < 0) {
@@ -73,6 +74,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         o.dropout = dropout;
         o.keep_all = keep_all;
         o.observe = observe;
+        o.float32 = float32;
         o.seed = seed;
         Gradients *shared = gradients == Py_None ? NULL : ((RunObject *)gradients)->run.gradients;
         self->ready = run_init(&self->run, &self->owner->model, &o, shared, &e);

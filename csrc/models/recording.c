@@ -121,8 +121,12 @@ void record_call(Run *r, const Call *c) {
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->capacity) bring_caches(r, c->B, &w);
     r->given = decoder(p, &r->model->spec, &w);
-    plan_finish(p, engine_kernels(r->model->precision));
+    plan_finish(p, recording_kernels(r));
     check_names(r, c);
+}
+
+const Kernels *recording_kernels(const Run *r) {
+    return engine_kernels(r->options.float32 ? PRECISION_FLOAT32 : r->model->precision);
 }
 
 /* The text that tells one recording from another. */
@@ -132,7 +136,7 @@ char *recording_key(const Run *r, const Call *c) {
     char *key = memory_alloc(room, 1);
     if (!key) return NULL;
     int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
-                      engine_kernels(r->model->precision)->name, c->until ? c->until : "");
+                      recording_kernels(r)->name, c->until ? c->until : "");
     for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
     return key;
 }

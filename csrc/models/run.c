@@ -214,7 +214,7 @@ bool run_make_room(Run *r, const Call *c, Error *e) {
 
 bool run_prepare(Run *r, const Call *c, Error *e) {
     if (!record_and_bind(r, c, e) || !take_scratch(r, e)) return false;
-    r->exec.k = engine_kernels(r->model->precision);
+    r->exec.k = recording_kernels(r);
     r->exec.B = c->B;
     r->exec.T = c->T;
     r->exec.feed = (Feed){.ids = r->ids, .targets = c->losses ? r->targets : NULL, .positions = r->positions,

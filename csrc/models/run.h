@@ -10,6 +10,7 @@ typedef struct {
     int batch, length;
     bool backward, dropout, keep_all;
     bool observe;            /* measure every module's work (op_observe) */
+    bool float32;            /* products in float32, whatever the model's precision */
     const char *const *keep; /* globs; copied */
     int keep_count;
     int past;                /* positions a generation may reach; 0: no past */
