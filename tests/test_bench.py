@@ -89,6 +89,20 @@ def test_a_frozen_base_costs_two_forward_passes_and_its_adapters_three():
     assert about["flops"] == frozen + adapters - first + 3 * attention(config, B, T)
 
 
+def test_a_frozen_base_without_adapters_costs_what_it_costs_with_them_but_for_theirs():
+    (_, bare), (_, adapted) = (ours.frozen(LLAMA, 1, 8, rank, "float32") for rank in (None, 4))
+    _, whole = ours.lora(LLAMA, 1, 8, 4, "float32")
+    assert adapted["flops"] == whole["flops"] and 0 < adapted["flops"] - bare["flops"] < 0.5 * bare["flops"]
+
+
+@pytest.mark.parametrize("metrics", [(), ("lim",)])
+def test_lim_is_rated_by_the_forward_pass_it_rides_on(metrics):
+    step, about = ours.lim(LLAMA, 1, 8, "float32", metrics)
+    head = LLAMA["hidden_size"] * LLAMA["vocab_size"]
+    assert about["flops"] == 2 * 8 * (linears(LLAMA) + head) + attention(LLAMA, 1, 8)
+    step()
+
+
 def test_a_prompt_forms_the_logits_of_its_last_position_alone():
     T = 8
     _, about = ours.prompt(LLAMA, T, "float32")

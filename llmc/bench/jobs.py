@@ -153,6 +153,19 @@ def _pieces():
                       beside=torch(precision), quick=True, needs=("torch",))
 
 
+def _beside_the_plain():
+    """What adapters and LIM add to the same work without them."""
+    for precision in ("float32", "bfloat16"):
+        sizes = {"config": LLAMA_1B, "batch": 1, "length": 1024, "rank": 16}
+        yield Job(f"adapters-1.2b-{precision}", "frozen 1.2B LLaMA, forward and input gradients of 1024 tokens, with "
+                  "adapters r16 all-linear beside none", "frozen", sizes, precision,
+                  beside=(Beside("no adapters", "llmc", precision, sizes={"rank": None}),))
+        sizes = {"config": GPT2, "batch": 1, "length": 512}
+        yield Job(f"lim-124m-{precision}", "the five metrics of LIM on GPT-2, batch 1, length 512, beside the plain "
+                  "forward pass", "lim", sizes, precision, quick=True,
+                  beside=(Beside("plain", "llmc", precision, sizes={"metrics": ()}),))
+
+
 def _shape_of_cost():
     """llmc beside itself: threads, everything kept, and cost per unit of work in depth, batch and length."""
     gpt2 = {"config": GPT2, "batch": 4, "length": 1024}
@@ -172,7 +185,7 @@ def _shape_of_cost():
                       quick=True, same_work=False)
 
 
-JOBS = tuple(job for each in (_steps, _reading, _pieces, _shape_of_cost) for job in each())
+JOBS = tuple(job for each in (_steps, _reading, _pieces, _beside_the_plain, _shape_of_cost) for job in each())
 
 
 def select(globs=(), precisions=PRECISIONS, quick=False, jobs=JOBS):

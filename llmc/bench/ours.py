@@ -10,6 +10,7 @@ import statistics
 import numpy as np
 
 import llmc
+from llmc.analysis.metrics import OBSERVED
 from llmc.core import _core
 
 
@@ -57,6 +58,36 @@ def lora(config, batch, length, rank, precision):
         optimizer.step(run)
 
     return step, _about(model.estimate(batch, length, train=True, dropout=False), batch * length)
+
+
+def frozen(config, batch, length, rank, precision):
+    """The forward pass of a frozen base and the gradients of what its linears read, with an adapter beside each.
+
+    Rank None: without, but for one of rank 1 at the very bottom, for whose sake those gradients are wanted.
+    """
+    model = _reader(config, precision)
+    at_bottom = {"r": 1, "target_modules": ["q_proj"], "layers_to_transform": [0]}
+    model.add_adapter(llmc.LoraConfig(**({"r": rank, "target_modules": "all-linear"} if rank else at_bottom)))
+    run, ids = model.run(batch, length, backward=True), tokens(config, batch, length)
+
+    def step():
+        run.zero_grad()
+        run.forward_backward(ids)
+
+    return step, _about(model.estimate(batch, length, train=True, dropout=False), batch * length)
+
+
+def lim(config, batch, length, precision, metrics=OBSERVED):
+    """The call that measures what every module does to its input; without metrics the bare pass, recorded as anew."""
+    model, ids = llmc.Model(llmc.Config(**config), precision=precision), tokens(config, batch, length)
+
+    def step():
+        if metrics:
+            llmc.analysis.lim(model, ids, metrics=metrics, disable_tqdm=True)
+        else:
+            model.run(batch, length).forward(ids)
+
+    return step, _about(model.estimate(batch, length), batch * length)
 
 
 def prompt(config, length, precision):
