@@ -4,16 +4,15 @@
  *
  * out (M,N)   A (M,K)   B (K,N)   bias (N) or NULL   work GEMM_WORK reals
  *
- * A block of B, KC x NC, is packed so that it stays in the second-level cache; rows of A, MR at a time, are packed
- * beside it and meet each of its panels. Transposition and storage are matters of packing. An element is the sum, in
+ * A block of B, KC x NC, is packed so that it stays in the second-level cache; a few panels of A are packed
+ * beside it and meet each of its own. Transposition and storage are matters of packing. An element is the sum, in
  * order, of chains of KC products: its bits do not depend on M, N, or its place. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
-#define NC 512             /* columns of a packed block of B */
 #define FEW_ROWS 6         /* up to here, packing B costs more than it gains, unless B must be turned */
 #define FEW_ROWS_SUMS 3840 /* their sums stay in the first-level cache; no power of two, or B's rows would evict them */
-#define GEMM_WORK (A_PANEL + KU * NC)
+#define GEMM_WORK (PANELS * A_PANEL + KU * NC)
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
@@ -63,7 +62,8 @@ static void gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, in
         gemm_few_rows(out, ldo, &A, &B, bias, M, N, K, accumulate, work);
         return;
     }
-    unit *a = (unit *)work, *b = a + A_PANEL;
+    unit *a = (unit *)work, *b = a + PANELS * A_PANEL;
+    const int panels = A.turned ? PANELS : 1;
     const int width = M <= MR && B.turned ? NR : NC;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
@@ -71,11 +71,14 @@ static void gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, in
             const int depth = smaller(KC, K - k);
             for (int j = 0; j < cols; j += NR) pack_columns(b + j * KU, &B, k, n + j, depth, smaller(NR, cols - j));
             for (int m = 0; m < M; m += MR) {
-                const int rows = smaller(MR, M - m);
-                pack_rows(a, &A, m, k, rows, depth);
-                for (int j = 0; j < cols; j += NR)
-                    tile(out + m * ldo + n + j, ldo, a, A.turned, b + j * KU, bias && k == 0 ? bias + n + j : NULL, rows,
-                         smaller(NR, cols - j), UNITS(depth), accumulate || k > 0);
+                const int ahead = m % (panels * MR), rows = smaller(MR, M - m);
+                if (ahead == 0) pack_rows(a, &A, m, k, smaller(panels * MR, M - m), depth);
+                const unit *panel = a + ahead / MR * A_PANEL;
+                for (int j = 0; j < cols; j += NR) {
+                    prefetch_rows(&A, m + panels * MR, k, smaller(MR, M - m - panels * MR), depth, j / NR);
+                    tile(out + m * ldo + n + j, ldo, panel, A.turned, b + j * KU, bias && k == 0 ? bias + n + j : NULL,
+                         rows, smaller(NR, cols - j), UNITS(depth), accumulate || k > 0);
+                }
             }
         }
     }

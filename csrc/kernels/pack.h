@@ -9,6 +9,23 @@
 #include "kernels/pack_real.h"
 #endif
 
+#define PREFETCHES (NC / NR) /* portions in which the next rows are brought near, one a tile */
+
+/* The index-th portion of rows x K of A from (m, k) on, on its way to the second-level cache. */
+static void prefetch_rows(const Matrix *A, int m, int k, int rows, int K, int index) {
+    const size_t line = 64 / storage_bytes(A->storage);
+    const int each = (KC + PREFETCHES - 1) / PREFETCHES, first = index * each;
+    const int end = first + each < K ? first + each : K;
+    if (A->turned)
+        for (int d = first; d < end; d++) {
+            for (int i = 0; i < rows; i += line) prefetch_stored(A, k + d, m + i);
+            if (rows > 0) prefetch_stored(A, k + d, m + rows - 1);
+        }
+    else
+        for (int i = 0; i < rows; i++)
+            for (int d = first; d < end; d += line) prefetch_stored(A, m + i, k + d);
+}
+
 static void pack_rows(unit *panel, const Matrix *A, int m, int k, int rows, int K) {
     FOR_STORAGE(A->storage, pack_rows_of(panel, A, m, k, rows, K, storage))
 }

@@ -25,25 +25,29 @@ ALWAYS_INLINE vreal pairs_along(const Matrix *m, size_t row, size_t col, const S
     return (vreal)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
 }
 
-/* Up to 16 numbers of a stored row, those of the mask, each in the lower half of a lane. */
-ALWAYS_INLINE __m512i halves(const Matrix *m, size_t row, size_t col, __mmask16 mask, const Storage storage) {
-    const size_t i = row * m->stride + col;
-    if (storage == STORED_BFLOAT16)
-        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)m->data + i));
-    const __m512 numbers = storage == STORED_REAL ? _mm512_maskz_loadu_ps(mask, (const real *)m->data + i)
-                                                  : (__m512)stored_vector(m, row, col, storage);
-    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(numbers));
+/* 16 pairs across the stored rows (row, row + 1). */
+ALWAYS_INLINE __m512i pairs_across(const Matrix *m, size_t row, size_t col, const Storage storage) {
+    if (storage == STORED_BFLOAT16) {
+        const uint16_t *low = (const uint16_t *)m->data + row * m->stride + col, *high = low + m->stride;
+        return _mm512_or_si512(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)low)),
+                               _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)high)), 16));
+    }
+    const __m512 low = (__m512)stored_vector(m, row, col, storage), high = (__m512)stored_vector(m, row + 1, col, storage);
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                                23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
-/* Up to 16 pairs across the stored rows (row, row + 1). */
-ALWAYS_INLINE vreal pairs_across(const Matrix *m, size_t row, size_t col, __mmask16 mask, const Storage storage) {
-    const __m512i low = halves(m, row, col, mask, storage), high = halves(m, row + 1, col, mask, storage);
-    return (vreal)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+/* The units of one k of PANELS full panels, which lie side by side in three vectors. */
+ALWAYS_INLINE void store_panels(unit *panel, __m512i first, __m512i second, __m512i third) {
+    _Static_assert(PANELS == 4 && MR == 12, "four panels fill three vectors");
+    _mm512_storeu_si512(panel, first); /* a vector's end is overwritten by the next k's, or never read */
+    _mm512_storeu_si512(panel + A_PANEL, _mm512_alignr_epi32(second, first, 12));
+    _mm512_storeu_si512(panel + 2 * A_PANEL, _mm512_alignr_epi32(third, second, 8));
+    _mm512_storeu_si512(panel + 3 * A_PANEL, _mm512_alignr_epi32(third, third, 4));
 }
 
-#define ALL_LANES ((__mmask16)0xffff)
-
-/* rows x K of A from (m, k) on, rows <= MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
+/* rows x K of A from (m, k) on, rows <= PANELS * MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
 ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, int k, int rows, int K,
                                 const Storage storage) {
     if (!A->turned) {
@@ -55,13 +59,13 @@ ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, in
             for (; d < K; d += 2) row[d / 2] = pair_along(A, m + i, k + d, d + 1 < K, storage);
         }
     } else {
-        const __mmask16 mask = (__mmask16)((1u << rows) - 1);
         for (int d = 0; d < K; d += 2)
-            if (d + 1 < K && storage != STORED_INT8) /* the vector's end is overwritten by the next, or never read */
-                vstore((real *)(panel + d / 2 * MR), pairs_across(A, k + d, m, mask, storage));
+            if (rows == PANELS * MR && d + 1 < K)
+                store_panels(panel + d / 2 * MR, pairs_across(A, k + d, m, storage),
+                             pairs_across(A, k + d, m + WIDTH, storage), pairs_across(A, k + d, m + 2 * WIDTH, storage));
             else
                 for (int i = 0; i < rows; i++)
-                    panel[d / 2 * MR + i] = pair_across(A, k + d, m + i, d + 1 < K, storage);
+                    panel[i / MR * A_PANEL + d / 2 * MR + i % MR] = pair_across(A, k + d, m + i, d + 1 < K, storage);
     }
 }
 
@@ -71,8 +75,8 @@ ALWAYS_INLINE void pack_columns_of(unit *restrict panel, const Matrix *B, int k,
     if (!B->turned) {
         for (int d = 0; d < K; d += 2)
             if (cols == NR && d + 1 < K) {
-                vstore((real *)(panel + d / 2 * NR), pairs_across(B, k + d, n, ALL_LANES, storage));
-                vstore((real *)(panel + d / 2 * NR) + WIDTH, pairs_across(B, k + d, n + WIDTH, ALL_LANES, storage));
+                _mm512_storeu_si512(panel + d / 2 * NR, pairs_across(B, k + d, n, storage));
+                _mm512_storeu_si512(panel + d / 2 * NR + WIDTH, pairs_across(B, k + d, n + WIDTH, storage));
             } else {
                 for (int j = 0; j < NR; j++)
                     panel[d / 2 * NR + j] = j < cols ? pair_across(B, k + d, n + j, d + 1 < K, storage) : 0;
@@ -84,7 +88,11 @@ ALWAYS_INLINE void pack_columns_of(unit *restrict panel, const Matrix *B, int k,
             for (int d = 0; d < whole && full; d += 2 * WIDTH) {
                 vreal rows[WIDTH];
 #pragma GCC unroll 16
-                for (int i = 0; i < WIDTH; i++) rows[i] = pairs_along(B, n + j0 + i, k + d, storage);
+                for (int i = 0; i < WIDTH; i++) {
+                    prefetch_stored(B, n + j0 + i + NR, k + d); /* the same place in the next panel */
+                    if (storage != STORED_BFLOAT16) prefetch_stored(B, n + j0 + i + NR, k + d + WIDTH);
+                    rows[i] = pairs_along(B, n + j0 + i, k + d, storage);
+                }
                 transpose_rows(panel + d / 2 * NR + j0, NR, rows);
             }
             for (int d = full ? whole : 0; d < K; d += 2)

@@ -3,11 +3,7 @@
 #include "kernels/stored.h"
 #include "kernels/transpose.h"
 
-ALWAYS_INLINE void prefetch_stored(const Matrix *m, size_t row, size_t col) {
-    __builtin_prefetch((const char *)m->data + (row * m->stride + col) * storage_bytes(m->storage), 0, 2);
-}
-
-/* rows x K of A from (m, k) on, rows <= MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
+/* rows x K of A from (m, k) on, rows <= PANELS * MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
 ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, int k, int rows, int K,
                                 const Storage storage) {
     if (!A->turned && storage == STORED_REAL) {
@@ -19,12 +15,15 @@ ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, in
             for (; d + WIDTH <= K; d += WIDTH) vstore(panel + i * A_STRIDE + d, stored_vector(A, m + i, k + d, storage));
             for (; d < K; d++) panel[i * A_STRIDE + d] = stored_number(A, m + i, k + d, storage);
         }
-    } else if (rows == MR) {
+    } else if (rows == PANELS * MR) {
         for (int d = 0; d < K; d++)
-            for (int i = 0; i < MR; i++) panel[d * MR + i] = stored_number(A, k + d, m + i, storage);
+            for (int p = 0; p < PANELS; p++)
+                for (int i = 0; i < MR; i++)
+                    panel[p * A_PANEL + d * MR + i] = stored_number(A, k + d, m + p * MR + i, storage);
     } else {
         for (int d = 0; d < K; d++)
-            for (int i = 0; i < rows; i++) panel[d * MR + i] = stored_number(A, k + d, m + i, storage);
+            for (int i = 0; i < rows; i++)
+                panel[i / MR * A_PANEL + d * MR + i % MR] = stored_number(A, k + d, m + i, storage);
     }
 }
 

@@ -41,8 +41,10 @@ ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) { return sum + a * 
 #define KU 256             /* units of the longest chain */
 #define KC (KU * PER_UNIT) /* its numbers */
 #define UNITS(numbers) (((numbers) + PER_UNIT - 1) / PER_UNIT)
+#define NC 512             /* columns of a packed block of B */
 #define A_STRIDE (KU + 16) /* between packed rows; no power of two, or they would share a few cache sets */
 #define A_PANEL (MR * A_STRIDE)
+#define PANELS 4           /* of A, packed together: a line of a turned matrix is no multiple of MR */
 
 /* rows and transposed are constants at every call, so that the accumulators live in registers */
 ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const unit *a, bool transposed, const unit *b,
