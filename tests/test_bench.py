@@ -1,13 +1,16 @@
 """llmc bench: what is counted, how programs take turns, and what a user sees, with torch and without."""
 
 import json
+import subprocess
 import sys
+import time
 
 import pytest
 
 import llmc
-from llmc.bench import JOBS, Machine, Report, measure, ours, select
+from llmc.bench import JOBS, Machine, Report, Result, measure, ours, select
 from llmc.bench.alternate import Worker, WorkerError, alternate
+from llmc.bench.company import Company
 from llmc.bench.jobs import Beside, Job, torch
 from llmc.bench.machine import UNITS, yardstick
 from llmc.cli import main
@@ -140,12 +143,26 @@ def test_every_job_has_a_name_of_its_own_and_work_that_exists():
     assert all(callable(getattr(ours, job.work)) for job in JOBS)
 
 
-def test_peers_have_the_same_work():
-    has("torch")
+PRODUCT = {"rows": 7, "inputs": 5, "outputs": 3}
+ATTENTION = {"batch": 2, "length": 8, "heads": 3, "size": 4}
+SIZES = [("train", {"config": LLAMA, "batch": 2, "length": 8}),
+         ("lora", {"config": LLAMA, "batch": 2, "length": 8, "rank": 2}),
+         ("prompt", {"config": LLAMA, "length": 8}), ("decode", {"config": LLAMA, "prompt": 4, "new": 3}),
+         *(("product", {**PRODUCT, "which": which}) for which in ("forward", "dx", "dw")),
+         *(("attention", {**ATTENTION, "which": which}) for which in ("forward", "backward"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("work, sizes", SIZES)
+def test_the_work_of_a_job_runs_on_both_sides(work, sizes):
+    assert {name for name, _ in SIZES} == {job.work for job in JOBS}
+    step, about = getattr(ours, work)(**sizes, precision="float32")
+    step()
+    assert max(about.get("flops", 0), about.get("bytes", 0)) > 0
+    has("torch", "transformers", "peft")
     from llmc.bench import theirs
 
-    assert all(callable(getattr(theirs, job.work)) for job in JOBS
-               if any(each.library == "torch" for each in job.beside))
+    for precision in ("float32", "bfloat16"):
+        getattr(theirs, work)(**sizes, precision=precision, compiled=False)()
 
 
 def test_globs_and_precisions_pick_jobs_in_their_order():
@@ -311,8 +328,28 @@ def test_a_report_of_nothing_prints():
     assert "peak" in str(Report(Machine(), 1))
 
 
-def test_the_command_brings_no_torch():
-    import subprocess
+def test_a_report_warns_when_the_machine_was_shared():
+    report = Report(Machine(), 1)
+    result = Result("a-job", "", "float32", "arithmetic", company=0.05)
+    report.results.append(result)
+    assert "not to be trusted" not in str(report)
+    result.company = 0.6
+    assert "took up to 60 % of the processors (during a-job)" in str(report)
+    assert "took up to 60 %" in report.markdown()
 
+
+def test_company_is_what_neither_this_process_nor_the_measured_ones_took():
+    alone, counted = Company([]), None
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            counted = Company([busy.pid])
+            time.sleep(0.5)
+            with_it, without_it = alone.share(), counted.share()
+        finally:
+            busy.kill()
+    assert 0 <= without_it <= 1 and with_it > without_it
+
+
+def test_the_command_brings_no_torch():
     code = "import sys, llmc.cli.bench, llmc.bench; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from llmc.bench import contestant
 from llmc.bench.alternate import Worker, WorkerError, alternate
+from llmc.bench.company import Company
 from llmc.bench.machine import yardstick
 
 ENOUGH = 90.0  # seconds of rounds, after which three do
@@ -32,6 +33,8 @@ class Result:
     tokens_per_second : float or None
     memory, estimate : int or None
         Peak resident bytes of the process; what `model.estimate` said the model itself would take.
+    company : float or None
+        Share of the processors that other programs took meanwhile.
     beside : dict or None
         Of the fastest peer or variant: label, seconds, rounds, memory, and `ratio`, how many times as fast llmc is.
     slower : list of dict
@@ -52,6 +55,7 @@ class Result:
     tokens_per_second: float = None
     memory: int = None
     estimate: int = None
+    company: float = None
     beside: dict = None
     slower: list = field(default_factory=list)
 
@@ -115,7 +119,10 @@ def _run(job, result, threads, repeats, others, show):
         _warm(ours)
         rival = _heats(job, others, threads, result, stack, show)
         show(f"llmc and {rival.name}" if rival else "llmc")
-        alternate([ours] + ([rival] if rival else []), repeats, ENOUGH)
+        pair = [ours, rival] if rival else [ours]
+        company = Company([worker.process.pid for worker in pair])
+        alternate(pair, repeats, ENOUGH)
+        result.company = company.share()
         _note(result, ours, rival, job.same_work)
 
 

@@ -7,6 +7,7 @@ from llmc.bench.machine import UNITS, WORDS
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.table import Table, count
 
+MUCH = 0.1  # of the processors, taken by others
 COLUMNS = ["job", "step", "rate", "of peak", "tokens/s", "memory", "beside", "times as fast", "of its memory"]
 NOTE = ("step: median over the rounds; rate: nominal operations (attention halved for causality, nothing counted "
         "twice), or bytes read\nof peak: of this machine's own, the better of before and after the job; "
@@ -51,7 +52,15 @@ class Report:
 
     def jobs(self):
         """A table of the results."""
-        return Table(COLUMNS, [_row(result) for result in self.results], NOTE)
+        return Table(COLUMNS, [_row(result) for result in self.results], f"{NOTE}\n{self.company()}".rstrip())
+
+    def company(self):
+        """A warning where other programs took much of the processors; "" otherwise."""
+        share, name = max(((result.company or 0.0, result.name) for result in self.results), default=(0.0, ""))
+        if share < MUCH:
+            return ""
+        return (f"not to be trusted: other programs took up to {100 * share:.0f} % of the processors (during {name}), "
+                "which slows all, and programs that wait for each thread most")
 
     def __str__(self):
         return f"{self.title()}\n\n{self.peaks()}\n\n{self.jobs()}"
@@ -75,7 +84,8 @@ class Report:
 
     def markdown(self):
         """The report as a page."""
-        return (f"## {self.date} · {self.title()}\n\n{_markdown(self.peaks())}\n{_markdown(self.jobs())}\n{NOTE}\n")
+        jobs = self.jobs()
+        return f"## {self.date} · {self.title()}\n\n{_markdown(self.peaks())}\n{_markdown(jobs)}\n{jobs.note}\n"
 
 
 def line(result):
