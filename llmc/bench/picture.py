@@ -42,8 +42,9 @@ def plot(report, path):
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title("share of the machine's own peak: of arithmetic (blue), of memory bandwidth (orange)", loc="left",
-                   color=INK, fontsize=11, pad=22)  # fmt: skip
-    axes.text(0, 1.0, report.title(), transform=axes.transAxes, va="bottom", color=GREY, fontsize=7.5)
+                   color=INK, fontsize=11, pad=28)  # fmt: skip
+    words = f"{report.title()}\n{report.company()}".rstrip()
+    axes.text(0, 1.0, words, transform=axes.transAxes, va="bottom", color=GREY, fontsize=7.5)
     FigureCanvasAgg(figure)
     with atomic_write(path) as file:
         figure.savefig(file, format="png")
