@@ -147,6 +147,8 @@ PRODUCT = {"rows": 7, "inputs": 5, "outputs": 3}
 ATTENTION = {"batch": 2, "length": 8, "heads": 3, "size": 4}
 SIZES = [("train", {"config": LLAMA, "batch": 2, "length": 8}),
          ("lora", {"config": LLAMA, "batch": 2, "length": 8, "rank": 2}),
+         ("frozen", {"config": LLAMA, "batch": 2, "length": 8, "rank": 2}),
+         ("lim", {"config": LLAMA, "batch": 2, "length": 8}),
          ("prompt", {"config": LLAMA, "length": 8}), ("decode", {"config": LLAMA, "prompt": 4, "new": 3}),
          *(("product", {**PRODUCT, "which": which}) for which in ("forward", "dx", "dw")),
          *(("attention", {**ATTENTION, "which": which}) for which in ("forward", "backward"))]  # fmt: skip
@@ -158,6 +160,8 @@ def test_the_work_of_a_job_runs_on_both_sides(work, sizes):
     step, about = getattr(ours, work)(**sizes, precision="float32")
     step()
     assert max(about.get("flops", 0), about.get("bytes", 0)) > 0
+    if not any(each.library == "torch" for job in JOBS if job.work == work for each in job.beside):
+        return
     has("torch", "transformers", "peft")
     from llmc.bench import theirs
 
