@@ -242,6 +242,13 @@ def test_a_job_alone_is_rated_against_the_machine(machine):
     assert result.memory > 1e7 and result.estimate > 0 and len(result.rounds) == 2
 
 
+def test_decoding_is_rated_against_the_bandwidth(machine):
+    job = Job("tiny", "", "decode", {"config": LLAMA, "prompt": 4, "new": 2}, "float32", "memory")
+    result = measure(job, machine, threads=1, repeats=1)
+    assert result.note == "" and result.rate == pytest.approx(result.work / result.seconds)
+    assert result.peak in machine.measured["read"]
+
+
 def test_a_job_beside_torch_has_its_time_and_the_ratio(machine):
     has("torch", "transformers")
     result = measure(TINY_JOB, machine, threads=1, repeats=2)

@@ -120,8 +120,10 @@ def serve(step, about=None):
         seconds = []
         for _ in range(int(line)):
             start = time.perf_counter()
-            answer = step() or {}
-            seconds.append(answer.get("seconds", time.perf_counter() - start))
+            given = step()
+            took = time.perf_counter() - start
+            answer = given if isinstance(given, dict) else {}
+            seconds.append(answer.get("seconds", took))
         print(json.dumps({**answer, "seconds": statistics.median(seconds)}), flush=True)
 
 

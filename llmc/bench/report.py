@@ -51,8 +51,10 @@ class Report:
         return Table(["peak", "best", "least", "measured"], rows)
 
     def jobs(self):
-        """A table of the results."""
-        return Table(COLUMNS, [_row(result) for result in self.results], f"{NOTE}\n{self.company()}".rstrip())
+        """A table of the results, and below it why some are missing."""
+        missing = [f"{result.name}: {result.note}" for result in self.results if ":" in result.note]
+        note = "\n".join([NOTE, *missing, self.company()]).rstrip()
+        return Table(COLUMNS, [_row(result) for result in self.results], note)
 
     def company(self):
         """A warning where other programs took much of the processors; "" otherwise."""
@@ -99,7 +101,7 @@ def line(result):
 
 def _row(result):
     if result.seconds is None:
-        return {"job": result.name, "step": result.note}
+        return {"job": result.name, "step": result.note.partition(":")[0]}
     beside = result.beside
     return {
         "job": result.name,
