@@ -16,7 +16,7 @@ FILE = "adapter_config.json"
 TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 BIASES = ("none", "all", "lora_only")
 
-# How A and B may start. The last four are values of files whose adapters compute like any other, but llmc cannot start.
+# How A and B may start. The last three stand in files, whose adapters compute like any other; llmc cannot start them.
 INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva", "mica", "lora_ga")
 _CHANGES_BASE = "it also changes the base's weights, which llmc leaves as they are"
 
@@ -79,6 +79,8 @@ class LoraConfig:
         Modules that train whole and are saved with the adapter.
     init_lora_weights : True, False, "gaussian" or "orthogonal"
         True: A uniform as torch's Linear, B zero. False: both as torch's Linear, so that the start is not the base.
+        "gaussian": A normal with deviation 1/r, B zero. "orthogonal": both random, B A zero. Files may say "eva",
+        "lora_ga" or "mica" too; "pissa", "olora", "corda" and "loftq" change the base's weights, and are refused.
     **fields
         The others of adapter_config.json.
 
@@ -93,6 +95,9 @@ class LoraConfig:
     "mlp"         gate, up, down       formats, how information is generalised
     "all-linear"  all of them          everything, at the most memory
     ============  ===================  ==============================================================================
+
+    GPT and GPT-2 keep q, k and v in one matrix, c_attn, of which an adapter of peft's reaches all rows: "domain" is
+    refused there, and "context" adapts the whole of it.
 
     Raises
     ------
