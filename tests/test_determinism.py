@@ -170,3 +170,24 @@ def test_head_in_chunks_has_the_bits_of_the_head_at_once(family, own_products):
         run = model.run(6, 220, backward=True, keep=keep)
         found.append((run.forward_backward(ids), digest(*(run.grad(name) for name in model._parameters))))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_gradients_cut_along_thousands_of_rows_have_the_same_bits_at_any_number_of_threads_and_add_up(family):
+    config = TINY[family]
+    ids = random_ids(config, 325, 8)
+
+    def gradients(threads, passes):
+        llmc.set_num_threads(threads)
+        model = tiny_model(config, scale=0.02)
+        run = model.run(*ids.shape, backward=True)
+        for _ in range(passes):
+            run.forward_backward(ids)
+        return {name: run.grad(name, copy=True) for name in model._parameters}
+
+    once, twice = gradients(1, 1), gradients(1, 2)
+    for threads in (2, 3):
+        assert digest(*gradients(threads, 2).values()) == digest(*twice.values())
+    for name, gradient in once.items():
+        difference = np.abs(twice[name] - 2 * gradient).max()
+        assert difference <= TOLERANCE["gradient"] * np.abs(gradient).max(), name

@@ -48,6 +48,7 @@ CASES = {
     "linear without a bias": ("linear", lambda: [normal(5, 3), normal(1, 3)], {}),
     "linear of a vector": ("linear", lambda: [normal(129), normal(67, 129), normal(67)], {}),
     "linear of many rows": ("linear", lambda: [normal(257, 131), normal(135, 131)], {}),
+    "linear of thousands of rows": ("linear", lambda: [normal(2601, 37), normal(23, 37), normal(23)], {}),
     "rope": ("rope", lambda: [normal(2, 5, 3, 8)], {}),
     "rope of given positions": ("rope", lambda: [normal(2, 5, 1, 2)], dict(positions=positions(2, 5), theta=500.0)),
     "rope of one row of positions": ("rope", lambda: [normal(3, 4, 2, 6)], dict(positions=np.array([7, 0, 99, 5]))),

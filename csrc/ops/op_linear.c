@@ -1,4 +1,5 @@
 /* op_linear: out = x weight^T + bias, with the weight as the file stores it: (O,I), or (I,O) for a Conv1D. */
+#include "ops/deep.h"
 #include "ops/ops.h"
 #include "ops/slices.h"
 
@@ -11,8 +12,9 @@ typedef struct {
 typedef struct {
     const Step *s;
     Exec *x;
-    Product products[2]; /* forward: out;  backward: dinp, dweight */
+    Product products[2]; /* forward: out;  backward: dweight, dinp */
     int count[2];
+    Parts parts;         /* of dweight */
 } Job;
 
 static void forward_tile(void *context, size_t index, int slot) {
@@ -42,7 +44,8 @@ static void backward_tile(void *context, size_t index, int slot) {
     const Job *j = context;
     for (int i = 0; i < 2; i++) {
         if (index < (size_t)j->count[i]) {
-            product_tile(&j->products[i], index, j->x, slot);
+            if (i == 0 && j->parts.count > 1) product_part(&j->products[0], j->parts, index, j->x, slot);
+            else product_tile(&j->products[i], index, j->x, slot);
             return;
         }
         index -= (size_t)j->count[i];
@@ -50,27 +53,36 @@ static void backward_tile(void *context, size_t index, int slot) {
     bias_columns(j, index);
 }
 
+static void add_weight_parts(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    add_parts_slice(&j->products[0], j->parts, index, j->x);
+}
+
+/* The gradient of the weight comes first: its tasks are the longer ones. */
 static void backward(const Step *s, Exec *x) {
     const Tensor *in = s->in[0], *weight = s->in[1], *dout = s->out[0]->grad;
     bool in_out = step_numbers(s, Numbers)->in_out;
     int N = (int)in->rows, I = (int)in->cols, O = (int)dout->cols;
     real *dinp = grad_of(s, 0), *dweight = grad_of(s, 1);
-    Job job = {.s = s, .x = x};
-    if (dinp) { /* dinp (N,I) = dout (N,O) weight */
-        job.products[0] = (Product){dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
-                                    grad_adds(s, x, 0), tiles_of(N, I)};
-        job.count[0] = job.products[0].tiles.count;
-    }
+    Job job = {.s = s, .x = x, .parts = parts_of((size_t)I, (size_t)O, (size_t)N)};
     if (dweight && in_out) { /* dweight (I,O) = x^T dout */
-        job.products[1] = (Product){dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
+        job.products[0] = (Product){dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
                                     grad_adds(s, x, 1), tiles_of(I, O)};
     } else if (dweight) { /* dweight (O,I) = dout^T x */
-        job.products[1] = (Product){dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
+        job.products[0] = (Product){dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
                                     grad_adds(s, x, 1), tiles_of(O, I)};
     }
-    if (dweight) job.count[1] = job.products[1].tiles.count;
+    if (dweight) job.count[0] = job.parts.count > 1 ? job.parts.count : job.products[0].tiles.count;
+    if (dinp) { /* dinp (N,I) = dout (N,O) weight */
+        job.products[1] = (Product){dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
+                                    grad_adds(s, x, 0), tiles_of(N, I)};
+        job.count[1] = job.products[1].tiles.count;
+    }
     int bias = s->ins > 2 && grad_of(s, 2) ? slice_count(dout->cols, COLUMNS_EACH) : 0;
     parallel(x, (size_t)(job.count[0] + job.count[1] + bias), backward_tile, &job);
+    if (dweight && job.parts.count > 1)
+        parallel(x, (size_t)slice_count((size_t)I * (size_t)O, ELEMENTS_EACH), add_weight_parts, &job);
 }
 
 static double flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[0]->cols; }
@@ -80,8 +92,14 @@ static size_t scratch(const Step *s, const Kernels *k) {
     return k->gemm_work;
 }
 
+static size_t workspace(const Step *s, const Kernels *k) {
+    (void)k;
+    if (!s->differentiated || s->grad[1] == GRAD_NONE) return 0;
+    return parts_size(s->in[0]->cols, s->out[0]->cols, s->in[0]->rows);
+}
+
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .saved_inputs = 3, .costly = 3, .backward_flops = 1};
+                          .scratch = scratch, .workspace = workspace, .saved_inputs = 3, .costly = 3, .backward_flops = 1};
 
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
     int I = weight->shape[in_out ? 0 : 1], O = weight->shape[in_out ? 1 : 0];

@@ -1,0 +1,50 @@
+/* deep: a product whose depth is far beyond the sides of its result is cut along the depth.
+ *
+ * Cut into tiles, a small result would leave every task as much to pack as to multiply, and have it read its operands
+ * in narrow strips. A part multiplies whole rows of both over its share of the depth, into its place in the workspace;
+ * the parts are added in order afterwards. */
+#pragma once
+#include "ops/slices.h"
+
+#define PART_DEPTH 512         /* whole chains of every engine */
+#define PARTS_MOST 16
+#define PARTS_LEAST 4          /* fewer do not share the work better than tiles */
+#define PART_SIZE (512 * 512)  /* larger results make tiles that pack well */
+
+/* count 1: the product is not deep. */
+typedef struct {
+    int count, depth;
+} Parts;
+
+static inline Parts parts_of(size_t M, size_t N, size_t K) {
+    size_t most = K / PART_DEPTH < PARTS_MOST ? K / PART_DEPTH : PARTS_MOST;
+    if (most < PARTS_LEAST || M * N > PART_SIZE) return (Parts){1, (int)K};
+    size_t depth = (K + most * PART_DEPTH - 1) / (most * PART_DEPTH) * PART_DEPTH;
+    return (Parts){slice_count(K, depth), (int)depth};
+}
+
+/* Reals that the parts of a product take. */
+static inline size_t parts_size(size_t M, size_t N, size_t K) {
+    Parts parts = parts_of(M, N, K);
+    return parts.count > 1 ? (size_t)parts.count * M * N : 0;
+}
+
+/* The index-th part of p, without bias, into parts + index * M * N. */
+static inline void product_part(const Product *p, Parts parts, size_t index, Exec *x, int slot) {
+    Slice depth = slice_at((size_t)p->K, (size_t)parts.depth, index);
+    int M = p->tiles.M, N = p->tiles.N;
+    Product part = {x->workspace + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
+                    matrix_at(p->B, depth.first, 0), NULL, (int)depth.count, false, {M, N, M, N, 1, 1}};
+    product_tile(&part, 0, x, slot);
+}
+
+/* The index-th slice of the elements of p's result, whose rows follow each other. */
+static inline void add_parts_slice(const Product *p, Parts parts, size_t index, const Exec *x) {
+    size_t size = (size_t)p->tiles.M * (size_t)p->tiles.N;
+    Slice e = slice_at(size, ELEMENTS_EACH, index);
+    real *out = p->out + e.first;
+    const real *part = x->workspace + e.first;
+    int i = p->accumulate ? 0 : 2;
+    if (!p->accumulate) x->k->add(out, part, part + size, e.count);
+    for (; i < parts.count; i++) x->k->accumulate(out, part + (size_t)i * size, e.count);
+}
