@@ -55,13 +55,6 @@ static int mask_scores(real *restrict scores, const Attention *a, int t, int key
     return whole;
 }
 
-/* exp for weights beside 1: what is below exp(-80) is nothing, and no subnormal is ever computed */
-static inline real weight_of(real x) {
-    const real floor = -80;
-    const real y = math_exp(x < floor ? floor : x);
-    return x < floor ? 0 : y;
-}
-
 /* What dropout multiplies the probabilities of query t by: 1 / (1 - rate), or 0. */
 static void dropout_factors(real *restrict factors, const Attention *a, int t, int key, int count) {
     const real rate = a->dropout.rate, kept = 1 / (1 - rate);
@@ -78,10 +71,10 @@ static real weigh_scores(real *restrict scores, real *top, real *total, const At
     const real base = highest == -INFINITY ? 0 : highest; /* no key yet: weights are 0, or NaN where the scores are */
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < whole; j++) {
-        scores[j] = weight_of(scores[j] - base);
+        scores[j] = math_weight(scores[j] - base);
         sum += scores[j];
     }
-    const real shrink = weight_of(*top - base);
+    const real shrink = math_weight(*top - base);
     *top = highest;
     *total = *total * shrink + sum;
     if (a->dropout.rate > 0) {
@@ -141,13 +134,13 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
         real factors[KEYS];
         dropout_factors(factors, a, t, key, count);
         for (int j = 0; j < count; j++) {
-            const real p = weight_of(scores[j] - logsumexp);
+            const real p = math_weight(scores[j] - logsumexp);
             scores[j] = p * factors[j];
             dscores[j] = scale * p * (dscores[j] * factors[j] - delta);
         }
     } else {
         for (int j = 0; j < count; j++) {
-            const real p = weight_of(scores[j] - logsumexp);
+            const real p = math_weight(scores[j] - logsumexp);
             scores[j] = p;
             dscores[j] = scale * p * (dscores[j] - delta);
         }
@@ -198,7 +191,7 @@ static void attention_pattern(real *pattern, const real *logsumexp, const real *
         real *pattern_t = pattern + (size_t)t * a->Tk;
         for (int s = 0; s < a->Tk; s++) {
             const bool sees = s >= seen.first && s < seen.last && (!a->mask || a->mask[s]);
-            pattern_t[s] = sees ? weight_of(row_dot(q + t * ldq, k + s * ldk, a->D) * a->scale - logsumexp[t]) : 0;
+            pattern_t[s] = sees ? math_weight(row_dot(q + t * ldq, k + s * ldk, a->D) * a->scale - logsumexp[t]) : 0;
         }
     }
 }

@@ -15,16 +15,24 @@ static real row_sum_exp(const real *x, real max, size_t n) {
     real lane[LANES] = {0};
     size_t whole = n - n % LANES;
     for (size_t i = 0; i < whole; i += LANES)
-        for (size_t j = 0; j < LANES; j++) lane[j] += math_exp(x[i + j] - max);
-    for (size_t i = whole; i < n; i++) lane[i - whole] += math_exp(x[i] - max);
+        for (size_t j = 0; j < LANES; j++) lane[j] += math_weight(x[i + j] - max);
+    for (size_t i = whole; i < n; i++) lane[i - whole] += math_weight(x[i] - max);
     return lanes_sum(lane);
 }
 
 /* out[v] = exp(x[v] - max); returns their sum */
 static real row_exp(real *out, const real *x, real max, size_t n) {
-    #pragma omp simd
-    for (size_t i = 0; i < n; i++) out[i] = math_exp(x[i] - max);
-    return row_sum(out, n);
+    real lane[LANES] = {0};
+    size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        #pragma omp simd
+        for (size_t j = 0; j < LANES; j++) {
+            out[i + j] = math_weight(x[i + j] - max);
+            lane[j] += out[i + j];
+        }
+    }
+    for (size_t i = whole; i < n; i++) lane[i - whole] += out[i] = math_weight(x[i] - max);
+    return lanes_sum(lane);
 }
 
 static void cross_entropy_forward(real *losses, const real *logits, const int32_t *targets, int N, int V) {
@@ -37,22 +45,24 @@ static void cross_entropy_forward(real *losses, const real *logits, const int32_
     }
 }
 
-static void cross_entropy_backward(real *dlogits, const real *logits, const int32_t *targets, int N, int V, real scale,
-                                   bool accumulate) {
+static void cross_entropy_backward(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N, int V,
+                                   real scale, bool accumulate) {
     for (int n = 0; n < N; n++) {
         const real *logits_n = logits + (size_t)n * V;
         real *dlogits_n = dlogits + (size_t)n * V;
         if (targets[n] < 0) {
+            if (losses) losses[n] = 0;
             for (int v = 0; v < V && !accumulate; v++) dlogits_n[v] = 0;
             continue;
         }
-        real max = row_max(logits_n, V);
+        const real max = row_max(logits_n, V), likely = logits_n[targets[n]] - max;
+        const real sum = accumulate ? row_sum_exp(logits_n, max, V) : row_exp(dlogits_n, logits_n, max, V);
+        const real factor = scale / sum;
+        if (losses) losses[n] = math_log(sum) - likely;
         if (accumulate) {
-            real factor = scale / row_sum_exp(logits_n, max, V);
             #pragma omp simd
-            for (int v = 0; v < V; v++) dlogits_n[v] += math_exp(logits_n[v] - max) * factor;
+            for (int v = 0; v < V; v++) dlogits_n[v] += math_weight(logits_n[v] - max) * factor;
         } else {
-            real factor = scale / row_exp(dlogits_n, logits_n, max, V);
             #pragma omp simd
             for (int v = 0; v < V; v++) dlogits_n[v] *= factor;
         }

@@ -131,10 +131,10 @@ typedef struct Kernels {
 
     /* cross_entropy.c   losses[n] = logsumexp(logits[n,:]) - logits[n,targets[n]], 0 where targets[n] < 0 (ignored)
      * backward, in place of the logits or beside them: dlogits[n,v] = (softmax(logits[n])[v] - [v == target]) * scale,
-     * 0 for ignored rows */
+     * 0 for ignored rows; it gives the losses, too, unless they are NULL: they cost it nothing */
     void (*cross_entropy_forward)(real *losses, const real *logits, const int32_t *targets, int N, int V);
-    void (*cross_entropy_backward)(real *dlogits, const real *logits, const int32_t *targets, int N, int V, real scale,
-                                   bool accumulate);
+    void (*cross_entropy_backward)(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N, int V,
+                                   real scale, bool accumulate);
     void (*softmax_forward)(real *out, const real *inp, int N, int V); /* rows */
     void (*softmax_backward)(real *dinp, const real *dout, const real *out, int N, int V);
 

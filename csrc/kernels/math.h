@@ -2,10 +2,11 @@
  *
  * In float, over every finite argument, errors in units in the last place of the true value, products fused or not:
  *   math_exp      1.5   0 below -103.98, inf above 88.73, gradual underflow kept
+ *   math_weight   1.5   exp of what is not above 0, to stand beside a 1: 0 below -87, no subnormal
  *   math_log      1.5   -inf at 0, NaN below 0, subnormal arguments included
  *   math_tanh     1.5
  *   math_erf      1.5
- *   math_sigmoid  2.5   down to -87; below that it falls to 0 at -88.73 instead of passing through the subnormals
+ *   math_sigmoid  2.5   down to -87; below that it falls to 0 at -88 instead of passing through the subnormals
  * NaN in, NaN out; infinities give the limits. In double these are the C library's: double is for checking. */
 #pragma once
 #include <math.h>
@@ -15,6 +16,7 @@
 #ifdef LLMC_DOUBLE
 
 static inline real math_exp(real x) { return exp(x); }
+static inline real math_weight(real x) { return x < -87 ? 0 : exp(x); }
 static inline real math_log(real x) { return log(x); }
 static inline real math_tanh(real x) { return tanh(x); }
 static inline real math_erf(real x) { return erf(x); }
@@ -35,13 +37,17 @@ static inline float math_float(int32_t bits) {
 }
 
 /* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds and leaves n in the low bits;
- * ln 2 is subtracted in two parts; 2^n is multiplied in two halves, for n = 128 and n < -126 are no exponents. */
-static inline float math_exp(float x) {
-    const float rounder = 0x1.8p23f;
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
-    float shifted = x * 0x1.715476p+0f + rounder;
-    float whole = shifted - rounder;
+ * ln 2 is subtracted in two parts. */
+#define ROUNDER 0x1.8p23f
+
+typedef struct {
+    float fraction; /* exp(r) */
+    int32_t shifted; /* n above the bits of ROUNDER */
+} Exponential;
+
+static inline Exponential math_split_exp(float x) {
+    float shifted = x * 0x1.715476p+0f + ROUNDER;
+    float whole = shifted - ROUNDER;
     float r = (x - whole * 0x1.62e400p-1f) - whole * 0x1.7f7d1cp-20f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -50,9 +56,28 @@ static inline float math_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = (p * (r * r) + r) + 1.0f;
-    int32_t n = math_bits(shifted) - math_bits(rounder);
+    return (Exponential){p, math_bits(shifted)};
+}
+
+/* 2^n is multiplied in two halves, for n = 128 and n < -126 are no exponents. */
+static inline float math_exp(float x) {
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    Exponential e = math_split_exp(x);
+    int32_t n = e.shifted - math_bits(ROUNDER);
     int32_t half = n >> 1;
-    return p * math_float((half + 127) << 23) * math_float((n - half + 127) << 23);
+    return e.fraction * math_float((half + 127) << 23) * math_float((n - half + 127) << 23);
+}
+
+/* Where n is an exponent, -87 <= x <= 88: the shift drops the bits of ROUNDER. Elsewhere any number. */
+static inline float math_exp_within(float x) {
+    Exponential e = math_split_exp(x);
+    return e.fraction * math_float((int32_t)((uint32_t)e.shifted << 23) + (127 << 23));
+}
+
+static inline float math_weight(float x) {
+    float y = math_exp_within(x);
+    return x < -87.0f ? 0.0f : y;
 }
 
 /* log(x) = n ln 2 + log(1 + f), x = 2^n (1 + f), sqrt(1/2) <= 1 + f < sqrt(2) */
@@ -114,6 +139,11 @@ static inline float math_erf(float x) {
     return t > 0.927734375f ? outer : inner;
 }
 
-static inline float math_sigmoid(float x) { return 1.0f / (1.0f + math_exp(-x)); }
+static inline float math_sigmoid(float x) {
+    float e = math_exp_within(-x);
+    e = x > 87.0f ? 0.0f : e;
+    e = x < -88.0f ? (float)INFINITY : e;
+    return 1.0f / (1.0f + e);
+}
 
 #endif

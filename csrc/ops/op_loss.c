@@ -33,11 +33,16 @@ static void logits_forward(const Step *s, Exec *x) {
     parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), loss_rows, &job);
 }
 
+/* Where the backward pass writes the losses of the rows from `first` on; NULL: they are not wanted. */
+static real *losses_of(const Job *j, size_t first) {
+    return j->x->losses_wanted ? j->s->out[0]->data + j->first + first : NULL;
+}
+
 static void gradient_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
-    j->x->k->cross_entropy_backward(grad_of(j->s, 0) + first * j->V, j->logits + first * j->V,
+    j->x->k->cross_entropy_backward(grad_of(j->s, 0) + first * j->V, losses_of(j, first), j->logits + first * j->V,
                                     j->x->feed.targets + first, (int)n, (int)j->V, j->scale,
                                     grad_adds(j->s, j->x, 0));
 }
@@ -45,9 +50,7 @@ static void gradient_rows(void *context, size_t index, int slot) {
 static void logits_backward(const Step *s, Exec *x) {
     const Tensor *logits = s->in[0];
     Job job = {.s = s, .x = x, .logits = logits->data, .rows = logits->rows, .V = logits->cols, .scale = loss_scale(x)};
-    size_t tasks = (size_t)slice_count(job.rows, ROWS_EACH);
-    if (x->losses_wanted) parallel(x, tasks, loss_rows, &job);
-    parallel(x, tasks, gradient_rows, &job);
+    parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), gradient_rows, &job);
 }
 
 static const Op CROSS_ENTROPY = {.name = "cross_entropy", .forward = logits_forward, .backward = logits_backward,
@@ -96,7 +99,7 @@ static void chunk_gradient_rows(void *context, size_t index, int slot) {
     size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
     real *rows = j->logits + first * j->V;
     const int32_t *targets = j->x->feed.targets + j->first + first;
-    j->x->k->cross_entropy_backward(rows, rows, targets, (int)n, (int)j->V, j->scale, false);
+    j->x->k->cross_entropy_backward(rows, losses_of(j, first), rows, targets, (int)n, (int)j->V, j->scale, false);
 }
 
 static void chunk_gradients(Job *j) {
@@ -118,22 +121,19 @@ static void chunk_gradients(Job *j) {
     multiply_chunk(j);
 }
 
-static void head_chunks(const Step *s, Exec *x, bool losses, bool gradients) {
+static void head_chunks(const Step *s, Exec *x, bool gradients) {
     size_t N = s->in[0]->rows, each = chunk_rows(s);
     Job job = {.s = s, .x = x, .logits = x->workspace, .V = s->in[1]->rows, .scale = loss_scale(x)};
     for (job.first = 0; job.first < N; job.first += each) {
         job.rows = N - job.first < each ? N - job.first : each;
-        size_t slices = (size_t)slice_count(job.rows, ROWS_EACH);
         chunk_logits(&job);
-        if (losses) parallel(x, slices, loss_rows, &job);
-        if (!gradients) continue;
-        parallel(x, slices, chunk_gradient_rows, &job);
-        chunk_gradients(&job);
+        parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), gradients ? chunk_gradient_rows : loss_rows, &job);
+        if (gradients) chunk_gradients(&job);
     }
 }
 
-static void head_forward(const Step *s, Exec *x) { head_chunks(s, x, true, false); }
-static void head_backward(const Step *s, Exec *x) { head_chunks(s, x, x->losses_wanted, true); }
+static void head_forward(const Step *s, Exec *x) { head_chunks(s, x, false); }
+static void head_backward(const Step *s, Exec *x) { head_chunks(s, x, true); }
 
 static double head_flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->in[1]->rows; }
 
