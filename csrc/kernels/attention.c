@@ -12,14 +12,19 @@
  * Query t sits at key slot t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than `window`
  * slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's output has
  * the same bits whichever queries share the call: a decoded token equals its row of the full forward.
- * The products are gemm's: table.c includes gemm.c first. */
+ *
+ * A block of keys and values is packed once and meets all queries of a block, a tile's rows at a time: their scores never
+ * leave the first-level cache. Backwards the scores of a block of queries stay in the second, to be turned. A product has
+ * the same bits packed here or by gemm (table.c includes gemm.c first). */
 #include "kernels/kernels.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "base/rng.h"
 
-#define QUERIES 48 /* more waste work above the diagonal, fewer pack keys too often */
-#define KEYS 256   /* at most KC: one chain for each block */
+#define QUERIES 192       /* that share a packed block of keys forwards */
+#define TURNED_QUERIES 96 /* whose scores are kept to be turned backwards */
+#define KEYS 192          /* of a block; at most KC: one chain. Whole panels, of rows and of columns */
+#define SCORES_STRIDE (KEYS + 16) /* between rows of scores; no power of two, or they would share a few cache sets */
 
 /* Keys [first, last) are those that query t sees, padding aside. */
 typedef struct {
@@ -38,6 +43,47 @@ static inline Span visible_blocks(const Attention *a, int t0, int t1) {
     return (Span){visible_keys(a, t0).first / KEYS * KEYS, visible_keys(a, t1 - 1).last};
 }
 
+static inline bool sees_any(const Attention *a, int t0, int t1, int key, int end) {
+    return visible_keys(a, t0).first < end && visible_keys(a, t1 - 1).last > key;
+}
+
+static inline int whole_panels(int columns) { return (columns + NR - 1) / NR * NR; }
+
+/* B (K,N), packed once to meet many rows: chain after chain, in each the panels of NR columns. */
+typedef struct {
+    unit *units;
+    int K, N;
+} Packed;
+
+static void pack_operand(Packed *p, Matrix B, int K, int N) {
+    p->K = K;
+    p->N = N;
+    unit *panel = p->units;
+    for (int k = 0; k < K; k += KC) {
+        const int depth = smaller(KC, K - k);
+        for (int n = 0; n < N; n += NR, panel += UNITS(depth) * NR)
+            pack_columns(panel, &B, k, n, depth, smaller(NR, N - n));
+    }
+}
+
+/* out (M,N) = A (M,K) B[:K,:N], or added to it: gemm's bits. */
+static void multiply_packed(real *out, size_t ldo, Matrix A, const Packed *B, int M, int N, int K, bool accumulate,
+                            unit *panels) {
+    const unit *columns = B->units;
+    for (int k = 0; k < K; k += KC) {
+        const int packed = UNITS(smaller(KC, B->K - k)), depth = smaller(KC, K - k);
+        for (int m = 0; m < M; m += PANELS * MR) {
+            const int rows = smaller(PANELS * MR, M - m);
+            pack_rows(panels, &A, m, k, rows, depth);
+            for (int n = 0; n < N; n += NR)
+                for (int i = 0; i < rows; i += MR)
+                    tile(out + (m + i) * ldo + n, ldo, panels + i / MR * A_PANEL, A.turned, columns + packed * n, NULL,
+                         smaller(MR, rows - i), smaller(NR, N - n), UNITS(depth), accumulate || k > 0);
+        }
+        columns += packed * whole_panels(B->N);
+    }
+}
+
 /* Scores of the keys [key, key + count) of query t, scaled; -inf where unseen and up to the next whole vector. Returns
  * how many numbers that makes. */
 static int mask_scores(real *restrict scores, const Attention *a, int t, int key, int count) {
@@ -47,7 +93,7 @@ static int mask_scores(real *restrict scores, const Attention *a, int t, int key
     const int last = seen.last > key ? smaller(seen.last - key, count) : 0;
     const real scale = a->scale;
     const uint8_t *mask = a->mask;
-    for (int j = 0; j < count; j++) scores[j] *= scale;
+    for (int j = 0; j < whole; j++) scores[j] *= scale;
     if (mask)
         for (int j = 0; j < count; j++) scores[j] = mask[key + j] ? scores[j] : -INFINITY;
     for (int j = 0; j < first; j++) scores[j] = -INFINITY;
@@ -85,37 +131,83 @@ static real weigh_scores(real *restrict scores, real *top, real *total, const At
     return shrink;
 }
 
-static inline void multiply_row(real *row, real factor, int D) {
-    for (int d = 0; d < D; d++) row[d] *= factor;
+/* Where the forward pass keeps what. */
+typedef struct {
+    unit *panels;             /* of rows */
+    Packed k, v;              /* keys, turned, and values */
+    real *scores;             /* (MR,SCORES_STRIDE) */
+    real *sums, *top, *total; /* of a query: weights times values so far, the highest score, the weights' sum */
+    int width;                /* of a row of sums */
+    real *gemm;               /* gemm_work reals */
+} ForwardWork;
+
+static size_t forward_work(ForwardWork *w, real *work, int D) {
+    const int width = whole_panels(D);
+    real *at = work;
+    w->width = width;
+    w->panels = (unit *)at, at += PANELS * A_PANEL;
+    w->k.units = (unit *)at, at += UNITS(D) * KEYS;
+    w->v.units = (unit *)at, at += UNITS(KEYS) * width;
+    w->scores = at, at += MR * SCORES_STRIDE;
+    w->sums = at, at += QUERIES * width;
+    w->top = at, at += QUERIES;
+    w->total = at, at += QUERIES;
+    w->gemm = at, at += GEMM_WORK;
+    return (size_t)(at - work);
+}
+
+/* The queries [t, t + rows), rows <= MR, the i-th of their block and on, meet the keys [key, end), packed if `shared`. */
+static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matrix v_s, bool shared, const Attention *a, int t,
+                      int rows, int key, int end) {
+    const int count = smaller(visible_keys(a, t + rows - 1).last, end) - key;
+    real *scores = w->scores, *sums = w->sums + i * w->width;
+    if (shared) multiply_packed(scores, SCORES_STRIDE, q_t, &w->k, rows, whole_panels(count), a->D, false, w->panels);
+    else gemm(scores, SCORES_STRIDE, q_t, k_s, NULL, rows, count, a->D, false, w->gemm);
+    for (int r = 0; r < rows; r++) {
+        const real shrink =
+            weigh_scores(scores + r * SCORES_STRIDE, w->top + i + r, w->total + i + r, a, t + r, key, count);
+        if (shrink != 1)
+            for (int d = 0; d < w->width; d++) sums[r * w->width + d] *= shrink;
+    }
+    const Matrix weights = matrix_of(scores, SCORES_STRIDE, false);
+    if (shared) multiply_packed(sums, w->width, weights, &w->v, rows, w->width, count, true, w->panels);
+    else gemm(sums, w->width, weights, v_s, NULL, rows, a->D, count, true, w->gemm);
 }
 
 static void attention_forward(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
                               size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work) {
-    real *scores = work + GEMM_WORK, *top = scores + QUERIES * KEYS, *total = top + QUERIES;
     const int D = a->D;
+    ForwardWork w;
+    forward_work(&w, work, D);
     for (int t = t0; t < t1; t += QUERIES) {
         const int queries = smaller(QUERIES, t1 - t);
         const Span blocks = visible_blocks(a, t, t + queries);
-        const real *q_t = q + t * ldq;
-        real *out_t = out + t * ldo;
+        memset(w.sums, 0, (size_t)(queries * w.width) * sizeof(real));
         for (int i = 0; i < queries; i++) {
-            top[i] = -INFINITY;
-            total[i] = 0;
-            memset(out_t + i * ldo, 0, D * sizeof(real));
+            w.top[i] = -INFINITY;
+            w.total[i] = 0;
         }
         for (int s = blocks.first; s < blocks.last; s += KEYS) {
-            const int keys = smaller(KEYS, blocks.last - s);
-            const real *k_s = k + s * ldk, *v_s = v + s * ldv;
-            gemm(scores, KEYS, matrix_of(q_t, ldq, false), matrix_of(k_s, ldk, true), NULL, queries, keys, D, false, work);
-            for (int i = 0; i < queries; i++) {
-                const real shrink = weigh_scores(scores + i * KEYS, top + i, total + i, a, t + i, s, keys);
-                if (shrink != 1) multiply_row(out_t + i * ldo, shrink, D);
+            const int end = smaller(s + KEYS, blocks.last);
+            const Matrix k_s = matrix_of(k + s * ldk, ldk, true), v_s = matrix_of(v + s * ldv, ldv, false);
+            const bool shared = queries > MR;
+            if (shared) {
+                pack_operand(&w.k, k_s, D, end - s);
+                pack_operand(&w.v, v_s, end - s, D);
             }
-            gemm(out_t, ldo, matrix_of(scores, KEYS, false), matrix_of(v_s, ldv, false), NULL, queries, D, keys, true, work);
+            for (int i = 0; i < queries; i += MR) {
+                const int rows = smaller(MR, queries - i);
+                const Matrix q_t = matrix_of(q + (t + i) * ldq, ldq, false);
+                if (sees_any(a, t + i, t + i + rows, s, end))
+                    meet_keys(&w, i, q_t, k_s, v_s, shared, a, t + i, rows, s, end);
+            }
         }
         for (int i = 0; i < queries; i++) {
-            multiply_row(out_t + i * ldo, total[i] == 0 ? 0 : 1 / total[i], D);
-            logsumexp[t + i] = top[i] + math_log(total[i]);
+            const real factor = w.total[i] == 0 ? 0 : 1 / w.total[i];
+            const real *sums = w.sums + i * w.width;
+            real *out_t = out + (t + i) * ldo;
+            for (int d = 0; d < D; d++) out_t[d] = sums[d] * factor;
+            logsumexp[t + i] = w.top[i] + math_log(w.total[i]);
         }
     }
 }
@@ -129,7 +221,7 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
         return;
     }
     const real scale = a->scale;
-    mask_scores(scores, a, t, key, count);
+    const int whole = mask_scores(scores, a, t, key, count);
     if (a->dropout.rate > 0) {
         real factors[KEYS];
         dropout_factors(factors, a, t, key, count);
@@ -139,7 +231,7 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
             dscores[j] = scale * p * (dscores[j] * factors[j] - delta);
         }
     } else {
-        for (int j = 0; j < count; j++) {
+        for (int j = 0; j < whole; j++) {
             const real p = math_weight(scores[j] - logsumexp);
             scores[j] = p;
             dscores[j] = scale * p * (dscores[j] - delta);
@@ -147,39 +239,77 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
     }
 }
 
+/* Where the backward pass keeps what. */
+typedef struct {
+    unit *panels; /* of rows */
+    Packed k_turned, v_turned, k, q, dout;
+    real *scores, *dscores; /* (TURNED_QUERIES,SCORES_STRIDE) */
+} BackwardWork;
+
+static size_t backward_work(BackwardWork *w, real *work, int D) {
+    real *at = work;
+    w->panels = (unit *)at, at += PANELS * A_PANEL;
+    w->k_turned.units = (unit *)at, at += UNITS(D) * KEYS;
+    w->v_turned.units = (unit *)at, at += UNITS(D) * KEYS;
+    w->k.units = (unit *)at, at += UNITS(KEYS) * whole_panels(D);
+    w->q.units = (unit *)at, at += UNITS(TURNED_QUERIES) * whole_panels(D);
+    w->dout.units = (unit *)at, at += UNITS(TURNED_QUERIES) * whole_panels(D);
+    w->scores = at, at += TURNED_QUERIES * SCORES_STRIDE;
+    w->dscores = at, at += TURNED_QUERIES * SCORES_STRIDE;
+    return (size_t)(at - work);
+}
+
+/* The queries [t, t + rows), rows <= MR, meet `keys` packed keys from `key` on: p and ds, and what they give dq. */
+static void differentiate_rows(const BackwardWork *w, real *scores, real *dscores, real *dq_t, size_t lddq, Matrix q_t,
+                               Matrix dout_t, const real *delta, const real *logsumexp, const Attention *a, int t, int rows,
+                               int key, int keys) {
+    const int last = visible_keys(a, t + rows - 1).last - key, count = last < 0 ? 0 : smaller(last, keys);
+    multiply_packed(scores, SCORES_STRIDE, q_t, &w->k_turned, rows, whole_panels(count), a->D, false, w->panels);
+    multiply_packed(dscores, SCORES_STRIDE, dout_t, &w->v_turned, rows, whole_panels(count), a->D, false, w->panels);
+    for (int r = 0; r < rows; r++, scores += SCORES_STRIDE, dscores += SCORES_STRIDE) {
+        differentiate_scores(scores, dscores, logsumexp[t + r], delta[t + r], a, t + r, key, count);
+        memset(scores + count, 0, (size_t)(keys - count) * sizeof(real));
+        memset(dscores + count, 0, (size_t)(keys - count) * sizeof(real));
+    }
+    dscores -= rows * SCORES_STRIDE;
+    multiply_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), &w->k, rows, a->D, count, true, w->panels);
+}
+
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, const real *out, size_t ldo, const real *logsumexp, const real *q,
+                               size_t lddo, const real *out, size_t ldo, real *delta, const real *logsumexp, const real *q,
                                size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
-                               int t0, int t1, bool accumulate, real *work) {
-    real *scores = work + GEMM_WORK, *dscores = scores + QUERIES * KEYS, *delta = dscores + QUERIES * KEYS;
-    const int D = a->D;
-    for (int s = 0; s < a->Tk && !accumulate; s++) {
+                               int s0, int s1, bool accumulate, real *work) {
+    const int D = a->D, T = a->T;
+    BackwardWork w;
+    backward_work(&w, work, D);
+    for (int t = 0; t < T && s0 == 0; t++) {
+        memset(dq + t * lddq, 0, D * sizeof(real));
+        delta[t] = row_dot(dout + t * lddo, out + t * ldo, D);
+    }
+    for (int s = s0; s < s1 && !accumulate; s++) {
         memset(dk + s * lddk, 0, D * sizeof(real));
         memset(dv + s * lddv, 0, D * sizeof(real));
     }
-    for (int t = t0; t < t1; t += QUERIES) {
-        const int queries = smaller(QUERIES, t1 - t);
-        const Span blocks = visible_blocks(a, t, t + queries);
-        const real *q_t = q + t * ldq, *out_t = out + t * ldo, *dout_t = dout + t * lddo;
-        real *dq_t = dq + t * lddq;
-        for (int i = 0; i < queries; i++) {
-            delta[i] = row_dot(dout_t + i * lddo, out_t + i * ldo, D);
-            memset(dq_t + i * lddq, 0, D * sizeof(real));
-        }
-        for (int s = blocks.first; s < blocks.last; s += KEYS) {
-            const int keys = smaller(KEYS, blocks.last - s);
-            const real *k_s = k + s * ldk, *v_s = v + s * ldv;
-            gemm(scores, KEYS, matrix_of(q_t, ldq, false), matrix_of(k_s, ldk, true), NULL, queries, keys, D, false, work);
-            gemm(dscores, KEYS, matrix_of(dout_t, lddo, false), matrix_of(v_s, ldv, true), NULL, queries, keys, D, false,
-                 work);
-            for (int i = 0; i < queries; i++)
-                differentiate_scores(scores + i * KEYS, dscores + i * KEYS, logsumexp[t + i], delta[i], a, t + i, s,
-                                     keys);
-            gemm(dv + s * lddv, lddv, matrix_of(scores, KEYS, true), matrix_of(dout_t, lddo, false), NULL, keys, D, queries,
-                 true, work);
-            gemm(dk + s * lddk, lddk, matrix_of(dscores, KEYS, true), matrix_of(q_t, ldq, false), NULL, keys, D, queries, true,
-                 work);
-            gemm(dq_t, lddq, matrix_of(dscores, KEYS, false), matrix_of(k_s, ldk, false), NULL, queries, D, keys, true, work);
+    for (int s = s0; s < s1; s += KEYS) {
+        const int count = smaller(KEYS, s1 - s);
+        pack_operand(&w.k_turned, matrix_of(k + s * ldk, ldk, true), D, count);
+        pack_operand(&w.v_turned, matrix_of(v + s * ldv, ldv, true), D, count);
+        pack_operand(&w.k, matrix_of(k + s * ldk, ldk, false), count, D);
+        for (int t = 0; t < T; t += TURNED_QUERIES) {
+            const int queries = smaller(TURNED_QUERIES, T - t);
+            if (!sees_any(a, t, t + queries, s, s + count)) continue;
+            const int keys = smaller(visible_keys(a, t + queries - 1).last - s, count);
+            const Matrix q_t = matrix_of(q + t * ldq, ldq, false), dout_t = matrix_of(dout + t * lddo, lddo, false);
+            for (int i = 0; i < queries; i += MR)
+                differentiate_rows(&w, w.scores + i * SCORES_STRIDE, w.dscores + i * SCORES_STRIDE, dq + (t + i) * lddq, lddq,
+                                   matrix_at(q_t, i, 0), matrix_at(dout_t, i, 0), delta, logsumexp, a, t + i,
+                                   smaller(MR, queries - i), s, keys);
+            pack_operand(&w.dout, dout_t, queries, D);
+            pack_operand(&w.q, q_t, queries, D);
+            multiply_packed(dv + s * lddv, lddv, matrix_of(w.scores, SCORES_STRIDE, true), &w.dout, keys, D, queries, true,
+                            w.panels);
+            multiply_packed(dk + s * lddk, lddk, matrix_of(w.dscores, SCORES_STRIDE, true), &w.q, keys, D, queries, true,
+                            w.panels);
         }
     }
 }
@@ -197,6 +327,6 @@ static void attention_pattern(real *pattern, const real *logsumexp, const real *
 }
 
 static size_t attention_work(int D) {
-    (void)D;
-    return GEMM_WORK + 2 * QUERIES * KEYS + 2 * QUERIES;
+    const size_t forward = forward_work(&(ForwardWork){0}, NULL, D), backward = backward_work(&(BackwardWork){0}, NULL, D);
+    return forward > backward ? forward : backward;
 }

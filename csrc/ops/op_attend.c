@@ -1,9 +1,10 @@
 /* op_attend: softmax attention of H query heads over G key/value heads, never forming the T x T pattern unless it was
  * asked for by name. */
+#include "base/arena.h"
 #include "ops/ops.h"
 #include "ops/slices.h"
 
-#define QUERIES_EACH 128
+#define QUERIES_EACH 192
 
 /* in: q, k, v;  out: out (B,T,H*D), logsumexp (B,H,T) */
 typedef struct {
@@ -33,12 +34,13 @@ static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
     return t->data + (size_t)b * (size_t)rows * t->stride + (size_t)head * (size_t)D;
 }
 
+/* The last queries see the most keys, and go first: the short tasks are left for the end. */
 static void forward_block(void *context, size_t index, int slot) {
     const Job *j = context;
     const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
     const Tensor *q = j->s->in[0], *k = j->s->in[1], *v = j->s->in[2], *out = j->s->out[0];
-    size_t blocks = (size_t)slice_count((size_t)j->T, QUERIES_EACH);
-    int block = (int)(index % blocks), h = (int)(index / blocks) % n->H, b = (int)(index / blocks) / n->H;
+    size_t blocks = (size_t)slice_count((size_t)j->T, QUERIES_EACH), heads = (size_t)(q->shape[0] * n->H);
+    int block = (int)(blocks - 1 - index / heads), h = (int)(index % heads) % n->H, b = (int)(index % heads) / n->H;
     int g = h / (n->H / n->G), t0 = block * QUERIES_EACH;
     int t1 = (int)slice_end((size_t)j->T, QUERIES_EACH, (size_t)block);
     Attention a = attention_of(j, b, h);
@@ -54,36 +56,80 @@ static void forward(const Step *s, Exec *x) {
     parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H) * blocks, forward_block, &job);
 }
 
-#define BACKWARD_QUERIES_EACH 192 /* between two looks at Ctrl-C */
+#define KEYS_EACH 384  /* between two looks at Ctrl-C */
+#define TASKS_ENOUGH 8 /* with fewer key/value heads than these, those who share one are cut into parts */
 
-static void backward_queries(const Job *j, int b, int h, int t0, bool accumulate, int slot) {
+/* The first part of the query heads that read a key/value head adds into dk and dv one after another; every other part
+ * has a dk and a dv of its own in the workspace, behind delta (B,H,T), to be added up in order. */
+static int parts_of(const Step *s) {
+    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    int group = n->H / n->G, parts = slice_count(TASKS_ENOUGH, (size_t)(s->in[0]->shape[0] * n->G));
+    return parts < group ? parts : group;
+}
+
+static size_t delta_size(const Step *s) { return arena_round(tensor_count(s->out[1])); }
+static size_t part_size(const Step *s) { return arena_round(tensor_count(s->in[1])); }
+
+static size_t workspace(const Step *s, const Kernels *k) {
+    (void)k;
+    return delta_size(s) + 2 * (size_t)(parts_of(s) - 1) * part_size(s);
+}
+
+/* The gradient of the keys (input 1) or values (input 2) that a part adds to. */
+static Tensor part_gradient(const Job *j, int input, int part) {
+    Tensor t = *j->s->in[input]->grad;
+    if (part == 0) return t;
+    t.data = j->x->workspace + delta_size(j->s) + (size_t)(2 * part - 3 + input) * part_size(j->s);
+    t.stride = t.cols;
+    return t;
+}
+
+static void backward_keys(const Job *j, int b, int h, int s0, int part, bool accumulate, int slot) {
     const Step *s = j->s;
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
     const Tensor *q = s->in[0], *k = s->in[1], *v = s->in[2], *out = s->out[0];
-    int g = h / (n->H / n->G), t1 = j->T - t0 < BACKWARD_QUERIES_EACH ? j->T : t0 + BACKWARD_QUERIES_EACH;
+    const Tensor dk = part_gradient(j, 1, part), dv = part_gradient(j, 2, part);
+    int g = h / (n->H / n->G), s1 = j->Tk - s0 < KEYS_EACH ? j->Tk : s0 + KEYS_EACH;
     Attention a = attention_of(j, b, h);
-    const real *logsumexp = s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
+    size_t row = ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
     j->x->k->attention_backward(
-        head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(k->grad, b, j->keys, g, n->D), k->grad->stride,
-        head_at(v->grad, b, j->keys, g, n->D), v->grad->stride, head_at(out->grad, b, j->T, h, n->D), out->grad->stride,
-        head_at(out, b, j->T, h, n->D), out->stride, logsumexp, head_at(q, b, j->T, h, n->D), q->stride,
-        head_at(k, b, j->keys, g, n->D), k->stride, head_at(v, b, j->keys, g, n->D), v->stride, &a, t0, t1, accumulate,
-        scratch_of(j->x, slot));
+        head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(&dk, b, j->keys, g, n->D), dk.stride,
+        head_at(&dv, b, j->keys, g, n->D), dv.stride, head_at(out->grad, b, j->T, h, n->D), out->grad->stride,
+        head_at(out, b, j->T, h, n->D), out->stride, j->x->workspace + row, s->out[1]->data + row,
+        head_at(q, b, j->T, h, n->D), q->stride, head_at(k, b, j->keys, g, n->D), k->stride,
+        head_at(v, b, j->keys, g, n->D), v->stride, &a, s0, s1, accumulate, scratch_of(j->x, slot));
 }
 
-/* A task owns one key/value head: the query heads that read it add into dk and dv one after another. */
-static void backward_group(void *context, size_t index, int slot) {
+static void backward_part(void *context, size_t index, int slot) {
     const Job *j = context;
     const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
-    int b = (int)index / n->G, g = (int)index % n->G, group = n->H / n->G;
-    for (int i = 0; i < group; i++)
-        for (int t = 0; t < j->T && pool_going(j->x->cancel, slot); t += BACKWARD_QUERIES_EACH)
-            backward_queries(j, b, g * group + i, t, i > 0 || t > 0, slot);
+    int parts = parts_of(j->s), part = (int)index % parts, head = (int)index / parts, b = head / n->G;
+    int group = n->H / n->G, first = head % n->G * group + group * part / parts;
+    int last = head % n->G * group + group * (part + 1) / parts;
+    for (int h = first; h < last; h++)
+        for (int s = 0; s < j->Tk && pool_going(j->x->cancel, slot); s += KEYS_EACH)
+            backward_keys(j, b, h, s, part, h > first, slot);
+}
+
+static void add_parts(void *context, size_t index, int slot) {
+    (void)slot;
+    const Job *j = context;
+    Slice rows = slice_at(j->s->in[1]->rows, ROWS_EACH, index);
+    for (int input = 1; input <= 2; input++) {
+        const Tensor sum = part_gradient(j, input, 0);
+        for (int part = 1; part < parts_of(j->s); part++) {
+            const Tensor more = part_gradient(j, input, part);
+            for (size_t r = rows.first; r < rows.first + rows.count; r++)
+                j->x->k->accumulate(sum.data + r * sum.stride, more.data + r * more.stride, sum.cols);
+        }
+    }
 }
 
 static void backward(const Step *s, Exec *x) {
     Job job = job_of(s, x);
-    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->G), backward_group, &job);
+    size_t parts = (size_t)parts_of(s);
+    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->G) * parts, backward_part, &job);
+    if (parts > 1) parallel(x, (size_t)slice_count(s->in[1]->rows, ROWS_EACH), add_parts, &job);
 }
 
 static double flops(const Step *s) {
@@ -98,7 +144,8 @@ static size_t scratch(const Step *s, const Kernels *k) { return k->attention_wor
 
 /* Backwards four products of the forward pass's two; the fifth, the scores computed again, is not nominal. */
 static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .saved_inputs = 7, .saved_outputs = 3, .costly = 7, .backward_flops = 2.0 / 3};
+                          .scratch = scratch, .workspace = workspace, .saved_inputs = 7, .saved_outputs = 3, .costly = 7,
+                          .backward_flops = 2.0 / 3};
 
 /* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
 static void pattern_head(void *context, size_t index, int slot) {
