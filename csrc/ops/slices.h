@@ -33,22 +33,36 @@ static inline void parallel_slices(const Step *s, Exec *x, size_t n, size_t each
 #define ELEMENTS_EACH 16384   /* elements of an element-wise op */
 #define COLUMNS_EACH 64       /* columns of a sum over rows */
 
-/* Output tiles of a product: large enough that packing is cheap, small enough that there is work to share. */
+/* Output tiles of a product: large enough that packing is cheap, small enough that there is work to share. Their sides
+ * are whole panels of every register tile, so that only the last of a product has panels that are not full. */
 typedef struct {
     int M, N, tile_m, tile_n, across, count;
 } Tiles;
 
+#define TILE_ROWS 48    /* what a turned operand is packed by, at once */
+#define PANEL_ROWS 12
+#define TILE_COLUMNS 64
+#define TILE_MOST 512
+#define TILES_ENOUGH 16
+
+/* A side cut into equal pieces, each whole grains long. */
+static inline int piece_of(int side, int pieces, int grain) {
+    return slice_count((size_t)side, (size_t)pieces * (size_t)grain) * grain;
+}
+
+static inline int tile_count(int M, int N, int m, int n) {
+    return slice_count((size_t)M, (size_t)m) * slice_count((size_t)N, (size_t)n);
+}
+
 static inline Tiles tiles_of(int M, int N) {
-    int m = 512, n = 512;
-    while (m > 64 || n > 64) {
-        if ((long)slice_count((size_t)M, (size_t)m) * slice_count((size_t)N, (size_t)n) >= 16) break;
-        if (m > M && m > 64) m /= 2; /* tiles beyond the matrix cost nothing to shrink */
-        else if (n > N && n > 64) n /= 2;
-        else if (m >= n) m /= 2;
-        else n /= 2;
+    const int grain = M < 4 * TILE_ROWS ? PANEL_ROWS : TILE_ROWS;
+    int m = piece_of(M, slice_count((size_t)M, TILE_MOST), grain);
+    int n = piece_of(N, slice_count((size_t)N, TILE_MOST), TILE_COLUMNS);
+    while (tile_count(M, N, m, n) < TILES_ENOUGH && (m >= 2 * TILE_ROWS || n >= 2 * TILE_COLUMNS)) {
+        if (n < 2 * TILE_COLUMNS || (m >= 2 * TILE_ROWS && m >= n)) m = piece_of(m, 2, grain);
+        else n = piece_of(n, 2, TILE_COLUMNS);
     }
-    int across = slice_count((size_t)N, (size_t)n);
-    return (Tiles){M, N, m, n, across, across * slice_count((size_t)M, (size_t)m)};
+    return (Tiles){M, N, m, n, slice_count((size_t)N, (size_t)n), tile_count(M, N, m, n)};
 }
 
 typedef struct {
