@@ -4,6 +4,8 @@ operands as ml_dtypes rounds them: what may differ is the rounding of the float3
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import TINY
+from tiny import random_ids, tiny_model
 
 import llmc
 from llmc import _core
@@ -66,3 +68,35 @@ def test_an_unknown_precision_is_refused_in_words():
         llmc.Model(config, precision="float8")
     with pytest.raises(llmc.ConfigError, match="'float32' or in 'bfloat16'"):
         F.linear(np.ones((1, 1)), np.ones((1, 1)), precision="half")
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", TINY)
+def test_what_is_kept_as_float32_or_saved_as_bfloat16_gives_the_same_bits(family):
+    model = tiny_model(TINY[family], precision="bfloat16")
+    ids = random_ids(TINY[family], 2, 33)
+    saved, kept = (model.run(batch=2, length=33, backward=True, keep=keep) for keep in (None, "all"))
+    assert saved.forward_backward(ids, labels=ids) == kept.forward_backward(ids, labels=ids)
+    for name in model._parameters:
+        assert np.array_equal(saved.grad(name), kept.grad(name)), name
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", TINY)
+def test_operands_saved_for_the_backward_pass_take_half_the_memory(family):
+    wide, narrow = (tiny_model(TINY[family], precision=precision) for precision in ("float32", "bfloat16"))
+    forecast = [model.estimate(batch=4, length=60)["activations"] for model in (wide, narrow)]
+    assert forecast[1] < forecast[0]
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", TINY)
+def test_gradients_are_those_of_float32_nearly(family):
+    exact, rough = (tiny_model(TINY[family], precision=precision) for precision in ("float32", "bfloat16"))
+    ids = random_ids(TINY[family], 2, 33)
+    runs = [model.run(batch=2, length=33, backward=True) for model in (exact, rough)]
+    losses = [run.forward_backward(ids, labels=ids) for run in runs]
+    assert abs(losses[0] - losses[1]) < 2e-2
+    for name in exact._parameters:
+        true, near = (run.grad(name) for run in runs)
+        assert np.linalg.norm(near - true) <= 0.05 * np.linalg.norm(true) + 1e-6, name

@@ -105,10 +105,10 @@ for each in (llmc._core, _core64):
     each.set_num_threads(1)
 
 
-def tiny_model(config, seed=0, double=False, scale=0.1):
+def tiny_model(config, seed=0, double=False, scale=0.1, precision=None):
     """A model of a config (dict), every parameter random: biases and norms too."""
     cls = DoubleModel if double else llmc.Model
-    model = cls(llmc.Config(**config), seed=seed)
+    model = cls(llmc.Config(**config), seed=seed, precision=precision)
     rng = np.random.default_rng(seed)
     for array in model._parameters.values():
         array += scale * rng.standard_normal(array.shape)

@@ -10,3 +10,11 @@ typedef uint32_t unit;
 ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) {
     return (vreal)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
 }
+
+/* out[i] = inp[i], rounded. */
+static inline void round_pairs(uint16_t *restrict out, const real *restrict inp, size_t n) {
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(inp + i + 16), _mm512_loadu_ps(inp + i)));
+    for (; i < n; i++) out[i] = bfloat16_round(inp[i]);
+}

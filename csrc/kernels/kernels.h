@@ -70,6 +70,8 @@ typedef struct {
 typedef struct Kernels {
     const char *name; /* "portable", "avx2", "avx512", "avx512_bf16" */
 
+    bool rounds; /* products round their operands to bfloat16 */
+
     /* gemm.c   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)
      * out (M,N)   A (M,K)   B (K,N)   bias (N) or NULL   work: gemm_work reals, 64-byte aligned. One thread. */
     void (*gemm)(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
@@ -144,6 +146,7 @@ typedef struct Kernels {
     void (*accumulate)(real *out, const real *inp, size_t n);           /* out += inp */
     void (*scale)(real *out, const real *inp, real factor, size_t n);   /* out = inp * factor */
     void (*dropout)(real *out, const real *inp, Dropout d, uint64_t first, size_t n, bool accumulate); /* both ways */
+    void (*round)(uint16_t *out, const real *inp, size_t n); /* to bfloat16 */
     void (*column_sums)(real *out, const real *inp, size_t ld, int N, int C); /* out[c] += sum_n inp[n,c] */
 
     /* stats.c   in double, in a fixed order */

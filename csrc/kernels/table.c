@@ -21,6 +21,9 @@
 
 const Kernels LLMC_TABLE = {
     .name = LLMC_TABLE_NAME,
+#ifdef LLMC_BFLOAT16
+    .rounds = true,
+#endif
     .gemm = gemm,
     .gemm_work = GEMM_WORK,
     .embedding_forward = embedding_forward,
@@ -48,6 +51,7 @@ const Kernels LLMC_TABLE = {
     .accumulate = accumulate,
     .scale = scale,
     .dropout = dropout,
+    .round = round_numbers,
     .column_sums = column_sums,
     .sum = sum,
     .sum_squares = sum_squares,

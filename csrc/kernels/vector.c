@@ -35,6 +35,14 @@ static void dropout(real *out, const real *inp, Dropout d, uint64_t first, size_
     }
 }
 
+static void round_numbers(uint16_t *restrict out, const real *restrict inp, size_t n) {
+#ifdef LLMC_BFLOAT16
+    round_pairs(out, inp, n);
+#else
+    for (size_t i = 0; i < n; i++) out[i] = bfloat16_round((float)inp[i]);
+#endif
+}
+
 /* Four rows at a time: out is read and written once for the four. */
 static void column_sums(real *restrict out, const real *restrict inp, size_t ld, int N, int C) {
     int n = 0;

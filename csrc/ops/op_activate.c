@@ -7,15 +7,15 @@ typedef struct {
 } Numbers;
 
 static void forward_slice(void *context, size_t index, int slot) {
-    (void)slot;
     const Work *w = context;
     const Step *s = w->s;
     Activation act = step_numbers(s, Numbers)->act;
     Slice e = slice_at(tensor_count(s->in[0]), ELEMENTS_EACH, index);
-    real *out = s->out[0]->data + e.first;
+    real *spare = scratch_of(w->x, slot), *out = write_to(s->out[0], e.first, spare);
     const real *x = s->in[0]->data + e.first;
     if (s->ins == 1) w->x->k->activation_forward(out, x, act, e.count);
     else w->x->k->gated_forward(out, x, s->in[1]->data + e.first, act, e.count);
+    write_back(s->out[0], e.first, e.count, spare, w->x);
 }
 
 static void backward_slice(void *context, size_t index, int slot) {
@@ -39,9 +39,15 @@ static void backward(const Step *s, Exec *x) {
     parallel_slices(s, x, tensor_count(s->in[0]), ELEMENTS_EACH, backward_slice);
 }
 
-static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .saved_inputs = 1,
-                            .cheap = true};
-static const Op GATE = {.name = "gate", .forward = forward, .backward = backward, .saved_inputs = 3, .cheap = true};
+static size_t scratch(const Step *s, const Kernels *k) {
+    (void)k;
+    return s->out[0]->halved ? ELEMENTS_EACH : 0;
+}
+
+static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .scratch = scratch,
+                            .saved_inputs = 1, .cheap = true, .halves = true};
+static const Op GATE = {.name = "gate", .forward = forward, .backward = backward, .scratch = scratch,
+                        .saved_inputs = 3, .cheap = true, .halves = true};
 
 Tensor *activate(Plan *p, Tensor *x, Activation act) {
     Tensor *out = tensor_like(p, x);

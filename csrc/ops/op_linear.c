@@ -19,7 +19,9 @@ typedef struct {
 
 static void forward_tile(void *context, size_t index, int slot) {
     const Job *j = context;
-    product_tile(&j->products[0], index, j->x, slot);
+    const Tensor *out = j->s->out[0];
+    if (out->halved) product_tile_halved(&j->products[0], out->half, index, j->x, slot);
+    else product_tile(&j->products[0], index, j->x, slot);
 }
 
 static void forward(const Step *s, Exec *x) {
@@ -88,8 +90,8 @@ static void backward(const Step *s, Exec *x) {
 static double flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[0]->cols; }
 
 static size_t scratch(const Step *s, const Kernels *k) {
-    (void)s;
-    return k->gemm_work;
+    Tiles tiles = tiles_of((int)s->out[0]->rows, (int)s->out[0]->cols);
+    return k->gemm_work + (s->out[0]->halved ? spare_of(&tiles) : 0);
 }
 
 static size_t workspace(const Step *s, const Kernels *k) {
@@ -99,7 +101,8 @@ static size_t workspace(const Step *s, const Kernels *k) {
 }
 
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .workspace = workspace, .saved_inputs = 3, .costly = 3, .backward_flops = 1};
+                          .scratch = scratch, .workspace = workspace, .saved_inputs = 3, .multiplies = 1, .halves = true,
+                          .costly = 3, .backward_flops = 1};
 
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
     int I = weight->shape[in_out ? 0 : 1], O = weight->shape[in_out ? 1 : 0];

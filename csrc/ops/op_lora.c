@@ -112,6 +112,7 @@ static size_t workspace(const Step *s, const Kernels *k) {
 
 static const Op LOW_RANK = {.name = "low_rank", .forward = forward, .backward = backward, .flops = flops,
                             .scratch = scratch, .workspace = workspace, .saved_inputs = 1 << X | 1 << A | 1 << B,
+                            .multiplies = 1 << X,
                             .saved_outputs = 1 << HIDDEN, .replaces = 1 << Y, .passes = 1 << Y,
                             .costly = 1 << A | 1 << B, .backward_flops = 1};
 

@@ -149,7 +149,7 @@ static size_t head_workspace(const Step *s, const Kernels *k) {
 
 static const Op HEAD_LOSS = {.name = "head_loss", .forward = head_forward, .backward = head_backward,
                              .flops = head_flops, .scratch = head_scratch, .workspace = head_workspace,
-                             .saved_inputs = 3, .source = true, .costly = 3, .backward_flops = 1};
+                             .saved_inputs = 3, .multiplies = 1, .source = true, .costly = 3, .backward_flops = 1};
 
 Tensor *head_loss(Plan *p, Tensor *x, Tensor *weight) {
     Tensor *losses = tensor_new(p, 2, (int[]){x->shape[0], x->shape[1]});

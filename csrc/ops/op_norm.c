@@ -18,20 +18,20 @@ typedef struct {
 } Job;
 
 static void forward_rows(void *context, size_t index, int slot) {
-    (void)slot;
     const Job *j = context;
     const Step *s = j->s;
     const Numbers *n = step_numbers(s, Numbers);
     const Tensor *in = s->in[0], *out = s->out[0];
     size_t first = index * j->each, end = slice_end(in->rows, j->each, index);
     int N = (int)(end - first), C = (int)in->cols;
-    real *y = out->data + first * out->cols;
+    real *spare = scratch_of(j->x, slot), *y = write_to(out, first * out->cols, spare);
     const real *x = in->data + first * in->cols;
     if (n->layer)
         j->x->k->layernorm_forward(y, s->out[2]->data + first, s->out[1]->data + first, x, s->in[1]->data,
                                    s->in[2]->data, N, C, n->eps);
     else
         j->x->k->rmsnorm_forward(y, s->out[1]->data + first, x, s->in[1]->data, N, C, n->eps);
+    write_back(out, first * out->cols, (end - first) * out->cols, spare, j->x);
 }
 
 static void forward(const Step *s, Exec *x) {
@@ -97,10 +97,17 @@ static size_t workspace(const Step *s, const Kernels *k) {
     return part_size(s) * (size_t)slice_count(s->in[0]->rows, rows_each(s));
 }
 
-static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .workspace = workspace,
-                             .saved_inputs = 3, .saved_outputs = 6, .cheap = true};
-static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .workspace = workspace,
-                           .saved_inputs = 3, .saved_outputs = 2, .cheap = true};
+static size_t scratch(const Step *s, const Kernels *k) {
+    (void)k;
+    return s->out[0]->halved ? ROWS_EACH * s->out[0]->cols : 0;
+}
+
+static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,
+                             .workspace = workspace, .saved_inputs = 3, .saved_outputs = 6, .cheap = true,
+                             .halves = true};
+static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .scratch = scratch,
+                           .workspace = workspace, .saved_inputs = 3, .saved_outputs = 2, .cheap = true,
+                           .halves = true};
 
 static Tensor *statistic(Plan *p, const Tensor *x) { return tensor_new(p, 1, (int[]){(int)x->rows}); }
 

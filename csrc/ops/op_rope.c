@@ -17,13 +17,15 @@ static void table_rows(void *context, size_t index, int slot) {
 }
 
 static void forward_rows(void *context, size_t index, int slot) {
-    (void)slot;
     const Work *w = context;
     const Numbers *n = step_numbers(w->s, Numbers);
     const Tensor *in = w->s->in[0], *table = w->s->in[1], *out = w->s->out[0];
     Slice r = slice_at(in->rows, ROWS_EACH, index);
-    w->x->k->rope_forward(out->data + r.first * out->cols, in->data + r.first * in->cols,
-                          table->data + r.first * table->cols, (int)r.count, n->heads, n->D);
+    size_t first = r.first * out->cols;
+    real *spare = scratch_of(w->x, slot);
+    w->x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + r.first * table->cols,
+                          (int)r.count, n->heads, n->D);
+    write_back(out, first, r.count * out->cols, spare, w->x);
 }
 
 static void backward_rows(void *context, size_t index, int slot) {
@@ -41,7 +43,13 @@ static void forward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[0]->ro
 static void backward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[0]->rows, ROWS_EACH, backward_rows); }
 
 static const Op ROPE_TABLE = {.name = "rope_table", .forward = table_forward};
-static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .saved_inputs = 2};
+static size_t scratch(const Step *s, const Kernels *k) {
+    (void)k;
+    return s->out[0]->halved ? ROWS_EACH * s->out[0]->cols : 0;
+}
+
+static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch, .saved_inputs = 2,
+                        .halves = true};
 
 Tensor *rope_table(Plan *p, int D) {
     Tensor *table = tensor_new(p, 3, (int[]){p->B, p->T, D});

@@ -29,6 +29,13 @@ static inline void parallel_slices(const Step *s, Exec *x, size_t n, size_t each
     parallel(x, (size_t)slice_count(n, each), task, &work);
 }
 
+/* Where a task writes the numbers of a tensor from `first` on: in place, or, of a halved one, in `spare` room from which
+ * write_back takes them. */
+static inline real *write_to(const Tensor *t, size_t first, real *spare) { return t->halved ? spare : t->data + first; }
+static inline void write_back(const Tensor *t, size_t first, size_t count, const real *spare, const Exec *x) {
+    if (t->halved) x->k->round(t->half + first, spare, count);
+}
+
 #define ROWS_EACH 32          /* rows of a row-wise op */
 #define ELEMENTS_EACH 16384   /* elements of an element-wise op */
 #define COLUMNS_EACH 64       /* columns of a sum over rows */
@@ -89,16 +96,32 @@ typedef struct {
 
 #define DEPTH_EACH 1024 /* between two looks at Ctrl-C */
 
-static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
-    Tile t = tile_at(&p->tiles, index);
+static inline void multiply_tile(const Product *p, Tile t, real *out, size_t ldo, Exec *x, int slot) {
     size_t m = (size_t)t.m, n = (size_t)t.n;
     for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += DEPTH_EACH)
-        x->k->gemm(p->out + m * p->ldo + n, p->ldo, matrix_at(p->A, m, (size_t)k), matrix_at(p->B, (size_t)k, n),
+        x->k->gemm(out, ldo, matrix_at(p->A, m, (size_t)k), matrix_at(p->B, (size_t)k, n),
                    p->bias && k == 0 ? p->bias + n : NULL, t.rows, t.cols, p->K - k < DEPTH_EACH ? p->K - k : DEPTH_EACH,
                    p->accumulate || k > 0, scratch_of(x, slot));
 }
 
+static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
+    Tile t = tile_at(&p->tiles, index);
+    multiply_tile(p, t, p->out + (size_t)t.m * p->ldo + t.n, p->ldo, x, slot);
+}
+
+/* The same, written in bfloat16 through spare_of() reals of scratch behind gemm's own. */
+static inline size_t spare_of(const Tiles *t) { return (size_t)t->tile_m * (size_t)t->tile_n; }
+
+static inline void product_tile_halved(const Product *p, uint16_t *half, size_t index, Exec *x, int slot) {
+    Tile t = tile_at(&p->tiles, index);
+    real *spare = scratch_of(x, slot) + x->k->gemm_work;
+    multiply_tile(p, t, spare, (size_t)t.cols, x, slot);
+    for (int i = 0; i < t.rows; i++)
+        x->k->round(half + (size_t)(t.m + i) * p->ldo + t.n, spare + (size_t)i * (size_t)t.cols, (size_t)t.cols);
+}
+
 /* A tensor as an operand, as it is or turned. */
 static inline Matrix operand(const Tensor *t, bool turned) {
+    if (t->halved) return (Matrix){.data = t->half, .stride = t->stride, .turned = turned, .storage = STORED_BFLOAT16};
     return t->narrow ? matrix_stored(t->narrow, t->stride, turned) : matrix_of(t->data, t->stride, turned);
 }

@@ -77,6 +77,7 @@ static void rebuild_cheap(Plan *p) {
         if (!can_be_rebuilt(p, t, &r)) continue;
         Tensor *again = tensor_like(p, t);
         if (again == &p->nowhere) return;
+        again->halved = t->halved;
         again->first = r.begin;
         again->last = r.end;
         t->again = again;
@@ -94,9 +95,14 @@ static real *address(const Plan *p, const Tensor *t) {
     return p->base + place->offset;
 }
 
+static void lie_at(Tensor *t, real *at) {
+    if (t->halved) t->half = (uint16_t *)(void *)at;
+    else t->data = at;
+}
+
 void plan_rewind(Plan *p) {
     for (int i = 0; i < p->count; i++)
-        for (Tensor *t = p->steps[i].again; t; t = t->next_again) t->data = address(p, t);
+        for (Tensor *t = p->steps[i].again; t; t = t->next_again) lie_at(t, address(p, t));
 }
 
 /* --- taking a place over ----------------------------------------------------------------------------------------- */
@@ -109,6 +115,7 @@ static void take_over(Plan *p) {
             if (!in || !(s->op->replaces >> k & 1) || in->kind != TENSOR_STEP || in->whole || in->kept) continue;
             Tensor *place = in->place;
             if (in->last != i || place->last != i || tensor_count(in) != tensor_count(out)) continue;
+            if (in->halved != out->halved) continue;
             bool viewed = false; /* a view of the input may live longer than the input itself */
             for (int j = 0; j < s->ins; j++) viewed |= j != k && s->in[j] && s->in[j]->place == place;
             if (viewed) continue;
@@ -120,7 +127,10 @@ static void take_over(Plan *p) {
 }
 
 /* --- packing ----------------------------------------------------------------------------------------------------- */
-static size_t size_of(const Tensor *t) { return arena_round(tensor_count(t)); }
+static size_t size_of(const Tensor *t) {
+    size_t count = tensor_count(t);
+    return arena_round(t->halved ? (count * sizeof(uint16_t) + sizeof(real) - 1) / sizeof(real) : count);
+}
 
 static bool placed(const Tensor *t) {
     return t->kind == TENSOR_STEP && !t->whole && t->place == t && t->last >= 0;
@@ -183,10 +193,9 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 bool plan_finish(Plan *p, const struct Kernels *k) {
     if (p->error.code == FINE) forward_lives(p);
-    if (p->error.code == FINE && p->backward) {
-        plan_differentiate(p);
-        rebuild_cheap(p);
-    }
+    if (p->error.code == FINE && p->backward) plan_differentiate(p);
+    if (p->error.code == FINE && p->bfloat16) plan_halve(p);
+    if (p->error.code == FINE && p->backward) rebuild_cheap(p);
     if (p->error.code == FINE) {
         take_over(p);
         plan_place(p);
@@ -204,10 +213,11 @@ void plan_bind(Plan *p, real *base) {
     p->base = base;
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
-        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) t->data = address(p, t);
+        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) lie_at(t, address(p, t));
     }
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
         if (t->whole && t->whole->data) t->data = t->whole->data + t->column;
+        if (t->whole && t->whole->half) t->half = t->whole->half + t->column;
     }
 }

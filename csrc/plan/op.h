@@ -68,6 +68,8 @@ typedef struct Op {
     unsigned replaces;                    /* bit i: out[0] may take the place of in[i] */
     unsigned passes;                      /* bit i: the gradient of in[i] is that of out[0] */
     bool cheap;                           /* out[0] may be computed again instead of being kept */
+    bool halves;                          /* out[0] may be written in bfloat16 */
+    unsigned multiplies;                  /* bit i: in[i] is read as an operand of products alone, also in bfloat16 */
     bool source;                          /* the backward pass starts here (a loss) */
     unsigned costly;                      /* bit i: the gradient of in[i] costs backward_flops times the forward pass */
     double backward_flops;

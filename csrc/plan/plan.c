@@ -296,6 +296,7 @@ bool plan_backward(Plan *p, Exec *x) {
         Step *s = &p->steps[i];
         for (Tensor *t = s->again; t; t = t->next_again) {
             t->data = t->again->data;
+            t->half = t->again->half;
             const Step *producer = &p->steps[t->producer];
             producer->op->forward(producer, x);
         }

@@ -39,6 +39,7 @@ typedef struct Plan {
     int B, T;
     bool backward;           /* gradients are wanted */
     bool training;           /* dropout happens */
+    bool bfloat16;           /* products round their operands */
     bool keep_all;
     const char *const *keep; /* globs over module paths */
     int keep_count;

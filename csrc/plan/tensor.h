@@ -21,6 +21,7 @@ typedef struct Tensor {
     size_t rows, cols, stride; /* rows = product of all dimensions but the last; cols = the last */
     real *data;
     const Stored *narrow;      /* a weight that does not lie as reals: data is NULL, and it has no gradient */
+    uint16_t *half;            /* of a halved tensor, instead of data: bfloat16 numbers */
     struct Tensor *grad;       /* NULL: nobody wants it */
 
     struct Tensor *whole; /* this is a view into that one */
@@ -28,6 +29,7 @@ typedef struct Tensor {
 
     bool needs_grad; /* a trainable weight lies below it, or its gradient was asked for */
     bool kept;       /* shown by name: its place is not recycled */
+    bool halved;     /* lies in bfloat16: whoever reads it multiplies with it, and would round it anyway */
 
     /* The plan's own: where it lies and when it must be there. */
     struct Tensor *place;    /* shares the place of that one (itself when it has its own) */

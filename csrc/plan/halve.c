@@ -1,0 +1,25 @@
+/* halve: where products round their operands to bfloat16, what is read as an operand alone lies in bfloat16 already. The
+ * same numbers are multiplied, and they take half the memory. */
+#include "plan/parts.h"
+
+static Tensor *whole_of(Tensor *t) { return t->whole ? t->whole : t; }
+
+/* Could it, as far as its producer goes? */
+static bool may_lie_in_half(const Plan *p, const Tensor *t) {
+    if (t->kind != TENSOR_STEP || t->whole || t->kept || t->producer < 0) return false;
+    const Step *producer = &p->steps[t->producer];
+    return producer->op->halves && producer->out[0] == t;
+}
+
+void plan_halve(Plan *p) {
+    for (int i = 0; i < p->tensor_count; i++) p->tensors[i]->halved = may_lie_in_half(p, p->tensors[i]);
+    for (int i = 0; i < p->count; i++) {
+        const Step *s = &p->steps[i];
+        for (int k = 0; k < s->ins; k++)
+            if (s->in[k] && !(s->op->multiplies >> k & 1)) whole_of(s->in[k])->halved = false;
+    }
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        if (t->whole) t->halved = t->whole->halved;
+    }
+}
