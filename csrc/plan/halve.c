@@ -7,6 +7,7 @@ static Tensor *whole_of(Tensor *t) { return t->whole ? t->whole : t; }
 /* Could it, as far as its producer goes? */
 static bool may_lie_in_half(const Plan *p, const Tensor *t) {
     if (t->kind != TENSOR_STEP || t->whole || t->kept || t->producer < 0) return false;
+    if (t->last == t->producer) return false; /* nobody in the plan reads it */
     const Step *producer = &p->steps[t->producer];
     return producer->op->halves && producer->out[0] == t;
 }
