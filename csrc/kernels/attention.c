@@ -174,8 +174,8 @@ static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matri
     else gemm(sums, w->width, weights, v_s, NULL, rows, a->D, count, true, w->gemm);
 }
 
-static void attention_forward(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
-                              size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work) {
+static void attention_forward(real *out, size_t ldo, real *logsumexp, Matrix q, Matrix k, Matrix v, const Attention *a,
+                              int t0, int t1, real *work) {
     const int D = a->D;
     ForwardWork w;
     forward_work(&w, work, D);
@@ -189,7 +189,7 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, const real
         }
         for (int s = blocks.first; s < blocks.last; s += KEYS) {
             const int end = smaller(s + KEYS, blocks.last);
-            const Matrix k_s = matrix_of(k + s * ldk, ldk, true), v_s = matrix_of(v + s * ldv, ldv, false);
+            const Matrix k_s = matrix_turned(matrix_at(k, s, 0)), v_s = matrix_at(v, s, 0);
             const bool shared = queries > MR;
             if (shared) {
                 pack_operand(&w.k, k_s, D, end - s);
@@ -197,7 +197,7 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, const real
             }
             for (int i = 0; i < queries; i += MR) {
                 const int rows = smaller(MR, queries - i);
-                const Matrix q_t = matrix_of(q + (t + i) * ldq, ldq, false);
+                const Matrix q_t = matrix_at(q, t + i, 0);
                 if (sees_any(a, t + i, t + i + rows, s, end))
                     meet_keys(&w, i, q_t, k_s, v_s, shared, a, t + i, rows, s, end);
             }
@@ -205,7 +205,7 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, const real
         for (int i = 0; i < queries; i++) {
             const real factor = w.total[i] == 0 ? 0 : 1 / w.total[i];
             const real *sums = w.sums + i * w.width;
-            real *out_t = out + (t + i) * ldo;
+            real *out_t = out + (t + i - t0) * ldo;
             for (int d = 0; d < D; d++) out_t[d] = sums[d] * factor;
             logsumexp[t + i] = w.top[i] + math_log(w.total[i]);
         }
@@ -275,16 +275,27 @@ static void differentiate_rows(const BackwardWork *w, real *scores, real *dscore
     multiply_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), &w->k, rows, a->D, count, true, w->panels);
 }
 
+/* dout . out, of a row of out as products take it: the same whether it was kept as it is or as an operand. */
+ALWAYS_INLINE real operand_dot(const real *dout, const Matrix *out, int t, int D, const Storage storage) {
+    vreal sum = {0};
+    int d = 0;
+    for (; d + WIDTH <= D; d += WIDTH) sum += vload(dout + d) * operand_of(stored_vector(out, t, d, storage));
+    for (; d < D; d++) sum[0] += dout[d] * operand_of((vreal){stored_number(out, t, d, storage)})[0];
+    real total = 0;
+    for (int i = 0; i < WIDTH; i++) total += sum[i];
+    return total;
+}
+
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, const real *out, size_t ldo, real *delta, const real *logsumexp, const real *q,
-                               size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
-                               int s0, int s1, bool accumulate, real *work) {
+                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k, Matrix v,
+                               const Attention *a, int s0, int s1, bool accumulate, real *work) {
     const int D = a->D, T = a->T;
     BackwardWork w;
     backward_work(&w, work, D);
     for (int t = 0; t < T && s0 == 0; t++) {
         memset(dq + t * lddq, 0, D * sizeof(real));
-        delta[t] = row_dot(dout + t * lddo, out + t * ldo, D);
+        delta[t] = out.storage == STORED_BFLOAT16 ? operand_dot(dout + t * lddo, &out, t, D, STORED_BFLOAT16)
+                                                  : operand_dot(dout + t * lddo, &out, t, D, STORED_REAL);
     }
     for (int s = s0; s < s1 && !accumulate; s++) {
         memset(dk + s * lddk, 0, D * sizeof(real));
@@ -292,14 +303,14 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
     }
     for (int s = s0; s < s1; s += KEYS) {
         const int count = smaller(KEYS, s1 - s);
-        pack_operand(&w.k_turned, matrix_of(k + s * ldk, ldk, true), D, count);
-        pack_operand(&w.v_turned, matrix_of(v + s * ldv, ldv, true), D, count);
-        pack_operand(&w.k, matrix_of(k + s * ldk, ldk, false), count, D);
+        pack_operand(&w.k_turned, matrix_turned(matrix_at(k, s, 0)), D, count);
+        pack_operand(&w.v_turned, matrix_turned(matrix_at(v, s, 0)), D, count);
+        pack_operand(&w.k, matrix_at(k, s, 0), count, D);
         for (int t = 0; t < T; t += TURNED_QUERIES) {
             const int queries = smaller(TURNED_QUERIES, T - t);
             if (!sees_any(a, t, t + queries, s, s + count)) continue;
             const int keys = smaller(visible_keys(a, t + queries - 1).last - s, count);
-            const Matrix q_t = matrix_of(q + t * ldq, ldq, false), dout_t = matrix_of(dout + t * lddo, lddo, false);
+            const Matrix q_t = matrix_at(q, t, 0), dout_t = matrix_of(dout + t * lddo, lddo, false);
             for (int i = 0; i < queries; i += MR)
                 differentiate_rows(&w, w.scores + i * SCORES_STRIDE, w.dscores + i * SCORES_STRIDE, dq + (t + i) * lddq, lddq,
                                    matrix_at(q_t, i, 0), matrix_at(dout_t, i, 0), delta, logsumexp, a, t + i,

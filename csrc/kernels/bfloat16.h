@@ -7,6 +7,11 @@
 #define PER_UNIT 2
 typedef uint32_t unit;
 
+/* Reals as products take them. */
+ALWAYS_INLINE vreal operand_of(vreal x) {
+    return (vreal)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x)), 16);
+}
+
 ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) {
     return (vreal)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
 }

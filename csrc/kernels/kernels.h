@@ -37,6 +37,10 @@ static inline Matrix matrix_at(Matrix m, size_t row, size_t col) {
 static inline Matrix matrix_stored(const Stored *s, size_t stride, bool turned) {
     return (Matrix){s->data, stride, turned, s->storage, s->scales, s->scale_stride, s->inputs_first};
 }
+static inline Matrix matrix_turned(Matrix m) {
+    m.turned = !m.turned;
+    return m;
+}
 static inline Matrix matrix_of(const real *data, size_t stride, bool turned) {
     return (Matrix){.data = data, .stride = stride, .turned = turned};
 }
@@ -116,18 +120,17 @@ typedef struct Kernels {
                            size_t n, bool accumulate);
 
     /* attention.c   queries [t0, t1) of one head, softmax over the keys each may see, online over key blocks
-     * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass. Pointers are to
-     * the head's row 0 (not t0). A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
+     * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass. Pointers and
+     * matrices (as stored) begin with the head's row 0 (not t0), but forward's out with row t0. A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
      * backward: keys [s0, s1) of one query head; dk, dv (Tk,D) as accumulate says (heads that share keys are called one
      * after another); dq is added to, but the call with s0 = 0, which comes first, overwrites it and fills delta (T), which
      * later calls read. dk, dv may not be NULL.
      * pattern: the probabilities p (T,Tk) of one head, zeros where unseen. work: attention_work(D) reals */
-    void (*attention_forward)(real *out, size_t ldo, real *logsumexp, const real *q, size_t ldq, const real *k,
-                              size_t ldk, const real *v, size_t ldv, const Attention *a, int t0, int t1, real *work);
+    void (*attention_forward)(real *out, size_t ldo, real *logsumexp, Matrix q, Matrix k, Matrix v, const Attention *a,
+                              int t0, int t1, real *work);
     void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, const real *out, size_t ldo, real *delta, const real *logsumexp, const real *q,
-                               size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv, const Attention *a,
-                               int s0, int s1, bool accumulate, real *work);
+                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k, Matrix v,
+                               const Attention *a, int s0, int s1, bool accumulate, real *work);
     void (*attention_pattern)(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
                               const Attention *a);
     size_t (*attention_work)(int D);

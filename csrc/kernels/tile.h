@@ -36,6 +36,7 @@ ALWAYS_INLINE void vstore(real *x, vreal v) { *(vreal_unaligned *)x = v; }
 #define PER_UNIT 1
 typedef real unit;
 ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) { return sum + a * b; }
+ALWAYS_INLINE vreal operand_of(vreal x) { return x; }
 #endif
 
 #define KU 256             /* units of the longest chain */

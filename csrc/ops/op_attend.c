@@ -30,6 +30,9 @@ static Attention attention_of(const Job *j, int b, int h) {
 }
 
 /* One head's rows of a (B,rows,heads*D) tensor. */
+static Matrix head_of(const Tensor *t, int b, int rows, int head, int D) {
+    return matrix_at(operand(t, false), (size_t)b * (size_t)rows, (size_t)head * (size_t)D);
+}
 static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
     return t->data + (size_t)b * (size_t)rows * t->stride + (size_t)head * (size_t)D;
 }
@@ -45,9 +48,13 @@ static void forward_block(void *context, size_t index, int slot) {
     int t1 = (int)slice_end((size_t)j->T, QUERIES_EACH, (size_t)block);
     Attention a = attention_of(j, b, h);
     real *logsumexp = j->s->out[1]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
-    j->x->k->attention_forward(head_at(out, b, j->T, h, n->D), out->stride, logsumexp, head_at(q, b, j->T, h, n->D),
-                               q->stride, head_at(k, b, j->keys, g, n->D), k->stride, head_at(v, b, j->keys, g, n->D),
-                               v->stride, &a, t0, t1, scratch_of(j->x, slot));
+    size_t first = ((size_t)b * (size_t)j->T + (size_t)t0) * out->stride + (size_t)h * (size_t)n->D, D = (size_t)n->D;
+    real *work = scratch_of(j->x, slot), *spare = work + j->x->k->attention_work(n->D);
+    j->x->k->attention_forward(write_to(out, first, spare), out->halved ? D : out->stride, logsumexp,
+                               head_of(q, b, j->T, h, n->D), head_of(k, b, j->keys, g, n->D),
+                               head_of(v, b, j->keys, g, n->D), &a, t0, t1, work);
+    for (size_t t = 0; out->halved && t < (size_t)(t1 - t0); t++)
+        write_back(out, first + t * out->stride, D, spare + t * D, j->x);
 }
 
 static void forward(const Step *s, Exec *x) {
@@ -95,9 +102,9 @@ static void backward_keys(const Job *j, int b, int h, int s0, int part, bool acc
     j->x->k->attention_backward(
         head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(&dk, b, j->keys, g, n->D), dk.stride,
         head_at(&dv, b, j->keys, g, n->D), dv.stride, head_at(out->grad, b, j->T, h, n->D), out->grad->stride,
-        head_at(out, b, j->T, h, n->D), out->stride, j->x->workspace + row, s->out[1]->data + row,
-        head_at(q, b, j->T, h, n->D), q->stride, head_at(k, b, j->keys, g, n->D), k->stride,
-        head_at(v, b, j->keys, g, n->D), v->stride, &a, s0, s1, accumulate, scratch_of(j->x, slot));
+        head_of(out, b, j->T, h, n->D), j->x->workspace + row, s->out[1]->data + row, head_of(q, b, j->T, h, n->D),
+        head_of(k, b, j->keys, g, n->D), head_of(v, b, j->keys, g, n->D), &a, s0, s1, accumulate,
+        scratch_of(j->x, slot));
 }
 
 static void backward_part(void *context, size_t index, int slot) {
@@ -140,11 +147,15 @@ static double flops(const Step *s) {
     return 4.0 * B * n->H * n->D * T * seen;
 }
 
-static size_t scratch(const Step *s, const Kernels *k) { return k->attention_work(step_numbers(s, AttendNumbers)->D); }
+static size_t scratch(const Step *s, const Kernels *k) {
+    int D = step_numbers(s, AttendNumbers)->D;
+    return k->attention_work(D) + (s->out[0]->halved ? (size_t)QUERIES_EACH * (size_t)D : 0);
+}
 
 /* Backwards four products of the forward pass's two; the fifth, the scores computed again, is not nominal. */
 static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .workspace = workspace, .saved_inputs = 7, .saved_outputs = 3, .costly = 7,
+                          .scratch = scratch, .workspace = workspace, .saved_inputs = 7, .saved_outputs = 3, .halves = true,
+                          .multiplies = 7, .costly = 7,
                           .backward_flops = 2.0 / 3};
 
 /* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
