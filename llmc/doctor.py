@@ -24,7 +24,7 @@ def doctor():
         ("threads", get_num_threads()),
         ("instruction set", f"{info['instruction_set']} (of {', '.join(_core.offers())})"),
         ("products by", info["gemm"]),
-        ("products in bfloat16", "yes" if info["bfloat16"] else "no: they are computed in float32"),
+        ("products in bfloat16", _bfloat16(info)),
         ("OpenBLAS", info["openblas"] or f"carried, not used: {openblas_path() or 'none'}"),
         ("OpenBLAS kernels", info["openblas_kernels"] or "-"),
         ("memory", _memory()),
@@ -33,6 +33,12 @@ def doctor():
     ]
     rows += [(name, _version(name)) for name in _PACKAGES]
     return Table(["what", "value"], [{"what": what, "value": str(value)} for what, value in rows])
+
+
+def _bfloat16(info):
+    if info["bfloat16"]:
+        return "yes: precision='bfloat16' uses them"
+    return f"no: {info['instruction_set']} has none; precision='bfloat16' computes in float32"
 
 
 def _version(name):

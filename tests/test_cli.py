@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,9 @@ def test_the_version_is_the_package_s(capsys):
     (["generate", "dir", "a", "--temperature", "0"], "above 0"),
     (["generate", "dir", "a", "--top-p", "1.5"], "at most 1"),
     (["generate", "dir", "a", "--num-threads", "0"], "at least 1"),
+    (["generate", "dir", "a", "--precision", "float16"], "(choose from 'float32', 'bfloat16')"),
+    (["eval", "dir", "--text", "a", "--dtype", "int4"], "(choose from 'float32', 'bfloat16', 'int8')"),
+    (["train", "x.txt", "--dtype", "int8"], "no flag --dtype"),
     (["eval", "dir"], "--text"),
     (["tokenize", "x.txt"], "--tokenizer"),
     (["doctor", "now"], "one word too many"),
@@ -316,6 +320,72 @@ def test_generate_prints_what_the_model_writes(trained, capsys):
         assert main(["generate", trained, "The class", "--max-new-tokens", "40", *words]) == 0
         ids = model.generate(tokenizer.encode("The class"), max_new_tokens=40, **options)
         assert capsys.readouterr().out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
+
+
+# --- precision and dtype ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype, precision", [("bfloat16", None), ("int8", None), ("int8", "float32"),
+                                              (None, "bfloat16")])  # fmt: skip
+def test_what_opens_a_model_takes_its_storage_and_its_precision(corpus, trained, capsys, tmp_path, dtype, precision):
+    model = llmc.Model.from_pretrained(trained, dtype or "float32", precision)
+    tokenizer = llmc.Tokenizer.from_pretrained(trained)
+    words = ["--dtype", dtype] * (dtype is not None) + ["--precision", precision] * (precision is not None)
+    capsys.readouterr()
+    assert main(["generate", trained, "The class", "--max-new-tokens", "20", *words]) == 0
+    ids = model.generate(tokenizer.encode("The class"), max_new_tokens=20)
+    assert capsys.readouterr().out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
+    assert main(["eval", trained, "--text", corpus, "--block-size", "64", *words]) == 0
+    loss = float(capsys.readouterr().out.splitlines()[-1].split()[3])
+    data = llmc.data.StreamingTextDataset(files=[corpus], tokenizer=tokenizer, block_size=64)
+    assert loss == float(f"{llmc.Trainer(model).evaluate(list(data))['eval_loss']:,.4g}")
+    rows = tmp_path / "lim.json"
+    assert main(["lim", trained, "--text", corpus, "--max-tokens", "64", "--out", str(rows), *words]) == 0
+    shown = {row["name"]: row["lim"] for row in json.loads(rows.read_text())["rows"]}
+    report = llmc.analysis.lim(model, np.array(tokenizer.encode(TEXT)[:64]))
+    assert shown == {row["name"]: row["lim"] for row in report.rows}
+
+
+def test_train_remembers_its_precision(corpus, tmp_path, capsys):
+    words = [corpus, *SMALL, "--precision", "bfloat16", "--max-steps", "4", "--save-steps", "2", "--seed", "3"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for out in (whole, cut):
+        assert main(["train", *words, "--output-dir", str(out)]) == 0
+    shutil.rmtree(cut / "checkpoint-4")
+    assert main(["train", "--resume", "--output-dir", str(cut)]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+def test_train_may_resume_in_another_precision_and_says_so(corpus, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "out")
+    assert main(["train", "--resume", "--precision", "bfloat16", "--output-dir", str(tmp_path / "out")]) == 0
+    assert "precision was float32, now it is bfloat16" in capsys.readouterr().err
+
+
+def test_a_precision_that_the_processor_lacks_is_said_and_computed_in_float32(trained, capsys):
+    words = ["generate", trained, "The class", "--max-new-tokens", "8"]
+    used = llmc._core.info()
+    llmc._core.choose("portable", "own", None)
+    try:
+        assert main([*words, "--precision", "float32"]) == 0
+        expected = capsys.readouterr().out
+        assert main([*words, "--precision", "bfloat16"]) == 0
+        shown = capsys.readouterr()
+        assert main(["doctor"]) == 0
+        doctor = capsys.readouterr().out
+    finally:
+        llmc._core.choose(used["instruction_set"], used["gemm"], llmc.core.openblas_path())
+    assert shown.out == expected and "no bfloat16 products here, so they are computed in float32" in shown.err
+    assert "portable has none; precision='bfloat16' computes in float32" in doctor
+
+
+@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+def test_the_demo_trains_in_bfloat16_too(tmp_path, capsys):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        assert main(["demo", "--steps", "1", "--precision", precision, "--out", str(tmp_path / precision)]) == 0
+        losses.append(json.loads((tmp_path / precision / "log.jsonl").read_text().splitlines()[0])["loss"])
+    assert 0 < abs(losses[0] - losses[1]) < 0.01
 
 
 def test_what_is_written_token_by_token_is_the_whole_text():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,32 @@ def test_a_training_goes_on_to_the_same_bits(folder, tmp_path):
     assert main(["lora", "--resume", "--output-dir", str(tmp_path / "cut")]) == 0
     whole, cut = (llmc.checkpoint.open(tmp_path / side / "adapter_model.safetensors") for side in ("whole", "cut"))
     assert all((whole[name] == cut[name]).all() for name in whole)
+
+
+def test_a_base_is_stored_and_multiplied_as_asked_and_resuming_remembers_it(folder, tmp_path, capsys):
+    flags = "--dtype int8 --precision float32 --max-steps 4 --save-steps 2 --learning-rate 0.01".split()
+    for out in ("whole", "cut"):
+        assert lora(folder, tmp_path / out, *flags) == 0
+    assert lora(folder, tmp_path / "wide", *flags[4:]) == 0
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-4")
+    assert main(["lora", "--resume", "--output-dir", str(tmp_path / "cut")]) == 0
+    assert "warning" not in capsys.readouterr().err
+    whole, cut, wide = (llmc.checkpoint.open(tmp_path / out / "adapter_model.safetensors")
+                        for out in ("whole", "cut", "wide"))
+    assert all((whole[name] == cut[name]).all() for name in whole)
+    assert any((whole[name] != wide[name]).any() for name in whole)
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-4")
+    assert main(["lora", "--resume", "--dtype", "bfloat16", "--output-dir", str(tmp_path / "cut")]) == 0
+    assert "dtype was int8, now it is bfloat16" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_the_base_as_it_is_stored(folder, tmp_path, capsys):
+    memory = []
+    for dtype in ("float32", "bfloat16", "int8"):
+        assert lora(folder, tmp_path / "out", "--dtype", dtype, "--precision", "float32", "--dry-run") == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory"))
+        memory.append(float(line.split()[1]))
+    assert memory == sorted(memory, reverse=True) and len(set(memory)) == 3
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.1)])

@@ -3,7 +3,7 @@
 import os
 
 from llmc.cli.outcome import say
-from llmc.cli.parser import threads, whole
+from llmc.cli.parser import precision, threads, whole
 from llmc.table import Table, count
 
 EXAMPLE = "llmc demo && llmc generate llmc-demo \"The class\" --top-p 0.9"
@@ -17,6 +17,7 @@ def arguments(parser):
     parser.add_argument("--out", default="llmc-demo", metavar="DIR", help="where everything goes (%(default)s)")
     parser.add_argument("--steps", type=whole(1), default=STEPS, metavar="N",
                         help="optimizer steps (%(default)s: about a minute on two cores)")
+    precision(parser)
     threads(parser)
 
 
@@ -28,7 +29,7 @@ def run(args):
     text, held_out = llmc.data.split_text(llmc.data.builtin_text())
     tokenizer = llmc.Tokenizer.train([text], vocab_size=1024)
     data, unseen = (llmc.data.TextDataset([part], tokenizer, BLOCK) for part in (text, held_out))
-    model = llmc.Model(config(tokenizer), seed=0)
+    model = llmc.Model(config(tokenizer), seed=0, precision=args.precision)
     say(f"pydoc_data.topics: {len(text):,} characters to train on, {len(held_out):,} held out; "
         f"a vocabulary of {len(tokenizer):,}")
     say(f"a LLaMA of {count(model.num_parameters())} parameters, {args.steps} steps of 8 x {BLOCK} tokens")

@@ -1,6 +1,6 @@
 """llmc eval: the loss and perplexity of a model on a text."""
 
-from llmc.cli.parser import threads, whole
+from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 from llmc.table import Table
 
@@ -15,6 +15,7 @@ def arguments(parser):
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context; by default the model's, at most {LONGEST}")
     parser.add_argument("--batch-size", type=whole(1), default=8, metavar="B", help="blocks at once (%(default)s)")
+    storage(parser)
     threads(parser)
 
 
@@ -25,7 +26,7 @@ def run(args):
     from llmc import DataError, Trainer, TrainingArguments
     from llmc.data import StreamingTextDataset, TokenBlockDataset
 
-    model, tokenizer = model_and_tokenizer(args.model, needs_tokenizer=not ends_in_bin(args.text))
+    model, tokenizer = model_and_tokenizer(args.model, not ends_in_bin(args.text), args.dtype, args.precision)
     block_size = args.block_size or min(model.config.max_position_embeddings, LONGEST)
     if ends_in_bin(args.text):
         data = TokenBlockDataset(args.text[0], block_size, vocab_size=model.config.vocab_size)

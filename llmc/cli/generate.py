@@ -4,7 +4,7 @@ import sys
 import time
 
 from llmc.cli.outcome import Usage, say
-from llmc.cli.parser import between, threads, whole
+from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import model_and_tokenizer
 
 EXAMPLE = 'llmc generate llmc-demo "The statement" --max-new-tokens 100 --top-p 0.9 --seed 1'
@@ -35,12 +35,13 @@ def arguments(parser):
                         help="where to stop, also several times; -1: nowhere; by default the model's")
     parser.add_argument("--prefill-chunk", type=whole(1), metavar="N", help="read the prompt N tokens at a time")
     parser.add_argument("--no-cache", dest="use_cache", action="store_false", help="keep no keys and values: slower")
+    storage(parser)
     threads(parser)
 
 
 def run(args):
     """Print the prompt and what the model goes on with."""
-    model, tokenizer = model_and_tokenizer(args.model)
+    model, tokenizer = model_and_tokenizer(args.model, dtype=args.dtype, precision=args.precision)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     ids = tokenizer.encode(prompt)
     if not ids:

@@ -4,7 +4,7 @@ import itertools
 import os
 
 from llmc.cli.outcome import Usage
-from llmc.cli.parser import threads, whole
+from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 
 EXAMPLE = "llmc lim llmc-demo --text README.md --metrics lim,block_influence,ablation --out lim.png lim.html"
@@ -29,6 +29,7 @@ def arguments(parser):
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context; by default the model's, at most {LONGEST}")
     parser.add_argument("--batch-size", type=whole(1), default=4, metavar="B", help="blocks at once (%(default)s)")
+    storage(parser)
     threads(parser)
 
 
@@ -38,7 +39,7 @@ def run(args):
 
     _check_out(args)
     metrics = METRICS if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
-    model, tokenizer = model_and_tokenizer(args.model, needs_tokenizer=not ends_in_bin(args.text))
+    model, tokenizer = model_and_tokenizer(args.model, not ends_in_bin(args.text), args.dtype, args.precision)
     batches = _batches(args, model, tokenizer)
     report = lim(model, batches, metrics=metrics, projections=args.projections)
     print(report)
@@ -81,4 +82,4 @@ def _other(args, model):
     if os.path.exists(os.path.join(args.compare, "adapter_config.json")):
         model.load_adapter(args.compare)
         return model
-    return model_and_tokenizer(args.compare, needs_tokenizer=False)[0]
+    return model_and_tokenizer(args.compare, False, args.dtype, args.precision)[0]

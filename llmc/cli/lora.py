@@ -6,7 +6,7 @@ import re
 
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
-from llmc.cli.parser import between, threads, whole
+from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import ends_in_bin, located, tokenizer_of
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
 from llmc.cli.train_run import (
@@ -49,6 +49,7 @@ def arguments(parser):
     adapter.add_argument("--use-rslora", action="store_true", default=None, help="scale by lora-alpha / sqrt(r)")
     adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"), help="[true]")
     train_flags.add(parser, TRAINING, "here")
+    storage(parser)
     threads(parser)
 
 
@@ -58,7 +59,8 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("lora", settings["training"])
-    model = llmc.Model.from_pretrained(located(settings["model"]))
+    model = llmc.Model.from_pretrained(located(settings["model"]), dtype=settings.get("dtype") or "float32",
+                                       precision=settings.get("precision"))
     if checkpoint:
         model.load_adapter(checkpoint, is_trainable=True)
     else:
@@ -111,7 +113,8 @@ def _settings(args):
     """(checkpoint to resume from or None, settings): what was given, and in a resumed training what was given then."""
     from llmc import TrainingArguments
 
-    given = {name: getattr(args, name) for name in ("model", "data", "eval_data", "held_out", "block_size")}
+    names = ("model", "data", "eval_data", "held_out", "block_size", "dtype", "precision")
+    given = {name: getattr(args, name) for name in names}
     training = train_flags.given(args)
     adapter = {name: getattr(args, name) for name in _FLAGS if getattr(args, name) is not None}
     output_dir = training.get("output_dir", TrainingArguments.output_dir)

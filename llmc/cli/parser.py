@@ -2,7 +2,7 @@
 
 import argparse
 
-from llmc.cli.outcome import Usage
+from llmc.cli.outcome import Usage, say
 from llmc.errors import nearest
 
 
@@ -75,6 +75,27 @@ def between(low, high, open_low=False):
         return value
 
     return convert
+
+
+def precision(parser):
+    """Add --precision; where the processor lacks what it asks for, that is said when it is parsed."""
+
+    def convert(text):
+        from llmc.core import _core
+
+        if text == "bfloat16" and not _core.info()["bfloat16"]:
+            say("no bfloat16 products here, so they are computed in float32 (llmc doctor says why)")
+        return text
+
+    parser.add_argument("--precision", type=convert, choices=("float32", "bfloat16"),
+                        help="how products are computed [as weights are stored; bfloat16 for int8]")
+
+
+def storage(parser):
+    """Add --dtype, and --precision."""
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "int8"),
+                        help="how weights are stored in memory: bfloat16 takes a half, int8 about a quarter [float32]")
+    precision(parser)
 
 
 def threads(parser):

@@ -15,8 +15,16 @@ def located(name):
     return name
 
 
-def model_and_tokenizer(name, needs_tokenizer=True):
+def model_and_tokenizer(name, needs_tokenizer=True, dtype=None, precision=None):
     """A checkpoint's model and tokenizer; None for a tokenizer that is not there and not needed.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a name on the hub.
+    needs_tokenizer : bool
+    dtype, precision : str or None
+        What `llmc.cli.parser.storage` adds; None: a model's own default.
 
     Raises
     ------
@@ -25,7 +33,7 @@ def model_and_tokenizer(name, needs_tokenizer=True):
     """
     from llmc import Model
 
-    model = Model.from_pretrained(located(name))
+    model = Model.from_pretrained(located(name), dtype=dtype or "float32", precision=precision)
     tokenizer = tokenizer_of(name)
     if tokenizer is None and needs_tokenizer:
         raise FileNotFoundError(f"{name}: no tokenizer.json (nor vocab.json with merges.txt) in it; put one there")

@@ -2,7 +2,7 @@
 
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
-from llmc.cli.parser import between, threads, whole
+from llmc.cli.parser import between, precision, threads, whole
 from llmc.cli.sources import ends_in_bin, located
 from llmc.cli.train_data import datasets, read_texts
 from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
@@ -41,6 +41,7 @@ def arguments(parser):
         else:
             model.add_argument(flag, type=kind, metavar="N" if kind is not str else "NAME", help=text)
     train_flags.add(parser, SCRATCH)
+    precision(parser)
     threads(parser)
 
 
@@ -54,12 +55,13 @@ def run(args):
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
     if source:
-        model = llmc.Model.from_pretrained(located(source))
+        model = llmc.Model.from_pretrained(located(source), precision=settings["precision"])
         tokenizer = tokenizer_for(args, source, texts)
     else:
         config = config_file(args)
         tokenizer = tokenizer_for(args, None, texts, config and config.vocab_size)
-        model = llmc.Model(config or new_config(args, tokenizer, settings["data"]), seed=training.seed)
+        config = config or new_config(args, tokenizer, settings["data"])
+        model = llmc.Model(config, seed=training.seed, precision=settings["precision"])
     settings["block_size"] = settings["block_size"] or min(model.config.max_position_embeddings, LONGEST)
     data, held_out = datasets(settings, texts, tokenizer, model.config.vocab_size)
     if args.dry_run:
@@ -75,7 +77,7 @@ def _settings(args):
     """(checkpoint to resume from or None, settings): what was given, and in a resumed training what was given then."""
     from llmc import TrainingArguments
 
-    given = {name: getattr(args, name) for name in ("data", "eval_data", "held_out", "block_size")}
+    given = {name: getattr(args, name) for name in ("data", "eval_data", "held_out", "block_size", "precision")}
     training = train_flags.given(args)
     output_dir = training.get("output_dir", TrainingArguments.output_dir)
     if not args.resume:
