@@ -17,6 +17,7 @@ from llmc.errors import ConfigError, NonFiniteError, UnknownNameError
 
 SETTINGS = dict(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
 STEPS = 10
+needs_bfloat16 = pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
 
 
 def copies(views):
@@ -303,8 +304,8 @@ class Rows:
         return {"input_ids": [(7 * index + 3 * t * t) % 103 for t in range(7)]}
 
 
-def lora_trainer(folder, base, **changes):
-    model = llmc.Model.from_pretrained(base)
+def lora_trainer(folder, base, dtype="float32", precision=None, **changes):
+    model = llmc.Model.from_pretrained(base, dtype, precision)
     model.add_adapter(llmc.LoraConfig(r=2, lora_dropout=0.2, target_modules="all-linear"))
     settings = dict(max_steps=6, per_device_train_batch_size=2, learning_rate=1e-2, save_strategy="steps", save_steps=3,
                     disable_tqdm=True) | changes
@@ -332,16 +333,29 @@ def test_the_trainer_leaves_an_adapter_and_not_the_base(base, tmp_path):
         assert (llmc.Model.from_pretrained(folder)(ids) == trainer.model(ids)).all() or folder.name.endswith("best")
 
 
-def test_a_training_of_an_adapter_resumes_to_the_same_bits(base, tmp_path):
-    whole = lora_trainer(tmp_path / "whole", base)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_training_of_an_adapter_resumes_to_the_same_bits(base, tmp_path, dtype):
+    whole = lora_trainer(tmp_path / "whole", base, dtype)
     whole.train()
-    cut = lora_trainer(tmp_path / "cut", base)
+    cut = lora_trainer(tmp_path / "cut", base, dtype)
     cut.callbacks.append(lambda state: "stop" if state.step == 3 else None)
     cut.train()
-    again = lora_trainer(tmp_path / "cut", base)
-    again.train(resume_from_checkpoint=True)
+    again = lora_trainer(tmp_path / "cut", base, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.train(resume_from_checkpoint=True)
     ours, theirs = (trainer.model._model.adapter_parameters("default") for trainer in (again, whole))
     assert all((view == theirs[name]).all() for name, view in ours.items())
+
+
+@pytest.mark.parametrize("options, said", [
+    pytest.param(dict(precision="bfloat16"), "precision was float32, now it is bfloat16", marks=needs_bfloat16),
+    (dict(dtype="int8", precision="float32"), "dtype was float32, now it is int8"),
+])  # fmt: skip
+def test_resuming_in_another_precision_or_on_a_base_stored_otherwise_is_said(base, tmp_path, options, said):
+    lora_trainer(tmp_path, base, max_steps=3).train()
+    with pytest.warns(RuntimeWarning, match=said):
+        lora_trainer(tmp_path, base, **options, max_steps=3).train(resume_from_checkpoint=True)
 
 
 def test_a_training_resumes_only_the_adapter_it_was(base, tmp_path):

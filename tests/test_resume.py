@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,10 @@ def cut_at(step):
     return callback
 
 
-def model(seed=2, **changes):
+def model(seed=2, precision=None, **changes):
     """A GPT-2 with dropout."""
     config = dict(model_type="gpt2", vocab_size=31, n_positions=16, n_embd=12, n_layer=2, n_head=2) | changes
-    return llmc.Model(llmc.Config(**config), seed=seed)
+    return llmc.Model(llmc.Config(**config), seed=seed, precision=precision)
 
 
 def trainer(folder, seed=2, data=None, callbacks=(), of=None, **changes):
@@ -103,6 +104,16 @@ def test_any_number_of_threads_gives_the_same_bits(whole, tmp_path, threads):
     finally:
         llmc.set_num_threads(before)
     assert bits(trained) == whole[1]
+
+
+def test_products_in_bfloat16_resume_to_the_same_bits(tmp_path):
+    first = trainer(tmp_path / "whole", of=model(precision="bfloat16"))
+    first.train()
+    resumed = trainer(tmp_path / "resumed", of=model(seed=9, precision="bfloat16"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed.train(resume_from_checkpoint=tmp_path / "whole/checkpoint-3")
+    assert bits(resumed) == bits(first)
 
 
 def test_a_pass_owes_nothing_to_the_passes_before_it():
@@ -362,6 +373,12 @@ def test_other_kernels_are_said(whole, tmp_path):
     write_manifest(path)
     with pytest.warns(RuntimeWarning, match="instruction_set was abacus"):
         trainer(tmp_path / "out").train(resume_from_checkpoint=path)
+
+
+@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+def test_another_precision_is_said(whole, tmp_path):
+    with pytest.warns(RuntimeWarning, match="precision was float32, now it is bfloat16: the bits will not be"):
+        trainer(tmp_path, of=model(precision="bfloat16")).train(resume_from_checkpoint=whole[0] / "checkpoint-6")
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -267,8 +267,11 @@ class Training:
         return os.path.join(self.output_dir, f"checkpoint-{step}")
 
     def _kernels(self):
+        """What decides the bits of a product, beside its operands."""
         info = self.model._core.info()
-        return {name: info.get(name) for name in ("instruction_set", "gemm", "openblas_kernels")}
+        used = {name: info.get(name) for name in ("instruction_set", "gemm", "openblas_kernels")}
+        precision = self.model.precision if info["bfloat16"] else "float32"
+        return used | {"precision": precision, "dtype": self.model.dtype}
 
 
 def batch_arguments(batch):
