@@ -21,9 +21,11 @@ ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, in
                 for (int i = 0; i < MR; i++)
                     panel[p * A_PANEL + d * MR + i] = stored_number(A, k + d, m + p * MR + i, storage);
     } else {
+        for (; rows >= MR; rows -= MR, m += MR, panel += A_PANEL)
+            for (int d = 0; d < K; d++)
+                for (int i = 0; i < MR; i++) panel[d * MR + i] = stored_number(A, k + d, m + i, storage);
         for (int d = 0; d < K; d++)
-            for (int i = 0; i < rows; i++)
-                panel[i / MR * A_PANEL + d * MR + i % MR] = stored_number(A, k + d, m + i, storage);
+            for (int i = 0; i < rows; i++) panel[d * MR + i] = stored_number(A, k + d, m + i, storage);
     }
 }
 
