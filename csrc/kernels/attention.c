@@ -11,11 +11,12 @@
  *
  * Query t sits at key slot t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than `window`
  * slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's output has
- * the same bits whichever queries share the call: a decoded token equals its row of the full forward.
+ * the same bits whichever queries share the call, but where they are few (few_rows.c): keys and values are then read
+ * where they lie, and a decoded token equals its row of the full forward up to rounding.
  *
  * A block of keys and values is packed once and meets all queries of a block, a tile's rows at a time: their scores never
  * leave the first-level cache. Backwards the scores of a block of queries stay in the second, to be turned. A product has
- * the same bits packed here or by gemm (table.c includes gemm.c first). */
+ * the same bits packed here or by gemm's tiles (table.c includes gemm.c first). */
 #include "kernels/kernels.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"

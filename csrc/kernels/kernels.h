@@ -71,6 +71,8 @@ typedef struct {
     double grad_scale;                         /* clipping: every gradient is multiplied by it first */
 } AdamwStep;
 
+#define FEW_ROWS 6 /* gemm reads B where it lies for so many rows of A: every number once */
+
 typedef struct Kernels {
     const char *name; /* "portable", "avx2", "avx512", "avx512_bf16" */
 

@@ -1,40 +1,47 @@
 /* Reading the numbers of a matrix from how they are stored. `storage` is a constant at every call. */
 #pragma once
 #include "kernels/kernels.h"
-#include "kernels/tile.h"
+#include "kernels/widen.h"
 
-typedef uint16_t vhalf __attribute__((vector_size(WIDTH * 2)));
-typedef uint16_t vhalf_unaligned __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
-typedef uint32_t vword __attribute__((vector_size(WIDTH * 4)));
 typedef float vfloat __attribute__((vector_size(WIDTH * 4)));
 typedef float vfloat_unaligned __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-typedef int8_t vbyte_unaligned __attribute__((vector_size(WIDTH), aligned(1), may_alias));
 
 /* The scale of the number at (row, col), as stored. */
 static inline const float *stored_scale(const Matrix *m, size_t row, size_t col) {
     return m->scales + (m->inputs_first ? row / GROUP * m->scale_stride + col : row * m->scale_stride + col / GROUP);
 }
 
-ALWAYS_INLINE real stored_number(const Matrix *m, size_t row, size_t col, const Storage storage) {
+/* A number without its scale. */
+ALWAYS_INLINE real unscaled_number(const Matrix *m, size_t row, size_t col, const Storage storage) {
     const size_t i = row * m->stride + col;
     if (storage == STORED_BFLOAT16) return bfloat16_widen(((const uint16_t *)m->data)[i]);
-    if (storage == STORED_INT8) return ((const int8_t *)m->data)[i] * *stored_scale(m, row, col);
-    return ((const real *)m->data)[i];
+    return storage == STORED_INT8 ? ((const int8_t *)m->data)[i] : ((const real *)m->data)[i];
+}
+
+ALWAYS_INLINE real stored_number(const Matrix *m, size_t row, size_t col, const Storage storage) {
+    const real x = unscaled_number(m, row, col, storage);
+    return storage == STORED_INT8 ? (float)x * *stored_scale(m, row, col) : x;
+}
+
+/* WIDTH numbers of a stored row without their scales. */
+ALWAYS_INLINE vreal unscaled_vector(const Matrix *m, size_t row, size_t col, const Storage storage) {
+    const size_t i = row * m->stride + col;
+    if (storage == STORED_BFLOAT16) return widen_bfloat16((const uint16_t *)m->data + i);
+    if (storage == STORED_INT8) return widen_int8((const int8_t *)m->data + i);
+    return vload((const real *)m->data + i);
 }
 
 /* WIDTH numbers of a stored row. Of int8: col is a multiple of WIDTH. */
 ALWAYS_INLINE vreal stored_vector(const Matrix *m, size_t row, size_t col, const Storage storage) {
-    const size_t i = row * m->stride + col;
-    if (storage == STORED_BFLOAT16) {
-        const vhalf half = *(const vhalf_unaligned *)((const uint16_t *)m->data + i);
-        return __builtin_convertvector((vfloat)(__builtin_convertvector(half, vword) << 16), vreal);
-    }
-    if (storage == STORED_INT8) {
-        const float *scale = stored_scale(m, row, col);
-        const vfloat q = __builtin_convertvector(*(const vbyte_unaligned *)((const int8_t *)m->data + i), vfloat);
-        return __builtin_convertvector(m->inputs_first ? q * *(const vfloat_unaligned *)scale : q * *scale, vreal);
-    }
-    return vload((const real *)m->data + i);
+    const vreal x = unscaled_vector(m, row, col, storage);
+    if (storage != STORED_INT8) return x;
+    const float *scale = stored_scale(m, row, col);
+    const vfloat q = __builtin_convertvector(x, vfloat);
+    return __builtin_convertvector(m->inputs_first ? q * *(const vfloat_unaligned *)scale : q * *scale, vreal);
+}
+
+ALWAYS_INLINE void prefetch_stored(const Matrix *m, size_t row, size_t col) {
+    __builtin_prefetch((const char *)m->data + (row * m->stride + col) * storage_bytes(m->storage), 0, 2);
 }
 
 /* Its line is on its way to the second-level cache. */

@@ -4,6 +4,7 @@
  * LLMC_TABLE_NAME  what the user calls it, a string, e.g. "avx2" */
 #include "kernels/kernels.h"
 
+#include "kernels/few_rows.c" /* before gemm.c, which leaves few rows to it */
 #include "kernels/gemm.c" /* before attention.c, which multiplies with it */
 #include "kernels/embedding.c"
 #include "kernels/layernorm.c"

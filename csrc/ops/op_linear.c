@@ -24,7 +24,58 @@ static void forward_tile(void *context, size_t index, int slot) {
     else product_tile(&j->products[0], index, j->x, slot);
 }
 
+/* --- few rows, weight (I,O): a task takes inputs, not outputs, so that it reads on and on; its sums are partial ------ */
+#define PART_COLUMNS_EACH 512
+#define PARTS 8 /* about so many; more take more adding up */
+
+static bool cut_by_inputs(const Step *s) { return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS; }
+
+/* Inputs of a task: whole groups. */
+static size_t inputs_each(const Step *s) {
+    const size_t I = s->in[0]->cols;
+    return ((I + PARTS - 1) / PARTS + GROUP - 1) / GROUP * GROUP;
+}
+
+static void add_part(void *context, size_t index, int slot) {
+    const Work *w = context;
+    const Tensor *in = w->s->in[0], *out = w->s->out[0];
+    const Slice part = slice_at(in->cols, inputs_each(w->s), index);
+    w->x->k->gemm(w->x->workspace + index * tensor_count(out), out->cols, matrix_at(operand(in, false), 0, part.first),
+                  matrix_at(operand(w->s->in[1], false), part.first, 0), NULL, (int)out->rows, (int)out->cols,
+                  (int)part.count, false, scratch_of(w->x, slot));
+}
+
+static void sum_parts(void *context, size_t index, int slot) {
+    (void)slot;
+    const Work *w = context;
+    const Tensor *out = w->s->out[0];
+    const Slice columns = slice_at(out->cols, PART_COLUMNS_EACH, index);
+    const size_t parts = (size_t)slice_count(w->s->in[0]->cols, inputs_each(w->s));
+    for (size_t m = 0; m < out->rows; m++) {
+        real *sum = out->data + m * out->stride + columns.first;
+        const real *part = w->x->workspace + m * out->cols + columns.first;
+        memcpy(sum, part, columns.count * sizeof(real));
+        for (size_t i = 1; i < parts; i++) w->x->k->accumulate(sum, part + i * tensor_count(out), columns.count);
+        if (w->s->ins > 2) w->x->k->accumulate(sum, w->s->in[2]->data + columns.first, columns.count);
+    }
+}
+
+static void forward_by_inputs(const Step *s, Exec *x) {
+    parallel_slices(s, x, s->in[0]->cols, inputs_each(s), add_part);
+    parallel_slices(s, x, s->out[0]->cols, PART_COLUMNS_EACH, sum_parts);
+}
+
+static size_t workspace(const Step *s, const Kernels *k) {
+    (void)k;
+    return cut_by_inputs(s) ? (size_t)slice_count(s->in[0]->cols, inputs_each(s)) * tensor_count(s->out[0]) : 0;
+}
+
+/* --- forwards ------------------------------------------------------------------------------------------------------ */
 static void forward(const Step *s, Exec *x) {
+    if (cut_by_inputs(s)) {
+        forward_by_inputs(s, x);
+        return;
+    }
     const Tensor *in = s->in[0], *weight = s->in[1], *out = s->out[0];
     bool in_out = step_numbers(s, Numbers)->in_out;
     Job job = {.s = s, .x = x};

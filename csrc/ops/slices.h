@@ -98,9 +98,10 @@ typedef struct {
 
 static inline void multiply_tile(const Product *p, Tile t, real *out, size_t ldo, Exec *x, int slot) {
     size_t m = (size_t)t.m, n = (size_t)t.n;
-    for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += DEPTH_EACH)
+    const int each = t.rows <= FEW_ROWS && p->K > 0 ? p->K : DEPTH_EACH; /* few rows are soon done, and read on and on */
+    for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += each)
         x->k->gemm(out, ldo, matrix_at(p->A, m, (size_t)k), matrix_at(p->B, (size_t)k, n),
-                   p->bias && k == 0 ? p->bias + n : NULL, t.rows, t.cols, p->K - k < DEPTH_EACH ? p->K - k : DEPTH_EACH,
+                   p->bias && k == 0 ? p->bias + n : NULL, t.rows, t.cols, p->K - k < each ? p->K - k : each,
                    p->accumulate || k > 0, scratch_of(x, slot));
 }
 
