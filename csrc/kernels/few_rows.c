@@ -16,7 +16,7 @@
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
-/* A number of B as the product takes it, int8 without its scale. */
+/* A number as the product takes it, int8 without its scale. */
 ALWAYS_INLINE vreal factors(const Matrix *B, size_t row, size_t col, const Storage storage) {
     const vreal x = unscaled_vector(B, row, col, storage);
     return storage == STORED_REAL ? operand_of(x) : x;
@@ -139,19 +139,17 @@ ALWAYS_INLINE void sums(real *out, size_t ldo, const real *a, size_t lda, const 
 /* --- either ------------------------------------------------------------------------------------------------------- */
 /* A column of the scales belongs to a stored row, or to a stored column: not to each of its numbers. */
 static bool are_read_in_place(const Matrix *A, const Matrix *B) {
-    return A->storage == STORED_REAL && (B->storage != STORED_INT8 || B->turned != B->inputs_first);
+    return A->storage != STORED_INT8 && (B->storage != STORED_INT8 || B->turned != B->inputs_first);
 }
 
-static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->turned; }
+static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->turned && A->storage == STORED_REAL; }
 
 /* A from k on as rows, rounded where the table rounds. */
-static void copy_rows(real *a, const Matrix *A, int k, int M, int K) {
-    const real *data = A->data;
+ALWAYS_INLINE void copy_rows(real *a, const Matrix *A, int k, int M, int K, const Storage storage) {
     for (int m = 0; m < M; m++, a += K) {
         int d = 0;
-        for (; !A->turned && d + WIDTH <= K; d += WIDTH) vstore(a + d, operand_of(vload(data + m * A->stride + k + d)));
-        for (; d < K; d++)
-            a[d] = operand_of((vreal){data[A->turned ? (k + d) * A->stride + m : m * A->stride + k + d]})[0];
+        for (; !A->turned && d + WIDTH <= K; d += WIDTH) vstore(a + d, factors(A, m, k + d, storage));
+        for (; d < K; d++) a[d] = A->turned ? factor(A, k + d, m, storage) : factor(A, m, k + d, storage);
     }
 }
 
@@ -173,7 +171,7 @@ static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *
         const int depth = smaller(FEW_DEPTH, K - k);
         const Matrix part = matrix_at(*B, k, 0);
         const bool direct = lies_as_read(A);
-        if (!direct) copy_rows(a, A, k, M, depth);
+        if (!direct) FOR_STORAGE(A->storage, copy_rows(a, A, k, M, depth, storage))
         few_rows_of(out, ldo, direct ? (const real *)A->data + k : a, direct ? A->stride : (size_t)depth, &part,
                     k == 0 ? bias : NULL, M, N, depth, accumulate || k > 0, sum);
     }

@@ -44,11 +44,6 @@ ALWAYS_INLINE void prefetch_stored(const Matrix *m, size_t row, size_t col) {
     __builtin_prefetch((const char *)m->data + (row * m->stride + col) * storage_bytes(m->storage), 0, 2);
 }
 
-/* Its line is on its way to the second-level cache. */
-ALWAYS_INLINE void prefetch_stored(const Matrix *m, size_t row, size_t col) {
-    __builtin_prefetch((const char *)m->data + (row * m->stride + col) * storage_bytes(m->storage), 0, 2);
-}
-
 /* Runs `call`, which names `storage`, with it as a constant. */
 #define FOR_STORAGE(of, call)                                                                                          \
     switch (of) {                                                                                                      \

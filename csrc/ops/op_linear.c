@@ -65,8 +65,7 @@ static void forward_by_inputs(const Step *s, Exec *x) {
     parallel_slices(s, x, s->out[0]->cols, PART_COLUMNS_EACH, sum_parts);
 }
 
-static size_t workspace(const Step *s, const Kernels *k) {
-    (void)k;
+static size_t sums_size(const Step *s) {
     return cut_by_inputs(s) ? (size_t)slice_count(s->in[0]->cols, inputs_each(s)) * tensor_count(s->out[0]) : 0;
 }
 
@@ -147,8 +146,10 @@ static size_t scratch(const Step *s, const Kernels *k) {
 
 static size_t workspace(const Step *s, const Kernels *k) {
     (void)k;
-    if (!s->differentiated || s->grad[1] == GRAD_NONE) return 0;
-    return parts_size(s->in[0]->cols, s->out[0]->cols, s->in[0]->rows);
+    const size_t forwards = sums_size(s);
+    if (!s->differentiated || s->grad[1] == GRAD_NONE) return forwards;
+    const size_t backwards = parts_size(s->in[0]->cols, s->out[0]->cols, s->in[0]->rows);
+    return forwards > backwards ? forwards : backwards;
 }
 
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
