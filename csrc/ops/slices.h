@@ -49,6 +49,7 @@ typedef struct {
 #define TILE_ROWS 48    /* what a turned operand is packed by, at once */
 #define PANEL_ROWS 12
 #define TILE_COLUMNS 64
+_Static_assert(TILE_COLUMNS % GROUP == 0, "an int8 matrix is cut between groups");
 #define TILE_MOST 512
 #define TILES_ENOUGH 16
 
