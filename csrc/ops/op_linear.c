@@ -52,11 +52,12 @@ static void sum_parts(void *context, size_t index, int slot) {
     const Slice columns = slice_at(out->cols, PART_COLUMNS_EACH, index);
     const size_t parts = (size_t)slice_count(w->s->in[0]->cols, inputs_each(w->s));
     for (size_t m = 0; m < out->rows; m++) {
-        real *sum = out->data + m * out->stride + columns.first;
-        const real *part = w->x->workspace + m * out->cols + columns.first;
-        memcpy(sum, part, columns.count * sizeof(real));
-        for (size_t i = 1; i < parts; i++) w->x->k->accumulate(sum, part + i * tensor_count(out), columns.count);
+        const size_t first = m * out->stride + columns.first;
+        real *sum = w->x->workspace + m * out->cols + columns.first;
+        for (size_t i = 1; i < parts; i++) w->x->k->accumulate(sum, sum + i * tensor_count(out), columns.count);
         if (w->s->ins > 2) w->x->k->accumulate(sum, w->s->in[2]->data + columns.first, columns.count);
+        if (out->halved) w->x->k->round(out->half + first, sum, columns.count);
+        else memcpy(out->data + first, sum, columns.count * sizeof(real));
     }
 }
 
