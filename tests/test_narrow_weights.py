@@ -69,20 +69,13 @@ def test_narrow_weights_compute_as_a_float32_model_that_holds_their_numbers(conf
         assert abs(model.loss(random_ids(config, 2, 9)) - wide.loss(random_ids(config, 2, 9))) < TOLERANCE["loss"]
 
 
-def test_bfloat16_weights_and_products_give_the_bits_of_rounded_ones(family):
-    model = llmc.Model(llmc.Config(**TINY[family]), dtype="bfloat16")
-    wide = twin(model, precision="bfloat16")
-    for length in range(1, 9):
-        ids = random_ids(TINY[family], 1, length)
-        np.testing.assert_array_equal(model(ids), wide(ids))
-    np.testing.assert_array_equal(model.generate(ids, max_new_tokens=9), wide.generate(ids, max_new_tokens=9))
-
-
-def test_int8_weights_with_bfloat16_products_stay_close(family):
-    config = llmc.Config(**{**TINY[family], "initializer_range": 0.02})
-    model, exact = llmc.Model(config, dtype="int8"), llmc.Model(config, dtype="int8", precision="float32")
-    for length in (1, 6, 7):
-        ids = random_ids(TINY[family], 1, length)
+@each_dtype
+@pytest.mark.parametrize("config", [*TINY.values(), GROUPS, IN_OUT], ids=[*TINY, "groups", "groups of rows"])
+def test_narrow_weights_with_bfloat16_products_stay_close_to_float32_ones(config, dtype):
+    small = llmc.Config(**{**config, "initializer_range": 0.02})
+    model, exact = llmc.Model(small, dtype=dtype), llmc.Model(small, dtype=dtype, precision="float32")
+    for length in (1, 6, 7):  # few rows are multiplied in another way than many
+        ids = random_ids(config, 1, length)
         close(model(ids), exact(ids), 0.01 * np.abs(exact(ids)).max())
     assert model.generate(ids, max_new_tokens=9).shape == (1, 16)
 
