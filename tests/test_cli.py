@@ -114,6 +114,8 @@ def test_the_version_is_the_package_s(capsys):
     (["generate", "dir", "a", "--temperature", "0"], "above 0"),
     (["generate", "dir", "a", "--top-p", "1.5"], "at most 1"),
     (["generate", "dir", "a", "--num-threads", "0"], "at least 1"),
+    (["generate", "dir", "a", "--num-threads=-2"], "at least 1"),
+    (["generate", "dir", "a", "--num-threads", "999"], "1 to 256 threads"),
     (["generate", "dir", "a", "--precision", "float16"], "(choose from 'float32', 'bfloat16')"),
     (["eval", "dir", "--text", "a", "--dtype", "int4"], "(choose from 'float32', 'bfloat16', 'int8')"),
     (["train", "x.txt", "--dtype", "int8"], "no flag --dtype"),

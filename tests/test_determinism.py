@@ -96,10 +96,29 @@ def test_threads_may_change_in_the_middle(family):
     assert len(set(found)) == 1
 
 
+def test_more_threads_than_processors_give_the_same_bits():
+    expected = everything("llama")
+    llmc.set_num_threads(min(2 * _core.info()["processors"] + 1, 256))
+    assert everything("llama") == expected
+
+
 @pytest.mark.parametrize("n", [0, -1, 257])
 def test_impossible_numbers_of_threads_are_refused(n):
     with pytest.raises(llmc.ConfigError, match=str(n)):
         llmc.set_num_threads(n)
+
+
+@pytest.mark.parametrize("n", [1.5, "2", None])
+def test_a_number_of_threads_is_whole(n):
+    with pytest.raises(TypeError):
+        llmc.set_num_threads(n)
+
+
+@pytest.mark.parametrize("words, n", [("7", 7), ("4,2", 4), ("999", 256), ("0", None), ("-3", None), ("all", None),
+                                      ("", None)])  # fmt: skip
+def test_threads_are_those_of_the_environment_where_it_says_a_number(words, n, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", words)
+    assert llmc.core.threads_asked() == n
 
 
 PROGRAM = """
@@ -144,6 +163,18 @@ def test_kernels_agree_with_themselves_to_the_bit_and_with_others_nearly(isa, ge
         for what in ("loss", "train loss"):
             assert found[family][what] == pytest.approx(here[what], abs=TOLERANCE["loss"])
         assert found[family]["norms"] == pytest.approx(here["norms"], rel=TOLERANCE["gradient"])
+
+
+def test_an_instruction_set_that_the_processor_lacks_is_refused_with_those_it_has(monkeypatch):
+    class Older:
+        """The core as it is on a processor of some years ago."""
+
+        def offers(self):
+            return ["avx2", "portable"]
+
+    monkeypatch.setenv("LLMC_ISA", "avx512_bf16")
+    with pytest.raises(llmc.ConfigError, match="LLMC_ISA=avx512_bf16: .* this processor has avx2, portable$"):
+        llmc.core.choose(Older())
 
 
 def test_unknown_instruction_set_is_refused_in_words():
