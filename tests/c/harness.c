@@ -46,7 +46,7 @@ void fill_parameters(Model *m) {
 void tiny_model(Model *m, const char *family) {
     Spec s = tiny_spec(family);
     Error e = {0};
-    CHECK(model_init(m, &s, true, &e), "%s", e.message);
+    CHECK(model_init(m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e), "%s", e.message);
     fill_parameters(m);
 }
 

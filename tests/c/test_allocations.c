@@ -18,7 +18,7 @@ typedef bool (*Attempt)(Fixture *f, Error *e);
 
 static bool attempt_model(Fixture *f, Error *e) {
     Model m;
-    if (!model_init(&m, &f->model->spec, true, e)) return false;
+    if (!model_init(&m, &f->model->spec, PRECISION_FLOAT32, STORED_REAL, true, e)) return false;
     model_free(&m);
     return true;
 }
@@ -69,7 +69,7 @@ static bool attempt_adapters(Fixture *f, Error *e) {
     LowRank pairs[] = {{.module = "model.layers.0.mlp.up_proj", .rank = 2},
                        {.module = "model.layers.1.self_attn.q_proj", .rank = 3}};
     Model m;
-    if (!model_init(&m, &f->model->spec, true, e)) return false;
+    if (!model_init(&m, &f->model->spec, PRECISION_FLOAT32, STORED_REAL, true, e)) return false;
     bool fine = true;
     for (int i = 0; fine && i < 3; i++) {
         const char *name = (const char *[]){"a", "b", "c"}[i];

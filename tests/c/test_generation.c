@@ -140,12 +140,12 @@ void test_refusals(void) {
     Spec s = tiny_spec("gpt2"); /* sizes whose products do not fit */
     s.V = s.C = s.F = INT32_MAX;
     Error e = {0};
-    CHECK(!model_init(&m, &s, true, &e) && e.code != FINE, "2^62 numbers were had");
+    CHECK(!model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e) && e.code != FINE, "2^62 numbers were had");
     s = tiny_spec("llama");
     s.H = s.G = 1;
     s.D = INT32_MAX / 4 * 2;
     e = (Error){0};
-    CHECK(model_init(&m, &s, false, &e), "%s", e.message);
+    CHECK(model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, false, &e), "%s", e.message);
     refused_run(&m, (RunOptions){.batch = 1 << 10, .length = 1 << 10, .past = 1 << 20}, ERROR_MEMORY);
     model_free(&m);
 }
