@@ -79,6 +79,7 @@ static size_t part_size(const Step *s) { return arena_round(tensor_count(s->in[1
 
 static size_t workspace(const Step *s, const Kernels *k) {
     (void)k;
+    if (!s->differentiated) return 0;
     return delta_size(s) + 2 * (size_t)(parts_of(s) - 1) * part_size(s);
 }
 
