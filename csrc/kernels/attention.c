@@ -48,41 +48,10 @@ static inline bool sees_any(const Attention *a, int t0, int t1, int key, int end
     return visible_keys(a, t0).first < end && visible_keys(a, t1 - 1).last > key;
 }
 
-static inline int whole_panels(int columns) { return (columns + NR - 1) / NR * NR; }
-
-/* B (K,N), packed once to meet many rows: chain after chain, in each the panels of NR columns. */
-typedef struct {
-    unit *units;
-    int K, N;
-} Packed;
-
-static void pack_operand(Packed *p, Matrix B, int K, int N) {
+static void pack_whole(Packed *p, Matrix B, int K, int N) {
     p->K = K;
     p->N = N;
-    unit *panel = p->units;
-    for (int k = 0; k < K; k += KC) {
-        const int depth = smaller(KC, K - k);
-        for (int n = 0; n < N; n += NR, panel += UNITS(depth) * NR)
-            pack_columns(panel, &B, k, n, depth, smaller(NR, N - n));
-    }
-}
-
-/* out (M,N) = A (M,K) B[:K,:N], or added to it: gemm's bits. */
-static void multiply_packed(real *out, size_t ldo, Matrix A, const Packed *B, int M, int N, int K, bool accumulate,
-                            unit *panels) {
-    const unit *columns = B->units;
-    for (int k = 0; k < K; k += KC) {
-        const int packed = UNITS(smaller(KC, B->K - k)), depth = smaller(KC, K - k);
-        for (int m = 0; m < M; m += PANELS * MR) {
-            const int rows = smaller(PANELS * MR, M - m);
-            pack_rows(panels, &A, m, k, rows, depth);
-            for (int n = 0; n < N; n += NR)
-                for (int i = 0; i < rows; i += MR)
-                    tile(out + (m + i) * ldo + n, ldo, panels + i / MR * A_PANEL, A.turned, columns + packed * n, NULL,
-                         smaller(MR, rows - i), smaller(NR, N - n), UNITS(depth), accumulate || k > 0);
-        }
-        columns += packed * whole_panels(B->N);
-    }
+    pack(p->units, B, K, N, 0, N);
 }
 
 /* Scores of the keys [key, key + count) of query t, scaled; -inf where unseen and up to the next whole vector. Returns
@@ -134,7 +103,7 @@ static real weigh_scores(real *restrict scores, real *top, real *total, const At
 
 /* Where the forward pass keeps what. */
 typedef struct {
-    unit *panels;             /* of rows */
+    real *panels;             /* of rows */
     Packed k, v;              /* keys, turned, and values */
     real *scores;             /* (MR,SCORES_STRIDE) */
     real *sums, *top, *total; /* of a query: weights times values so far, the highest score, the weights' sum */
@@ -146,9 +115,9 @@ static size_t forward_work(ForwardWork *w, real *work, int D) {
     const int width = whole_panels(D);
     real *at = work;
     w->width = width;
-    w->panels = (unit *)at, at += PANELS * A_PANEL;
-    w->k.units = (unit *)at, at += UNITS(D) * KEYS;
-    w->v.units = (unit *)at, at += UNITS(KEYS) * width;
+    w->panels = at, at += PANELS * A_PANEL;
+    w->k.units = at, at += packed_size(D, KEYS);
+    w->v.units = at, at += packed_size(KEYS, D);
     w->scores = at, at += MR * SCORES_STRIDE;
     w->sums = at, at += QUERIES * width;
     w->top = at, at += QUERIES;
@@ -162,7 +131,7 @@ static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matri
                       int rows, int key, int end) {
     const int count = smaller(visible_keys(a, t + rows - 1).last, end) - key;
     real *scores = w->scores, *sums = w->sums + i * w->width;
-    if (shared) multiply_packed(scores, SCORES_STRIDE, q_t, &w->k, rows, whole_panels(count), a->D, false, w->panels);
+    if (shared) gemm_packed(scores, SCORES_STRIDE, q_t, w->k, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
     else gemm(scores, SCORES_STRIDE, q_t, k_s, NULL, rows, count, a->D, false, w->gemm);
     for (int r = 0; r < rows; r++) {
         const real shrink =
@@ -171,7 +140,7 @@ static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matri
             for (int d = 0; d < w->width; d++) sums[r * w->width + d] *= shrink;
     }
     const Matrix weights = matrix_of(scores, SCORES_STRIDE, false);
-    if (shared) multiply_packed(sums, w->width, weights, &w->v, rows, w->width, count, true, w->panels);
+    if (shared) gemm_packed(sums, w->width, weights, w->v, 0, 0, NULL, rows, w->width, count, true, w->panels);
     else gemm(sums, w->width, weights, v_s, NULL, rows, a->D, count, true, w->gemm);
 }
 
@@ -193,8 +162,8 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, Matrix q, 
             const Matrix k_s = matrix_turned(matrix_at(k, s, 0)), v_s = matrix_at(v, s, 0);
             const bool shared = queries > MR;
             if (shared) {
-                pack_operand(&w.k, k_s, D, end - s);
-                pack_operand(&w.v, v_s, end - s, D);
+                pack_whole(&w.k, k_s, D, end - s);
+                pack_whole(&w.v, v_s, end - s, D);
             }
             for (int i = 0; i < queries; i += MR) {
                 const int rows = smaller(MR, queries - i);
@@ -242,19 +211,19 @@ static void differentiate_scores(real *restrict scores, real *restrict dscores, 
 
 /* Where the backward pass keeps what. */
 typedef struct {
-    unit *panels; /* of rows */
+    real *panels; /* of rows */
     Packed k_turned, v_turned, k, q, dout;
     real *scores, *dscores; /* (TURNED_QUERIES,SCORES_STRIDE) */
 } BackwardWork;
 
 static size_t backward_work(BackwardWork *w, real *work, int D) {
     real *at = work;
-    w->panels = (unit *)at, at += PANELS * A_PANEL;
-    w->k_turned.units = (unit *)at, at += UNITS(D) * KEYS;
-    w->v_turned.units = (unit *)at, at += UNITS(D) * KEYS;
-    w->k.units = (unit *)at, at += UNITS(KEYS) * whole_panels(D);
-    w->q.units = (unit *)at, at += UNITS(TURNED_QUERIES) * whole_panels(D);
-    w->dout.units = (unit *)at, at += UNITS(TURNED_QUERIES) * whole_panels(D);
+    w->panels = at, at += PANELS * A_PANEL;
+    w->k_turned.units = at, at += packed_size(D, KEYS);
+    w->v_turned.units = at, at += packed_size(D, KEYS);
+    w->k.units = at, at += packed_size(KEYS, D);
+    w->q.units = at, at += packed_size(TURNED_QUERIES, D);
+    w->dout.units = at, at += packed_size(TURNED_QUERIES, D);
     w->scores = at, at += TURNED_QUERIES * SCORES_STRIDE;
     w->dscores = at, at += TURNED_QUERIES * SCORES_STRIDE;
     return (size_t)(at - work);
@@ -265,15 +234,15 @@ static void differentiate_rows(const BackwardWork *w, real *scores, real *dscore
                                Matrix dout_t, const real *delta, const real *logsumexp, const Attention *a, int t, int rows,
                                int key, int keys) {
     const int last = visible_keys(a, t + rows - 1).last - key, count = last < 0 ? 0 : smaller(last, keys);
-    multiply_packed(scores, SCORES_STRIDE, q_t, &w->k_turned, rows, whole_panels(count), a->D, false, w->panels);
-    multiply_packed(dscores, SCORES_STRIDE, dout_t, &w->v_turned, rows, whole_panels(count), a->D, false, w->panels);
+    gemm_packed(scores, SCORES_STRIDE, q_t, w->k_turned, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
+    gemm_packed(dscores, SCORES_STRIDE, dout_t, w->v_turned, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
     for (int r = 0; r < rows; r++, scores += SCORES_STRIDE, dscores += SCORES_STRIDE) {
         differentiate_scores(scores, dscores, logsumexp[t + r], delta[t + r], a, t + r, key, count);
         memset(scores + count, 0, (size_t)(keys - count) * sizeof(real));
         memset(dscores + count, 0, (size_t)(keys - count) * sizeof(real));
     }
     dscores -= rows * SCORES_STRIDE;
-    multiply_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), &w->k, rows, a->D, count, true, w->panels);
+    gemm_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), w->k, 0, 0, NULL, rows, a->D, count, true, w->panels);
 }
 
 /* dout . out, of a row of out as products take it: the same whether it was kept as it is or as an operand. */
@@ -304,9 +273,9 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
     }
     for (int s = s0; s < s1; s += KEYS) {
         const int count = smaller(KEYS, s1 - s);
-        pack_operand(&w.k_turned, matrix_turned(matrix_at(k, s, 0)), D, count);
-        pack_operand(&w.v_turned, matrix_turned(matrix_at(v, s, 0)), D, count);
-        pack_operand(&w.k, matrix_at(k, s, 0), count, D);
+        pack_whole(&w.k_turned, matrix_turned(matrix_at(k, s, 0)), D, count);
+        pack_whole(&w.v_turned, matrix_turned(matrix_at(v, s, 0)), D, count);
+        pack_whole(&w.k, matrix_at(k, s, 0), count, D);
         for (int t = 0; t < T; t += TURNED_QUERIES) {
             const int queries = smaller(TURNED_QUERIES, T - t);
             if (!sees_any(a, t, t + queries, s, s + count)) continue;
@@ -316,12 +285,10 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
                 differentiate_rows(&w, w.scores + i * SCORES_STRIDE, w.dscores + i * SCORES_STRIDE, dq + (t + i) * lddq, lddq,
                                    matrix_at(q_t, i, 0), matrix_at(dout_t, i, 0), delta, logsumexp, a, t + i,
                                    smaller(MR, queries - i), s, keys);
-            pack_operand(&w.dout, dout_t, queries, D);
-            pack_operand(&w.q, q_t, queries, D);
-            multiply_packed(dv + s * lddv, lddv, matrix_of(w.scores, SCORES_STRIDE, true), &w.dout, keys, D, queries, true,
-                            w.panels);
-            multiply_packed(dk + s * lddk, lddk, matrix_of(w.dscores, SCORES_STRIDE, true), &w.q, keys, D, queries, true,
-                            w.panels);
+            pack_whole(&w.dout, dout_t, queries, D);
+            pack_whole(&w.q, q_t, queries, D);
+            gemm_packed(dv + s * lddv, lddv, matrix_of(w.scores, SCORES_STRIDE, true), w.dout, 0, 0, NULL, keys, D, queries, true, w.panels);
+            gemm_packed(dk + s * lddk, lddk, matrix_of(w.dscores, SCORES_STRIDE, true), w.q, 0, 0, NULL, keys, D, queries, true, w.panels);
         }
     }
 }

@@ -45,6 +45,12 @@ static inline Matrix matrix_of(const real *data, size_t stride, bool turned) {
     return (Matrix){.data = data, .stride = stride, .turned = turned};
 }
 
+/* B (K,N) of a product, packed once to meet many rows of A (gemm.c). */
+typedef struct {
+    real *units; /* NULL: not packed */
+    int K, N;
+} Packed;
+
 /* Dropout is counter-based: element i of a tensor is kept iff rng_uniform(key, i) >= rate, and scaled by 1/(1-rate). */
 typedef struct {
     uint64_t key;
@@ -83,6 +89,12 @@ typedef struct Kernels {
     void (*gemm)(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
                  real *work);
     size_t gemm_work;
+    /* The same bits from a B that `pack` has packed into packed_size(K, N) reals, its columns [n, n + cols) a call, n a
+     * multiple of 64; gemm_packed takes its part from (k, n) on, both such multiples. */
+    size_t (*packed_size)(int K, int N);
+    void (*pack)(real *packed, Matrix B, int K, int N, int n, int cols);
+    void (*gemm_packed)(real *out, size_t ldo, Matrix A, Packed B, int k, int n, const real *bias, int M, int N, int K,
+                        bool accumulate, real *work);
 
     /* embedding.c   out[n,:] = weight[ids[n],:], widened;   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
      * where ids[n] is not `padding` (-1: everywhere)

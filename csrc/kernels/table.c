@@ -27,6 +27,9 @@ const Kernels LLMC_TABLE = {
 #endif
     .gemm = gemm,
     .gemm_work = GEMM_WORK,
+    .packed_size = packed_size,
+    .pack = pack,
+    .gemm_packed = gemm_packed,
     .embedding_forward = embedding_forward,
     .embedding_backward = embedding_backward,
     .layernorm_forward = layernorm_forward,

@@ -33,8 +33,8 @@ static inline size_t parts_size(size_t M, size_t N, size_t K) {
 static inline void product_part(const Product *p, Parts parts, size_t index, Exec *x, int slot) {
     Slice depth = slice_at((size_t)p->K, (size_t)parts.depth, index);
     int M = p->tiles.M, N = p->tiles.N;
-    Product part = {x->workspace + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
-                    matrix_at(p->B, depth.first, 0), NULL, (int)depth.count, false, {M, N, M, N, 1, 1}};
+    Product part = product(x->workspace + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
+                           matrix_at(p->B, depth.first, 0), NULL, (int)depth.count, false, (Tiles){M, N, M, N, 1, 1});
     product_tile(&part, 0, x, slot);
 }
 

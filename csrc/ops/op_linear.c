@@ -28,7 +28,9 @@ static void forward_tile(void *context, size_t index, int slot) {
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
 
-static bool cut_by_inputs(const Step *s) { return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS; }
+static bool cut_by_inputs(const Step *s) {
+    return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS && !s->out[0]->halved;
+}
 
 /* Inputs of a task: whole groups. */
 static size_t inputs_each(const Step *s) {
@@ -79,9 +81,10 @@ static void forward(const Step *s, Exec *x) {
     const Tensor *in = s->in[0], *weight = s->in[1], *out = s->out[0];
     bool in_out = step_numbers(s, Numbers)->in_out;
     Job job = {.s = s, .x = x};
-    job.products[0] = (Product){out->data, out->stride, operand(in, false), operand(weight, !in_out),
+    job.products[0] = product(out->data, out->stride, operand(in, false), operand(weight, !in_out),
                                 s->ins > 2 ? s->in[2]->data : NULL, (int)in->cols, false,
-                                tiles_of((int)out->rows, (int)out->cols)};
+                                tiles_of((int)out->rows, (int)out->cols));
+    share_operand(&job.products[0], x, x->workspace);
     parallel(x, (size_t)job.products[0].tiles.count, forward_tile, &job);
 }
 
@@ -120,18 +123,21 @@ static void backward(const Step *s, Exec *x) {
     real *dinp = grad_of(s, 0), *dweight = grad_of(s, 1);
     Job job = {.s = s, .x = x, .parts = parts_of((size_t)I, (size_t)O, (size_t)N)};
     if (dweight && in_out) { /* dweight (I,O) = x^T dout */
-        job.products[0] = (Product){dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
-                                    grad_adds(s, x, 1), tiles_of(I, O)};
+        job.products[0] = product(dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
+                                    grad_adds(s, x, 1), tiles_of(I, O));
     } else if (dweight) { /* dweight (O,I) = dout^T x */
-        job.products[0] = (Product){dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
-                                    grad_adds(s, x, 1), tiles_of(O, I)};
+        job.products[0] = product(dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
+                                    grad_adds(s, x, 1), tiles_of(O, I));
     }
     if (dweight) job.count[0] = job.parts.count > 1 ? job.parts.count : job.products[0].tiles.count;
     if (dinp) { /* dinp (N,I) = dout (N,O) weight */
-        job.products[1] = (Product){dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
-                                    grad_adds(s, x, 0), tiles_of(N, I)};
+        job.products[1] = product(dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
+                                    grad_adds(s, x, 0), tiles_of(N, I));
         job.count[1] = job.products[1].tiles.count;
     }
+    real *spare = x->workspace + parts_size((size_t)I, (size_t)O, (size_t)N);
+    if (dweight && job.parts.count == 1) spare += share_operand(&job.products[0], x, spare);
+    if (dinp) share_operand(&job.products[1], x, spare);
     int bias = s->ins > 2 && grad_of(s, 2) ? slice_count(dout->cols, COLUMNS_EACH) : 0;
     parallel(x, (size_t)(job.count[0] + job.count[1] + bias), backward_tile, &job);
     if (dweight && job.parts.count > 1)
@@ -145,11 +151,22 @@ static size_t scratch(const Step *s, const Kernels *k) {
     return k->gemm_work + (s->out[0]->halved ? spare_of(&tiles) : 0);
 }
 
+static size_t forwards_size(const Step *s, const Kernels *k) {
+    if (cut_by_inputs(s)) return sums_size(s);
+    return shared_size(k, (int)s->in[0]->rows, (int)s->out[0]->cols, (int)s->in[0]->cols);
+}
+
+static size_t backwards_size(const Step *s, const Kernels *k) {
+    if (!s->differentiated) return 0;
+    bool in_out = step_numbers(s, Numbers)->in_out;
+    int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols, O = (int)s->out[0]->cols;
+    size_t size = parts_size((size_t)I, (size_t)O, (size_t)N);
+    size += in_out ? shared_size(k, I, O, N) : shared_size(k, O, I, N);
+    return size + shared_size(k, N, I, O);
+}
+
 static size_t workspace(const Step *s, const Kernels *k) {
-    (void)k;
-    const size_t forwards = sums_size(s);
-    if (!s->differentiated || s->grad[1] == GRAD_NONE) return forwards;
-    const size_t backwards = parts_size(s->in[0]->cols, s->out[0]->cols, s->in[0]->rows);
+    const size_t forwards = forwards_size(s, k), backwards = backwards_size(s, k);
     return forwards > backwards ? forwards : backwards;
 }
 

@@ -93,17 +93,29 @@ typedef struct {
     int K;
     bool accumulate;
     Tiles tiles;
+    Packed packed;    /* B, where it was packed beforehand */
 } Product;
+
+static inline Product product(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int K, bool accumulate,
+                              Tiles tiles) {
+    return (Product){out, ldo, A, B, bias, K, accumulate, tiles, {NULL, K, tiles.N}};
+}
 
 #define DEPTH_EACH 1024 /* between two looks at Ctrl-C */
 
 static inline void multiply_tile(const Product *p, Tile t, real *out, size_t ldo, Exec *x, int slot) {
     size_t m = (size_t)t.m, n = (size_t)t.n;
-    const int each = t.rows <= FEW_ROWS && p->K > 0 ? p->K : DEPTH_EACH; /* few rows are soon done, and read on and on */
-    for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += each)
-        x->k->gemm(out, ldo, matrix_at(p->A, m, (size_t)k), matrix_at(p->B, (size_t)k, n),
-                   p->bias && k == 0 ? p->bias + n : NULL, t.rows, t.cols, p->K - k < each ? p->K - k : each,
-                   p->accumulate || k > 0, scratch_of(x, slot));
+    const bool packed = p->packed.units != NULL;
+    const int each = t.rows <= FEW_ROWS && !packed && p->K > 0 ? p->K : DEPTH_EACH; /* few rows are soon done, and read on */
+    for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += each) {
+        const Matrix A = matrix_at(p->A, m, (size_t)k);
+        const real *bias = p->bias && k == 0 ? p->bias + n : NULL;
+        const int depth = p->K - k < each ? p->K - k : each;
+        const bool add = p->accumulate || k > 0;
+        real *work = scratch_of(x, slot);
+        if (packed) x->k->gemm_packed(out, ldo, A, p->packed, k, t.n, bias, t.rows, t.cols, depth, add, work);
+        else x->k->gemm(out, ldo, A, matrix_at(p->B, (size_t)k, n), bias, t.rows, t.cols, depth, add, work);
+    }
 }
 
 static inline void product_tile(const Product *p, size_t index, Exec *x, int slot) {
@@ -120,6 +132,39 @@ static inline void product_tile_halved(const Product *p, uint16_t *half, size_t 
     multiply_tile(p, t, spare, (size_t)t.cols, x, slot);
     for (int i = 0; i < t.rows; i++)
         x->k->round(half + (size_t)(t.m + i) * p->ldo + t.n, spare + (size_t)i * (size_t)t.cols, (size_t)t.cols);
+}
+
+/* --- a B that many tiles share is packed once ------------------------------------------------------------------------- */
+#define SHARED_LEAST 3                     /* rows of tiles that make it worth while */
+#define SHARED_MOST ((size_t)16 << 20)     /* bytes: it is to stay in the last cache */
+
+/* Reals of workspace that a packed B takes; 0: it is packed tile by tile. */
+static inline size_t shared_size(const Kernels *k, int M, int N, int K) {
+    Tiles tiles = tiles_of(M, N);
+    size_t size = k->packed_size(K, N);
+    return slice_count((size_t)M, (size_t)tiles.tile_m) < SHARED_LEAST || size > SHARED_MOST / sizeof(real) ? 0 : size;
+}
+
+typedef struct {
+    const Product *p;
+    Exec *x;
+} Sharing;
+
+static inline void share_columns(void *context, size_t index, int slot) {
+    (void)slot;
+    const Sharing *s = context;
+    Slice columns = slice_at((size_t)s->p->tiles.N, TILE_COLUMNS, index);
+    s->x->k->pack(s->p->packed.units, s->p->B, s->p->K, s->p->tiles.N, (int)columns.first, (int)columns.count);
+}
+
+/* Packs B into the workspace from `at` on, where shared_size says so. Returns the reals taken. */
+static inline size_t share_operand(Product *p, Exec *x, real *at) {
+    size_t size = shared_size(x->k, p->tiles.M, p->tiles.N, p->K);
+    if (size == 0) return 0;
+    p->packed.units = at;
+    Sharing sharing = {p, x};
+    parallel(x, (size_t)slice_count((size_t)p->tiles.N, TILE_COLUMNS), share_columns, &sharing);
+    return size;
 }
 
 /* A tensor as an operand, as it is or turned. */
