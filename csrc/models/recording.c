@@ -111,7 +111,7 @@ void record_call(Run *r, const Call *c) {
     p->skip = c->skip;
     p->skip_count = c->skip_count;
     p->cut = c->until;
-    p->bfloat16 = engine_kernels(r->model->precision)->rounds;
+    p->bfloat16 = recording_kernels(r)->rounds;
     p->owner = r;
     p->parameter = parameter_asked;
     p->adapt = r->model->adapter_count ? adapt : NULL;

@@ -28,9 +28,7 @@ static void forward_tile(void *context, size_t index, int slot) {
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
 
-static bool cut_by_inputs(const Step *s) {
-    return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS && !s->out[0]->halved;
-}
+static bool cut_by_inputs(const Step *s) { return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS; }
 
 /* Inputs of a task: whole groups. */
 static size_t inputs_each(const Step *s) {
