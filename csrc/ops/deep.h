@@ -9,7 +9,7 @@
 #define PART_DEPTH 512         /* whole chains of every engine */
 #define PARTS_MOST 16
 #define PARTS_LEAST 4          /* fewer do not share the work better than tiles */
-#define PART_SIZE (512 * 512)  /* larger results make tiles that pack well */
+#define PART_SIZE (1024 * 1024) /* larger results make tiles that pack well */
 
 /* count 1: the product is not deep. */
 typedef struct {

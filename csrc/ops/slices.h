@@ -136,7 +136,7 @@ static inline void product_tile_halved(const Product *p, uint16_t *half, size_t 
 
 /* --- a B that many tiles share is packed once ------------------------------------------------------------------------- */
 #define SHARED_LEAST 3                     /* rows of tiles that make it worth while */
-#define SHARED_MOST ((size_t)16 << 20)     /* bytes: it is to stay in the last cache */
+#define SHARED_MOST ((size_t)32 << 20)     /* bytes */
 
 /* Reals of workspace that a packed B takes; 0: it is packed tile by tile. */
 static inline size_t shared_size(const Kernels *k, int M, int N, int K) {
