@@ -80,8 +80,8 @@ static void forward(const Step *s, Exec *x) {
     bool in_out = step_numbers(s, Numbers)->in_out;
     Job job = {.s = s, .x = x};
     job.products[0] = product(out->data, out->stride, operand(in, false), operand(weight, !in_out),
-                                s->ins > 2 ? s->in[2]->data : NULL, (int)in->cols, false,
-                                tiles_of((int)out->rows, (int)out->cols));
+                              s->ins > 2 ? s->in[2]->data : NULL, (int)in->cols, false,
+                              tiles_of((int)out->rows, (int)out->cols));
     share_operand(&job.products[0], x, x->workspace);
     parallel(x, (size_t)job.products[0].tiles.count, forward_tile, &job);
 }
@@ -122,15 +122,15 @@ static void backward(const Step *s, Exec *x) {
     Job job = {.s = s, .x = x, .parts = parts_of((size_t)I, (size_t)O, (size_t)N)};
     if (dweight && in_out) { /* dweight (I,O) = x^T dout */
         job.products[0] = product(dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
-                                    grad_adds(s, x, 1), tiles_of(I, O));
+                                  grad_adds(s, x, 1), tiles_of(I, O));
     } else if (dweight) { /* dweight (O,I) = dout^T x */
         job.products[0] = product(dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
-                                    grad_adds(s, x, 1), tiles_of(O, I));
+                                  grad_adds(s, x, 1), tiles_of(O, I));
     }
     if (dweight) job.count[0] = job.parts.count > 1 ? job.parts.count : job.products[0].tiles.count;
     if (dinp) { /* dinp (N,I) = dout (N,O) weight */
         job.products[1] = product(dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
-                                    grad_adds(s, x, 0), tiles_of(N, I));
+                                  grad_adds(s, x, 0), tiles_of(N, I));
         job.count[1] = job.products[1].tiles.count;
     }
     real *spare = x->workspace + parts_size((size_t)I, (size_t)O, (size_t)N);

@@ -57,11 +57,11 @@ static void forward(const Step *s, Exec *x) {
     Job job = {.s = s, .x = x, .count = 1};
     if (out->data != s->in[Y]->data) parallel_slices(s, x, tensor_count(out), ELEMENTS_EACH, copy_slice);
     job.products[0] = product(hidden->data, hidden->stride, operand(in, false), operand(a, true), NULL, I, false,
-                                tiles_of(N, R));
+                              tiles_of(N, R));
     multiply_all(&job);
     scale_hidden(&job, hidden->data);
     job.products[0] = product(out->data, out->stride, operand(hidden, false), operand(b, true), NULL, R, true,
-                                tiles_of(N, O));
+                              tiles_of(N, O));
     multiply_all(&job);
 }
 
@@ -79,19 +79,19 @@ static void backward(const Step *s, Exec *x) {
     real *dx = grad_of(s, X), *dA = grad_of(s, A), *dB = grad_of(s, B), *dhidden = x->workspace;
     Job job = {.s = s, .x = x, .count = 1};
     job.products[0] = product(dhidden, hidden->stride, operand(dout, false), operand(b, false), NULL, O, false,
-                                tiles_of(N, R));
+                              tiles_of(N, R));
     multiply_all(&job);
     scale_hidden(&job, dhidden);
     job.count = 0;
     if (dx)
         job.products[job.count++] = product(dx, in->grad->stride, matrix_of(dhidden, hidden->stride, false),
-                                              operand(a, false), NULL, R, grad_adds(s, x, X), tiles_of(N, I));
+                                            operand(a, false), NULL, R, grad_adds(s, x, X), tiles_of(N, I));
     if (dA)
         job.products[job.count++] = product(dA, a->stride, matrix_of(dhidden, hidden->stride, true),
-                                              operand(in, false), NULL, N, grad_adds(s, x, A), tiles_of(R, I));
+                                            operand(in, false), NULL, N, grad_adds(s, x, A), tiles_of(R, I));
     if (dB)
         job.products[job.count++] = product(dB, b->stride, operand(dout, true), operand(hidden, false), NULL, N,
-                                              grad_adds(s, x, B), tiles_of(O, R));
+                                            grad_adds(s, x, B), tiles_of(O, R));
     multiply_all(&job);
     pass_on(s, x);
 }
