@@ -6,6 +6,10 @@ import types
 
 import pytest
 
+import llmc
+
+needs_bfloat16 = pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+
 # Sizes are odd and differ from each other wherever the family allows it, so that no transposition goes unnoticed.
 # initializer_range is large because with 0.02 a model this narrow says nothing: its logits are all nearly zero.
 TINY = {

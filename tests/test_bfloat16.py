@@ -4,14 +4,12 @@ operands as ml_dtypes rounds them: what may differ is the rounding of the float3
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, needs_bfloat16
 from tiny import random_ids, tiny_model
 
 import llmc
-from llmc import _core
 from llmc import functional as F
 
-needs_bfloat16 = pytest.mark.skipif(not _core.info()["bfloat16"], reason="this processor has no bfloat16 products")
 UNIT = 2.0**-24  # of float32
 
 

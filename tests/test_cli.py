@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, needs_bfloat16
 
 import llmc
 from llmc.checkpoint import role
@@ -357,7 +357,7 @@ def test_train_remembers_its_precision(corpus, tmp_path, capsys):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+@needs_bfloat16
 def test_train_may_resume_in_another_precision_and_says_so(corpus, trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "out")
     assert main(["train", "--resume", "--precision", "bfloat16", "--output-dir", str(tmp_path / "out")]) == 0
@@ -381,7 +381,7 @@ def test_a_precision_that_the_processor_lacks_is_said_and_computed_in_float32(tr
     assert "portable has none; precision='bfloat16' computes in float32" in doctor
 
 
-@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+@needs_bfloat16
 def test_the_demo_trains_in_bfloat16_too(tmp_path, capsys):
     losses = []
     for precision in ("float32", "bfloat16"):

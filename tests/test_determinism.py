@@ -12,7 +12,7 @@ from conftest import TINY, TOLERANCE
 from tiny import random_ids, tiny_model
 
 import llmc
-from llmc import _core
+from llmc import _core, functional
 
 # Large enough that every op is cut into several tasks, and in sizes that no task size divides.
 LARGER = {
@@ -222,3 +222,20 @@ def test_gradients_cut_along_thousands_of_rows_have_the_same_bits_at_any_number_
     for name, gradient in once.items():
         difference = np.abs(twice[name] - 2 * gradient).max()
         assert difference <= TOLERANCE["gradient"] * np.abs(gradient).max(), name
+
+
+@pytest.mark.skipif(not llmc.core.openblas_path(), reason="there is no OpenBLAS")
+def test_openblas_does_the_large_products_too():
+    """Sums of 1000 products in another order: equal bits everywhere would be our own products."""
+    before = _core.info()
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal((n, 1000)).astype(np.float32) for n in (2048, 512))
+    found = {}
+    try:
+        for gemm in ("own", "openblas"):
+            _core.choose(before["instruction_set"], gemm, llmc.core.openblas_path())
+            found[gemm] = functional.linear(x, weight)
+    finally:
+        _core.choose(before["instruction_set"], before["gemm"], llmc.core.openblas_path())
+    assert not np.array_equal(found["own"], found["openblas"])
+    np.testing.assert_allclose(found["own"], found["openblas"], rtol=0, atol=1e-3)

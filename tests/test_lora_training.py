@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import tiny
-from conftest import TINY, TOLERANCE
+from conftest import TINY, TOLERANCE, needs_bfloat16
 from lora_peers import adapted
 from test_truth import slope
 from tiny import close, close_relative, random_ids, tiny_model
@@ -17,7 +17,6 @@ from llmc.errors import ConfigError, NonFiniteError, UnknownNameError
 
 SETTINGS = dict(lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
 STEPS = 10
-needs_bfloat16 = pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
 
 
 def copies(views):

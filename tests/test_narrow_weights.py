@@ -8,6 +8,7 @@ from conftest import TINY, TOLERANCE
 from tiny import DoubleModel, close, close_relative, random_ids
 
 import llmc
+from llmc import _core
 
 NARROW = ("bfloat16", "int8")
 GROUPS = {**TINY["llama"], "hidden_size": 132, "intermediate_size": 70}  # more than one group, the last one shorter
@@ -222,3 +223,17 @@ def test_merging_into_int8_is_refused_in_words():
 def test_an_unknown_dtype_is_refused_in_words():
     with pytest.raises(llmc.ConfigError, match="'float32', 'bfloat16' or 'int8'"):
         llmc.Model(llmc.Config(**TINY["llama"]), dtype="float16")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", *NARROW])
+@pytest.mark.parametrize("config", [GROUPS, IN_OUT])
+def test_rows_have_the_same_logits_in_a_large_batch(config, dtype, precision):
+    """In a batch this large the tiles of a product share one packed weight; a row alone packs its own."""
+    model = llmc.Model(llmc.Config(**config), dtype=dtype, precision=precision)
+    ids = random_ids(config, 8, 60)
+    together, alone = model(ids), np.concatenate([model(row[None]) for row in ids])
+    if _core.info()["gemm"] == "own" or precision == "bfloat16" and _core.info()["bfloat16"]:
+        np.testing.assert_array_equal(together, alone)
+    else:
+        close(together, alone, TOLERANCE["company"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_bfloat16
 
 import llmc
 from llmc.checkpoint import newest_whole, verify, write_manifest
@@ -375,7 +376,7 @@ def test_other_kernels_are_said(whole, tmp_path):
         trainer(tmp_path / "out").train(resume_from_checkpoint=path)
 
 
-@pytest.mark.skipif(not llmc._core.info()["bfloat16"], reason="this processor has no bfloat16 products")
+@needs_bfloat16
 def test_another_precision_is_said(whole, tmp_path):
     with pytest.warns(RuntimeWarning, match="precision was float32, now it is bfloat16: the bits will not be"):
         trainer(tmp_path, of=model(precision="bfloat16")).train(resume_from_checkpoint=whole[0] / "checkpoint-6")

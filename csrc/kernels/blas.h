@@ -14,3 +14,5 @@ const char *blas_corename(void); /* the kernels it chose */
 /* Kernels.gemm. Operands that are not reals are left to the portable kernels. */
 void blas_gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K, bool accumulate,
                real *work);
+/* Kernels.packed_size: OpenBLAS packs for itself. */
+size_t blas_packed_size(int K, int N);

@@ -91,7 +91,7 @@ typedef struct Kernels {
     size_t gemm_work;
     /* The same bits from a B that `pack` has packed into packed_size(K, N) reals, its columns [n, n + cols) a call, n a
      * multiple of 64; gemm_packed takes its part from (k, n) on, both such multiples. */
-    size_t (*packed_size)(int K, int N);
+    size_t (*packed_size)(int K, int N); /* 0: gemm alone is to be called */
     void (*pack)(real *packed, Matrix B, int K, int N, int n, int cols);
     void (*gemm_packed)(real *out, size_t ldo, Matrix A, Packed B, int k, int n, const real *bias, int M, int N, int K,
                         bool accumulate, real *work);

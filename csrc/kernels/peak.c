@@ -28,10 +28,27 @@ static real peak_multiply_add(size_t rounds, real factor, real shift) {
     return peak_sum(total);
 }
 
-#ifdef __AVX512BF16__
-#include "kernels/peak_bf16.h"
+#ifdef LLMC_BFLOAT16
+#define PEAK_BFLOAT16_FLOPS (PER_UNIT * PEAK_MULTIPLY_ADD_FLOPS)
+
+static real peak_bfloat16(size_t rounds, real value) {
+    unit pair;
+    const uint16_t halves[2] = {bfloat16_round(value), bfloat16_round(value)};
+    memcpy(&pair, halves, sizeof pair);
+    uint32_t pairs __attribute__((vector_size(VECTOR_BYTES)));
+    for (int i = 0; i < WIDTH; i++) pairs[i] = pair;
+    vreal sum[CHAINS], total = {0};
+    for (int i = 0; i < CHAINS; i++) sum[i] = total + (real)i; /* equal chains would be computed once */
+    for (size_t round = 0; round < rounds; round++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < CHAINS; i++) sum[i] = multiply_add(sum[i], pair, (vreal)pairs);
+    }
+    for (int i = 0; i < CHAINS; i++) total += sum[i];
+    return peak_sum(total);
+}
 #else
 #define PEAK_BFLOAT16_FLOPS 0
+
 static real peak_bfloat16(size_t rounds, real value) {
     (void)rounds, (void)value;
     return 0;

@@ -68,6 +68,7 @@ const char *engine_choose(const char *isa, const char *gemm, const char *blas) {
         if (!with_blas[t].name) {
             Kernels k = *sets[t].float32;
             k.gemm = blas_gemm;
+            k.packed_size = blas_packed_size;
             with_blas[t] = k;
         }
         chosen_float32 = &with_blas[t];

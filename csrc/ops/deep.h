@@ -4,7 +4,7 @@
  * in narrow strips. A part multiplies whole rows of both over its share of the depth, into its place in the workspace;
  * the parts are added in order afterwards. */
 #pragma once
-#include "ops/slices.h"
+#include "ops/product.h"
 
 #define PART_DEPTH 512         /* whole chains of every engine */
 #define PARTS_MOST 16

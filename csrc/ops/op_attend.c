@@ -2,6 +2,7 @@
  * asked for by name. */
 #include "base/arena.h"
 #include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/slices.h"
 
 #define QUERIES_EACH 192

@@ -1,5 +1,6 @@
 /* op_embed: token and position embeddings. */
 #include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/slices.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
 /* op_linear: out = x weight^T + bias, with the weight as the file stores it: (O,I), or (I,O) for a Conv1D. */
 #include "ops/deep.h"
 #include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/slices.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
 /* op_lora: out = y + scale * (x A^T) B^T, a low-rank branch beside a linear. It takes the place of y. */
 #include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/slices.h"
 
 #include <string.h>

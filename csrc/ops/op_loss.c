@@ -3,6 +3,7 @@
  * head_loss never forms the logits of all positions: a chunk of tokens at a time, logits are made, turned into losses,
  * overwritten by their gradient, and multiplied into dx and dweight while they are at hand. */
 #include "ops/ops.h"
+#include "ops/product.h"
 #include "ops/slices.h"
 
 typedef struct {
