@@ -6,6 +6,7 @@ core takes the fastest kernels that the processor has, and every processor that 
 """
 
 import os
+import sys
 from pathlib import Path
 
 from llmc import _core
@@ -47,7 +48,17 @@ def threads_asked():
     return min(int(first), 256) if first.isdigit() and int(first) else None
 
 
-choose(_core)
+def is_command(argv, original):
+    """Whether a process with these words (`sys.argv`, `sys.orig_argv`) is the command line, as a script or by -m."""
+    return os.path.basename(argv[0]) == "llmc" or (argv[0] == "-m" and "llmc.cli" in original)
+
+
+try:
+    choose(_core)
+except ConfigError as error:
+    if not is_command(sys.argv, sys.orig_argv) or "--debug" in sys.argv:
+        raise
+    sys.exit(f"llmc: {error}")  # the package is imported before its command line can catch anything
 if threads_asked():
     _core.set_num_threads(threads_asked())
 

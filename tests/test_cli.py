@@ -195,6 +195,24 @@ def test_doctor_prints_what_runs_here(capsys):
     assert "instruction set" in capsys.readouterr().out
 
 
+SCRIPT = "#!{python}\nimport sys\nfrom llmc.cli import main\nsys.exit(main())\n"  # as pip writes it
+
+
+@pytest.mark.parametrize("variable, value, has", [("LLMC_ISA", "mmx", "portable"), ("LLMC_GEMM", "abacus", "'own'")])
+@pytest.mark.parametrize("form", ["script", "module"])
+def test_kernels_that_are_not_there_are_refused_in_a_line(form, variable, value, has, tmp_path):
+    script = tmp_path / "llmc"
+    script.write_text(SCRIPT.format(python=sys.executable))
+    words = [sys.executable, *([str(script)] if form == "script" else ["-m", "llmc.cli"]), "doctor"]
+    root = str(Path(llmc.__file__).parent.parent)
+    env = {**os.environ, variable: value, "PYTHONPATH": root}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=root)
+    line, = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"llmc: {variable}={value}: ") and has in line
+    done = subprocess.run([*words, "--debug"], capture_output=True, text=True, env=env, cwd=root)
+    assert "Traceback" in done.stderr and done.returncode == 1
+
+
 # --- the work --------------------------------------------------------------------------------------------------------
 def test_the_demo_learns_and_says_where_everything_is(tmp_path, capsys):
     out = tmp_path / "demo"
