@@ -203,6 +203,20 @@ def test_head_in_chunks_has_the_bits_of_the_head_at_once(family, own_products):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("rows", [1, 5, 131])
+def test_projections_that_share_a_step_have_the_bits_of_each_alone(rows):
+    config = {**TINY["llama"], **LARGER["llama"]}
+    model = tiny_model(config, scale=0.02)
+    groups = {"self_attn": "qkv", "mlp": ("gate", "up")}
+    names = [f"model.layers.1.{module}.{name}_proj" for module, group in groups.items() for name in group]
+    run = model.run(2, rows, keep=names)
+    run.forward(random_ids(config, 2, rows))
+    for name in names:
+        alone = functional.linear(run.input(name), model.state_dict()[f"{name}.weight"])
+        assert digest(alone) == digest(run.output(name)), name
+
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_gradients_cut_along_thousands_of_rows_have_the_same_bits_at_any_number_of_threads_and_add_up(family):
     config = TINY[family]

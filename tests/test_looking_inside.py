@@ -166,14 +166,17 @@ def test_what_is_kept_must_be_there(tiny):
 # --- stopping, writing, leaving out
 
 
-@pytest.mark.parametrize("part", ["", ".mlp", ".attention"])
+@pytest.mark.parametrize("part", ["", ".mlp", ".attention", ".projection"])
 def test_what_is_written_into_an_output_is_what_torch_computes_with(part, models, peers):
     """Logits, loss and gradients behind a replaced output; the modules below it get none."""
     config, theirs, ours = models
     torch = peers.torch
     ids = random_ids(config, B, T)
-    name = attention_of(ours, 1) if part == ".attention" else block_of(ours, 1) + part
-    value = np.random.default_rng(1).standard_normal((B, T, ours.config.hidden_size)).astype(np.float32)
+    attention = attention_of(ours, 1)
+    projection = next(name for name in (f"{attention}.k_proj", f"{attention}.c_attn") if name in ours.run(1, 1).names())
+    name = {".attention": attention, ".projection": projection}.get(part, block_of(ours, 1) + part)
+    width = ours.run(1, 1).shapes()[name][1][-1]
+    value = np.random.default_rng(1).standard_normal((B, T, width)).astype(np.float32)
     leaf = torch.tensor(value, requires_grad=True)
 
     def replace(module, args, output):

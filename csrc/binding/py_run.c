@@ -370,13 +370,17 @@ static PyObject *steps(PyObject *object, PyObject *unused) {
     PyObject *list = PyList_New(0);
     for (int i = 0; list && i < r->plan.count; i++) {
         const Step *s = &r->plan.steps[i];
-        const Tensor *out = s->out[0];
-        PyObject *shape = shape_of(out);
-        PyObject *row = !shape ? NULL : Py_BuildValue("(ssNdnOO)", s->op->name, s->path, shape, s->op->flops ? s->op->flops(s) : 0.0,
-                                      (Py_ssize_t)(tensor_count(out) * sizeof(real)), out->kept ? Py_True : Py_False,
-                                      s->differentiated ? Py_True : Py_False);
-        if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
-        Py_XDECREF(row);
+        for (int k = 0; list && k < s->outs; k++) {
+            const Tensor *out = s->out[k];
+            const double flops = s->op->flops ? s->op->flops(s, k) : 0;
+            if (k > 0 && flops == 0) continue; /* what the step keeps for itself */
+            PyObject *shape = shape_of(out);
+            PyObject *row = !shape ? NULL : Py_BuildValue("(ssNdnOO)", s->op->name, out->name ? out->name : s->path, shape,
+                                          flops, (Py_ssize_t)(tensor_count(out) * sizeof(real)),
+                                          out->kept ? Py_True : Py_False, s->differentiated ? Py_True : Py_False);
+            if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
+            Py_XDECREF(row);
+        }
     }
     return list;
 }

@@ -6,26 +6,19 @@ typedef struct {
     Tensor *q, *k, *v;
 } Heads;
 
-static Tensor *project(Plan *p, const Spec *s, Tensor *x, const char *name, int outputs) {
-    enter(p, "%s", name);
-    Tensor *y = linear(p, x, outputs, s->attention_bias, s->in_out);
-    leave(p, x, y);
-    return y;
-}
-
 static Heads heads_of(Plan *p, const Spec *s, Tensor *x) {
     int q = s->H * s->D, kv = s->G * s->D;
     if (s->names.qkv) {
-        Tensor *fused = project(p, s, x, s->names.qkv, q + 2 * kv);
+        Tensor *fused;
+        linears(p, x, 1, &(Linear){s->names.qkv, q + 2 * kv}, s->attention_bias, s->in_out, &fused);
         Tensor *third = tensor_view(p, fused, 0, q);
         Tensor *key = tensor_view(p, fused, q, kv);
         return (Heads){third, key, tensor_view(p, fused, q + kv, kv)};
     }
-    Heads h;
-    h.q = project(p, s, x, s->names.q, q);
-    h.k = project(p, s, x, s->names.k, kv);
-    h.v = project(p, s, x, s->names.v, kv);
-    return h;
+    const Linear to[] = {{s->names.q, q}, {s->names.k, kv}, {s->names.v, kv}};
+    Tensor *out[3];
+    linears(p, x, 3, to, s->attention_bias, s->in_out, out);
+    return (Heads){out[0], out[1], out[2]};
 }
 
 /* Keys are cached as they are read: rotated. */
@@ -52,9 +45,8 @@ Tensor *self_attention(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l) {
         enter(p, "pattern");
         leave(p, mixed, pattern);
     }
-    enter(p, "%s", s->names.o);
-    Tensor *out = linear(p, mixed, s->C, s->attention_bias, s->in_out);
-    leave(p, mixed, out);
+    Tensor *out;
+    linears(p, mixed, 1, &(Linear){s->names.o, s->C}, s->attention_bias, s->in_out, &out);
     out = dropout(p, out, s->residual_dropout, 0);
     leave(p, x, out);
     return out;

@@ -29,21 +29,21 @@ static inline size_t parts_size(size_t M, size_t N, size_t K) {
     return parts.count > 1 ? (size_t)parts.count * M * N : 0;
 }
 
-/* The index-th part of p, without bias, into parts + index * M * N. */
-static inline void product_part(const Product *p, Parts parts, size_t index, Exec *x, int slot) {
+/* The index-th part of p, without bias, into place + index * M * N. */
+static inline void product_part(const Product *p, Parts parts, real *place, size_t index, Exec *x, int slot) {
     Slice depth = slice_at((size_t)p->K, (size_t)parts.depth, index);
     int M = p->tiles.M, N = p->tiles.N;
-    Product part = product(x->workspace + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
+    Product part = product(place + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
                            matrix_at(p->B, depth.first, 0), NULL, (int)depth.count, false, (Tiles){M, N, M, N, 1, 1});
     product_tile(&part, 0, x, slot);
 }
 
-/* The index-th slice of the elements of p's result, whose rows follow each other. */
-static inline void add_parts_slice(const Product *p, Parts parts, size_t index, const Exec *x) {
+/* The index-th slice of the elements of p's result, whose rows follow each other, from its parts at `place`. */
+static inline void add_parts_slice(const Product *p, Parts parts, const real *place, size_t index, const Exec *x) {
     size_t size = (size_t)p->tiles.M * (size_t)p->tiles.N;
     Slice e = slice_at(size, ELEMENTS_EACH, index);
     real *out = p->out + e.first;
-    const real *part = x->workspace + e.first;
+    const real *part = place + e.first;
     int i = p->accumulate ? 0 : 2;
     if (!p->accumulate) x->k->add(out, part, part + size, e.count);
     for (; i < parts.count; i++) x->k->accumulate(out, part + (size_t)i * size, e.count);

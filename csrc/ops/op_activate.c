@@ -45,9 +45,9 @@ static size_t scratch(const Step *s, const Kernels *k) {
 }
 
 static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .scratch = scratch,
-                            .saved_inputs = 1, .cheap = true, .halves = true};
+                            .saved_inputs = 1, .cheap = true, .halves = 1};
 static const Op GATE = {.name = "gate", .forward = forward, .backward = backward, .scratch = scratch,
-                        .saved_inputs = 3, .cheap = true, .halves = true};
+                        .saved_inputs = 3, .cheap = true, .halves = 1};
 
 Tensor *activate(Plan *p, Tensor *x, Activation act) {
     Tensor *out = tensor_like(p, x);

@@ -141,12 +141,12 @@ static void backward(const Step *s, Exec *x) {
     if (parts > 1) parallel(x, (size_t)slice_count(s->in[1]->rows, ROWS_EACH), add_parts, &job);
 }
 
-static double flops(const Step *s) {
+static double flops(const Step *s, int output) {
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
     double T = s->in[0]->shape[1], keys = s->in[1]->shape[1], B = s->in[0]->shape[0];
     double seen = n->causal && T == keys ? (keys + 1) / 2 : keys;
     if (n->window && seen > n->window) seen = n->window;
-    return 4.0 * B * n->H * n->D * T * seen;
+    return output == 0 ? 4.0 * B * n->H * n->D * T * seen : 0;
 }
 
 static size_t scratch(const Step *s, const Kernels *k) {
@@ -155,10 +155,14 @@ static size_t scratch(const Step *s, const Kernels *k) {
 }
 
 /* Backwards four products of the forward pass's two; the fifth, the scores computed again, is not nominal. */
+static double gradient_flops(const Step *s, int input) {
+    (void)input;
+    return flops(s, 0) * 2 / 3;
+}
+
 static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .workspace = workspace, .saved_inputs = 7, .saved_outputs = 3, .halves = true,
-                          .multiplies = 7, .costly = 7,
-                          .backward_flops = 2.0 / 3};
+                          .scratch = scratch, .workspace = workspace, .saved_inputs = 7, .saved_outputs = 3, .halves = 1,
+                          .multiplies = 7, .gradient_flops = gradient_flops};
 
 /* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
 static void pattern_head(void *context, size_t index, int slot) {

@@ -1,167 +1,265 @@
-/* op_linear: out = x weight^T + bias, with the weight as the file stores it: (O,I), or (I,O) for a Conv1D. */
+/* op_linear: linears of one x in one step: out_i = x weight_i^T + bias_i, each weight as the file stores it: (O,I), or
+ * (I,O) for a Conv1D. Their tasks are one lot, and the gradient of x is written once. */
 #include "ops/deep.h"
 #include "ops/ops.h"
 #include "ops/product.h"
 #include "ops/slices.h"
 
+#include <stdio.h>
 #include <string.h>
 
+/* in: x, the weights, their biases (NULL: none);  out: one a weight. All have gradients in a backward pass, or none. */
 typedef struct {
-    bool in_out; /* weight is (I,O) */
+    bool in_out; /* weights are (I,O) */
 } Numbers;
 
-typedef struct {
-    const Step *s;
-    Exec *x;
-    Product products[2]; /* forward: out;  backward: dweight, dinp */
-    int count[2];
-    Parts parts;         /* of dweight */
-} Job;
+static int weight_at(int i) { return 1 + i; }
+static int bias_at(const Step *s, int i) { return 1 + s->outs + i; }
+static const real *bias_of(const Step *s, int i) {
+    const Tensor *bias = s->in[bias_at(s, i)];
+    return bias ? bias->data : NULL;
+}
+static bool in_out_of(const Step *s) { return step_numbers(s, Numbers)->in_out; }
 
-static void forward_tile(void *context, size_t index, int slot) {
-    const Job *j = context;
-    const Tensor *out = j->s->out[0];
-    if (out->halved) product_tile_halved(&j->products[0], out->half, index, j->x, slot);
-    else product_tile(&j->products[0], index, j->x, slot);
+/* Tasks of every output: those of the first, then those of the next. */
+typedef struct {
+    size_t count[STEP_OUTPUTS];
+} Tasks;
+
+static size_t tasks_sum(const Tasks *t) {
+    size_t sum = 0;
+    for (int i = 0; i < STEP_OUTPUTS; i++) sum += t->count[i];
+    return sum;
 }
 
-/* --- few rows, weight (I,O): a task takes inputs, not outputs, so that it reads on and on; its sums are partial ------ */
+/* Whose task `index` is, which becomes its number among those; STEP_OUTPUTS: it comes after all of them. */
+static int tasks_find(const Tasks *t, size_t *index) {
+    int i = 0;
+    while (i < STEP_OUTPUTS && *index >= t->count[i]) *index -= t->count[i++];
+    return i;
+}
+
+/* --- few rows, weights (I,O): a task takes inputs, not outputs, so that it reads on and on; its sums are partial ----- */
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
 
-static bool cut_by_inputs(const Step *s) { return step_numbers(s, Numbers)->in_out && s->in[0]->rows <= FEW_ROWS; }
+static bool cut_by_inputs(const Step *s) { return in_out_of(s) && s->in[0]->rows <= FEW_ROWS; }
 
 /* Inputs of a task: whole groups. */
 static size_t inputs_each(const Step *s) {
     const size_t I = s->in[0]->cols;
     return ((I + PARTS - 1) / PARTS + GROUP - 1) / GROUP * GROUP;
 }
+static size_t input_parts(const Step *s) { return (size_t)slice_count(s->in[0]->cols, inputs_each(s)); }
+
+/* Reals before the partial sums of output i. */
+static size_t sums_before(const Step *s, int i) {
+    size_t size = 0;
+    for (int k = 0; k < i; k++) size += input_parts(s) * tensor_count(s->out[k]);
+    return size;
+}
 
 static void add_part(void *context, size_t index, int slot) {
     const Work *w = context;
-    const Tensor *in = w->s->in[0], *out = w->s->out[0];
-    const Slice part = slice_at(in->cols, inputs_each(w->s), index);
-    w->x->k->gemm(w->x->workspace + index * tensor_count(out), out->cols, matrix_at(operand(in, false), 0, part.first),
-                  matrix_at(operand(w->s->in[1], false), part.first, 0), NULL, (int)out->rows, (int)out->cols,
+    const size_t parts = input_parts(w->s), number = index % parts;
+    const int i = (int)(index / parts);
+    const Tensor *in = w->s->in[0], *out = w->s->out[i];
+    const Slice part = slice_at(in->cols, inputs_each(w->s), number);
+    w->x->k->gemm(w->x->workspace + sums_before(w->s, i) + number * tensor_count(out), out->cols,
+                  matrix_at(operand(in, false), 0, part.first),
+                  matrix_at(operand(w->s->in[weight_at(i)], false), part.first, 0), NULL, (int)out->rows, (int)out->cols,
                   (int)part.count, false, scratch_of(w->x, slot));
+}
+
+static Tasks columns_of(const Step *s) {
+    Tasks tasks = {0};
+    for (int i = 0; i < s->outs; i++) tasks.count[i] = (size_t)slice_count(s->out[i]->cols, PART_COLUMNS_EACH);
+    return tasks;
 }
 
 static void sum_parts(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
-    const Tensor *out = w->s->out[0];
+    const Tasks tasks = columns_of(w->s);
+    const int i = tasks_find(&tasks, &index);
+    const Tensor *out = w->s->out[i];
+    const real *bias = bias_of(w->s, i);
     const Slice columns = slice_at(out->cols, PART_COLUMNS_EACH, index);
-    const size_t parts = (size_t)slice_count(w->s->in[0]->cols, inputs_each(w->s));
     for (size_t m = 0; m < out->rows; m++) {
         const size_t first = m * out->stride + columns.first;
-        real *sum = w->x->workspace + m * out->cols + columns.first;
-        for (size_t i = 1; i < parts; i++) w->x->k->accumulate(sum, sum + i * tensor_count(out), columns.count);
-        if (w->s->ins > 2) w->x->k->accumulate(sum, w->s->in[2]->data + columns.first, columns.count);
+        real *sum = w->x->workspace + sums_before(w->s, i) + m * out->cols + columns.first;
+        for (size_t k = 1; k < input_parts(w->s); k++) w->x->k->accumulate(sum, sum + k * tensor_count(out), columns.count);
+        if (bias) w->x->k->accumulate(sum, bias + columns.first, columns.count);
         if (out->halved) w->x->k->round(out->half + first, sum, columns.count);
         else memcpy(out->data + first, sum, columns.count * sizeof(real));
     }
 }
 
 static void forward_by_inputs(const Step *s, Exec *x) {
-    parallel_slices(s, x, s->in[0]->cols, inputs_each(s), add_part);
-    parallel_slices(s, x, s->out[0]->cols, PART_COLUMNS_EACH, sum_parts);
-}
-
-static size_t sums_size(const Step *s) {
-    return cut_by_inputs(s) ? (size_t)slice_count(s->in[0]->cols, inputs_each(s)) * tensor_count(s->out[0]) : 0;
+    const Tasks columns = columns_of(s);
+    Work work = {s, x};
+    parallel(x, (size_t)s->outs * input_parts(s), add_part, &work);
+    parallel(x, tasks_sum(&columns), sum_parts, &work);
 }
 
 /* --- forwards ------------------------------------------------------------------------------------------------------ */
+typedef struct {
+    const Step *s;
+    Exec *x;
+    Product products[STEP_OUTPUTS];
+    Tasks tiles;
+} Forward;
+
+static void forward_tile(void *context, size_t index, int slot) {
+    const Forward *f = context;
+    const int i = tasks_find(&f->tiles, &index);
+    const Tensor *out = f->s->out[i];
+    if (out->halved) product_tile_halved(&f->products[i], out->half, index, f->x, slot);
+    else product_tile(&f->products[i], index, f->x, slot);
+}
+
 static void forward(const Step *s, Exec *x) {
     if (cut_by_inputs(s)) {
         forward_by_inputs(s, x);
         return;
     }
-    const Tensor *in = s->in[0], *weight = s->in[1], *out = s->out[0];
-    bool in_out = step_numbers(s, Numbers)->in_out;
-    Job job = {.s = s, .x = x};
-    job.products[0] = product(out->data, out->stride, operand(in, false), operand(weight, !in_out),
-                              s->ins > 2 ? s->in[2]->data : NULL, (int)in->cols, false,
-                              tiles_of((int)out->rows, (int)out->cols));
-    share_operand(&job.products[0], x, x->workspace);
-    parallel(x, (size_t)job.products[0].tiles.count, forward_tile, &job);
-}
-
-static void bias_columns(const Job *j, size_t index) {
-    const Tensor *dout = j->s->out[0]->grad;
-    size_t first = index * COLUMNS_EACH, end = slice_end(dout->cols, COLUMNS_EACH, index);
-    real *dbias = grad_of(j->s, 2) + first;
-    if (!grad_adds(j->s, j->x, 2)) memset(dbias, 0, (end - first) * sizeof(real));
-    j->x->k->column_sums(dbias, dout->data + first, dout->stride, (int)dout->rows, (int)(end - first));
-}
-
-static void backward_tile(void *context, size_t index, int slot) {
-    const Job *j = context;
-    for (int i = 0; i < 2; i++) {
-        if (index < (size_t)j->count[i]) {
-            if (i == 0 && j->parts.count > 1) product_part(&j->products[0], j->parts, index, j->x, slot);
-            else product_tile(&j->products[i], index, j->x, slot);
-            return;
-        }
-        index -= (size_t)j->count[i];
+    const Tensor *in = s->in[0];
+    Forward f = {.s = s, .x = x};
+    real *spare = x->workspace;
+    for (int i = 0; i < s->outs; i++) {
+        const Tensor *out = s->out[i];
+        f.products[i] = product(out->data, out->stride, operand(in, false), operand(s->in[weight_at(i)], !in_out_of(s)),
+                                bias_of(s, i), (int)in->cols, false, tiles_of((int)out->rows, (int)out->cols));
+        f.tiles.count[i] = (size_t)f.products[i].tiles.count;
+        spare += share_operand(&f.products[i], x, spare);
     }
-    bias_columns(j, index);
+    parallel(x, tasks_sum(&f.tiles), forward_tile, &f);
+}
+
+/* --- backwards ----------------------------------------------------------------------------------------------------- */
+typedef struct {
+    const Step *s;
+    Exec *x;
+    Product weights[STEP_OUTPUTS]; /* dweight_i */
+    Parts parts[STEP_OUTPUTS];     /* of dweight_i, */
+    real *places[STEP_OUTPUTS];    /* and where they lie */
+    Product inputs[STEP_OUTPUTS];  /* dx is their sum */
+    Tasks weight_tasks, adding_tasks, bias_tasks;
+    size_t input_tiles;
+} Backward;
+
+static int weight_rows(const Step *s, int i) { return (int)(in_out_of(s) ? s->in[0]->cols : s->out[i]->cols); }
+static int weight_cols(const Step *s, int i) { return (int)(in_out_of(s) ? s->out[i]->cols : s->in[0]->cols); }
+
+/* dweight (O,I) = dout^T x, or (I,O) = x^T dout. Returns the workspace behind what it takes of it. */
+static real *prepare_weight(Backward *b, int i, real *spare) {
+    const Step *s = b->s;
+    const int w = weight_at(i), rows = weight_rows(s, i), cols = weight_cols(s, i), N = (int)s->in[0]->rows;
+    const Tensor *in = s->in[0], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout, *right = in_out_of(s) ? dout : in;
+    const size_t size = (size_t)rows * (size_t)cols;
+    b->weights[i] = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, N,
+                            grad_adds(s, b->x, w), tiles_of(rows, cols));
+    b->parts[i] = parts_of((size_t)rows, (size_t)cols, (size_t)N);
+    b->places[i] = spare;
+    if (b->parts[i].count == 1) {
+        b->weight_tasks.count[i] = (size_t)b->weights[i].tiles.count;
+        return spare + share_operand(&b->weights[i], b->x, spare);
+    }
+    b->weight_tasks.count[i] = (size_t)b->parts[i].count;
+    b->adding_tasks.count[i] = (size_t)slice_count(size, ELEMENTS_EACH);
+    return spare + (size_t)b->parts[i].count * size;
+}
+
+/* dx (N,I) = sum_i dout_i weight_i, the last first: the order in which steps of their own would come. */
+static real *prepare_input(Backward *b, int i, real *spare) {
+    const Step *s = b->s;
+    const Tensor *in = s->in[0], *dout = s->out[i]->grad;
+    const bool adds = i < s->outs - 1 || grad_adds(s, b->x, 0);
+    b->inputs[i] = product(grad_of(s, 0), in->grad->stride, operand(dout, false), operand(s->in[weight_at(i)], in_out_of(s)),
+                           NULL, (int)dout->cols, adds, tiles_of((int)in->rows, (int)in->cols));
+    b->input_tiles = (size_t)b->inputs[i].tiles.count;
+    return spare + share_operand(&b->inputs[i], b->x, spare);
+}
+
+static void bias_columns(const Backward *b, int i, size_t index) {
+    const Tensor *dout = b->s->out[i]->grad;
+    const Slice columns = slice_at(dout->cols, COLUMNS_EACH, index);
+    real *dbias = grad_of(b->s, bias_at(b->s, i)) + columns.first;
+    if (!grad_adds(b->s, b->x, bias_at(b->s, i))) memset(dbias, 0, columns.count * sizeof(real));
+    b->x->k->column_sums(dbias, dout->data + columns.first, dout->stride, (int)dout->rows, (int)columns.count);
+}
+
+/* The gradients of the weights come first: their tasks are the longer ones. */
+static void backward_task(void *context, size_t index, int slot) {
+    const Backward *b = context;
+    int i = tasks_find(&b->weight_tasks, &index);
+    if (i < STEP_OUTPUTS) {
+        if (b->parts[i].count > 1) product_part(&b->weights[i], b->parts[i], b->places[i], index, b->x, slot);
+        else product_tile(&b->weights[i], index, b->x, slot);
+    } else if (index < b->input_tiles) {
+        for (i = b->s->outs - 1; i >= 0; i--) product_tile(&b->inputs[i], index, b->x, slot);
+    } else {
+        index -= b->input_tiles;
+        i = tasks_find(&b->bias_tasks, &index);
+        bias_columns(b, i, index);
+    }
 }
 
 static void add_weight_parts(void *context, size_t index, int slot) {
     (void)slot;
-    const Job *j = context;
-    add_parts_slice(&j->products[0], j->parts, index, j->x);
+    const Backward *b = context;
+    const int i = tasks_find(&b->adding_tasks, &index);
+    add_parts_slice(&b->weights[i], b->parts[i], b->places[i], index, b->x);
 }
 
-/* The gradient of the weight comes first: its tasks are the longer ones. */
 static void backward(const Step *s, Exec *x) {
-    const Tensor *in = s->in[0], *weight = s->in[1], *dout = s->out[0]->grad;
-    bool in_out = step_numbers(s, Numbers)->in_out;
-    int N = (int)in->rows, I = (int)in->cols, O = (int)dout->cols;
-    real *dinp = grad_of(s, 0), *dweight = grad_of(s, 1);
-    Job job = {.s = s, .x = x, .parts = parts_of((size_t)I, (size_t)O, (size_t)N)};
-    if (dweight && in_out) { /* dweight (I,O) = x^T dout */
-        job.products[0] = product(dweight, weight->stride, operand(in, true), operand(dout, false), NULL, N,
-                                  grad_adds(s, x, 1), tiles_of(I, O));
-    } else if (dweight) { /* dweight (O,I) = dout^T x */
-        job.products[0] = product(dweight, weight->stride, operand(dout, true), operand(in, false), NULL, N,
-                                  grad_adds(s, x, 1), tiles_of(O, I));
+    Backward b = {.s = s, .x = x};
+    real *spare = x->workspace;
+    for (int i = 0; i < s->outs; i++) {
+        if (grad_of(s, weight_at(i))) spare = prepare_weight(&b, i, spare);
+        if (grad_of(s, 0)) spare = prepare_input(&b, i, spare);
+        if (s->in[bias_at(s, i)] && grad_of(s, bias_at(s, i)))
+            b.bias_tasks.count[i] = (size_t)slice_count(s->out[i]->cols, COLUMNS_EACH);
     }
-    if (dweight) job.count[0] = job.parts.count > 1 ? job.parts.count : job.products[0].tiles.count;
-    if (dinp) { /* dinp (N,I) = dout (N,O) weight */
-        job.products[1] = product(dinp, in->grad->stride, operand(dout, false), operand(weight, in_out), NULL, O,
-                                  grad_adds(s, x, 0), tiles_of(N, I));
-        job.count[1] = job.products[1].tiles.count;
-    }
-    real *spare = x->workspace + parts_size((size_t)I, (size_t)O, (size_t)N);
-    if (dweight && job.parts.count == 1) spare += share_operand(&job.products[0], x, spare);
-    if (dinp) share_operand(&job.products[1], x, spare);
-    int bias = s->ins > 2 && grad_of(s, 2) ? slice_count(dout->cols, COLUMNS_EACH) : 0;
-    parallel(x, (size_t)(job.count[0] + job.count[1] + bias), backward_tile, &job);
-    if (dweight && job.parts.count > 1)
-        parallel(x, (size_t)slice_count((size_t)I * (size_t)O, ELEMENTS_EACH), add_weight_parts, &job);
+    parallel(x, tasks_sum(&b.weight_tasks) + b.input_tiles + tasks_sum(&b.bias_tasks), backward_task, &b);
+    parallel(x, tasks_sum(&b.adding_tasks), add_weight_parts, &b);
 }
 
-static double flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[0]->cols; }
+/* --- sizes --------------------------------------------------------------------------------------------------------- */
+static double flops(const Step *s, int i) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[i]->cols; }
+
+static double gradient_flops(const Step *s, int input) {
+    double sum = 0;
+    for (int i = 0; i < s->outs; i++) sum += input == 0 || input == weight_at(i) ? flops(s, i) : 0;
+    return sum;
+}
 
 static size_t scratch(const Step *s, const Kernels *k) {
-    Tiles tiles = tiles_of((int)s->out[0]->rows, (int)s->out[0]->cols);
-    return k->gemm_work + (s->out[0]->halved ? spare_of(&tiles) : 0);
+    size_t spare = 0;
+    for (int i = 0; i < s->outs; i++) {
+        const Tiles tiles = tiles_of((int)s->out[i]->rows, (int)s->out[i]->cols);
+        if (s->out[i]->halved && spare_of(&tiles) > spare) spare = spare_of(&tiles);
+    }
+    return k->gemm_work + spare;
 }
 
 static size_t forwards_size(const Step *s, const Kernels *k) {
-    if (cut_by_inputs(s)) return sums_size(s);
-    return shared_size(k, (int)s->in[0]->rows, (int)s->out[0]->cols, (int)s->in[0]->cols);
+    const int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols;
+    size_t size = 0;
+    if (cut_by_inputs(s)) return sums_before(s, s->outs);
+    for (int i = 0; i < s->outs; i++) size += shared_size(k, N, (int)s->out[i]->cols, I);
+    return size;
 }
 
 static size_t backwards_size(const Step *s, const Kernels *k) {
-    if (!s->differentiated) return 0;
-    bool in_out = step_numbers(s, Numbers)->in_out;
-    int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols, O = (int)s->out[0]->cols;
-    size_t size = parts_size((size_t)I, (size_t)O, (size_t)N);
-    size += in_out ? shared_size(k, I, O, N) : shared_size(k, O, I, N);
-    return size + shared_size(k, N, I, O);
+    const int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols;
+    size_t size = 0;
+    for (int i = 0; i < s->outs && s->differentiated; i++) {
+        const int rows = weight_rows(s, i), cols = weight_cols(s, i);
+        size += parts_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
+        size += shared_size(k, N, I, (int)s->out[i]->cols);
+    }
+    return size;
 }
 
 static size_t workspace(const Step *s, const Kernels *k) {
@@ -170,22 +268,72 @@ static size_t workspace(const Step *s, const Kernels *k) {
 }
 
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
-                          .scratch = scratch, .workspace = workspace, .saved_inputs = 3, .multiplies = 1, .halves = true,
-                          .costly = 3, .backward_flops = 1};
+                          .gradient_flops = gradient_flops, .scratch = scratch, .workspace = workspace, .saved_inputs = 15,
+                          .multiplies = 1, .halves = 7};
+_Static_assert(STEP_OUTPUTS == 3, "x and three weights are saved, three outputs may be halved");
+_Static_assert(STEP_INPUTS >= 1 + 2 * STEP_OUTPUTS, "x, and a weight and a bias an output");
+
+/* --- recording ----------------------------------------------------------------------------------------------------- */
+static void multiply_each(Plan *p, Tensor *x, int count, Tensor *const *weights, Tensor *const *biases, bool in_out,
+                          Tensor **out) {
+    Tensor *in[STEP_INPUTS] = {x};
+    for (int i = 0; i < count; i++) {
+        int I = weights[i]->shape[in_out ? 0 : 1], O = weights[i]->shape[in_out ? 1 : 0];
+        if ((size_t)I != x->cols)
+            error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path, x->cols, I);
+        in[1 + i] = weights[i];
+        in[1 + count + i] = biases[i];
+        out[i] = tensor_wide(p, x, O);
+    }
+    Numbers n = {in_out};
+    record(p, &LINEAR, 1 + 2 * count, in, count, out, &n, sizeof n);
+}
 
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
-    int I = weight->shape[in_out ? 0 : 1], O = weight->shape[in_out ? 1 : 0];
-    if ((size_t)I != x->cols)
-        error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path, x->cols, I);
-    Tensor *out = tensor_wide(p, x, O);
-    Numbers n = {in_out};
-    record(p, &LINEAR, bias ? 3 : 2, TENSORS(x, weight, bias), 1, TENSORS(out), &n, sizeof n);
+    Tensor *out;
+    multiply_each(p, x, 1, &weight, &bias, in_out, &out);
     return out;
 }
 
-Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out) {
-    int I = (int)x->cols;
-    Tensor *weight = parameter(p, "weight", 2, in_out ? (int[]){I, O} : (int[]){O, I});
-    Tensor *b = bias ? parameter(p, "bias", 1, (int[]){O}) : NULL;
-    return adapted(p, x, multiply(p, x, weight, b, in_out));
+static Tensor *weight_of(Plan *p, const char *leaf, const Tensor *x, int O, bool in_out) {
+    const int I = (int)x->cols;
+    return parameter(p, leaf, 2, in_out ? (int[]){I, O} : (int[]){O, I});
+}
+
+static Tensor *linear(Plan *p, Tensor *x, const Linear *l, bool bias, bool in_out) {
+    enter(p, "%s", l->name);
+    Tensor *weight = weight_of(p, "weight", x, l->outputs, in_out);
+    Tensor *b = bias ? parameter(p, "bias", 1, (int[]){l->outputs}) : NULL;
+    Tensor *y = adapted(p, x, multiply(p, x, weight, b, in_out));
+    leave(p, x, y);
+    return y;
+}
+
+/* A module after which the pass stops has a step of its own, which its gradients do not pass. */
+static bool stands_alone(const Plan *p, int count, const Linear *to) {
+    bool alone = count == 1;
+    for (int i = 0; i < count; i++) alone |= is_cut(p, to[i].name);
+    return alone;
+}
+
+void linears(Plan *p, Tensor *x, int count, const Linear *to, bool bias, bool in_out, Tensor **out) {
+    if (stands_alone(p, count, to)) {
+        for (int i = 0; i < count; i++) out[i] = linear(p, x, &to[i], bias, in_out);
+        return;
+    }
+    Tensor *weights[STEP_OUTPUTS], *biases[STEP_OUTPUTS];
+    for (int i = 0; i < count; i++) {
+        char leaf[80];
+        snprintf(leaf, sizeof leaf, "%s.weight", to[i].name);
+        weights[i] = weight_of(p, leaf, x, to[i].outputs, in_out);
+        snprintf(leaf, sizeof leaf, "%s.bias", to[i].name);
+        biases[i] = bias ? parameter(p, leaf, 1, (int[]){to[i].outputs}) : NULL;
+    }
+    multiply_each(p, x, count, weights, biases, in_out, out);
+    for (int i = 0; i < count; i++) {
+        enter(p, "%s", to[i].name);
+        give(p, out[i]);
+        out[i] = adapted(p, x, out[i]);
+        leave(p, x, out[i]);
+    }
 }

@@ -97,9 +97,12 @@ static void backward(const Step *s, Exec *x) {
     pass_on(s, x);
 }
 
-static double flops(const Step *s) {
+static double flops(const Step *s, int output) {
+    if (output == HIDDEN) return 0;
     return 2.0 * (double)s->in[X]->rows * (double)s->out[HIDDEN]->cols * (double)(s->in[X]->cols + s->out[OUT]->cols);
 }
+
+static double gradient_flops(const Step *s, int input) { return input == A || input == B ? flops(s, OUT) : 0; }
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)s;
@@ -115,7 +118,7 @@ static const Op LOW_RANK = {.name = "low_rank", .forward = forward, .backward = 
                             .scratch = scratch, .workspace = workspace, .saved_inputs = 1 << X | 1 << A | 1 << B,
                             .multiplies = 1 << X,
                             .saved_outputs = 1 << HIDDEN, .replaces = 1 << Y, .passes = 1 << Y,
-                            .costly = 1 << A | 1 << B, .backward_flops = 1};
+                            .gradient_flops = gradient_flops};
 
 Tensor *low_rank(Plan *p, Tensor *x, Tensor *a, Tensor *b, Tensor *y, real scale) {
     if (a->cols != x->cols || b->rows != y->cols || a->rows != b->cols)

@@ -136,7 +136,15 @@ static void head_chunks(const Step *s, Exec *x, bool gradients) {
 static void head_forward(const Step *s, Exec *x) { head_chunks(s, x, false); }
 static void head_backward(const Step *s, Exec *x) { head_chunks(s, x, true); }
 
-static double head_flops(const Step *s) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->in[1]->rows; }
+static double head_flops(const Step *s, int output) {
+    (void)output;
+    return 2.0 * (double)tensor_count(s->in[0]) * (double)s->in[1]->rows;
+}
+
+static double head_gradient_flops(const Step *s, int input) {
+    (void)input;
+    return head_flops(s, 0);
+}
 
 static size_t head_scratch(const Step *s, const Kernels *k) {
     (void)s;
@@ -150,7 +158,7 @@ static size_t head_workspace(const Step *s, const Kernels *k) {
 
 static const Op HEAD_LOSS = {.name = "head_loss", .forward = head_forward, .backward = head_backward,
                              .flops = head_flops, .scratch = head_scratch, .workspace = head_workspace,
-                             .saved_inputs = 3, .multiplies = 1, .source = true, .costly = 3, .backward_flops = 1};
+                             .saved_inputs = 3, .multiplies = 1, .source = true, .gradient_flops = head_gradient_flops};
 
 Tensor *head_loss(Plan *p, Tensor *x, Tensor *weight) {
     Tensor *losses = tensor_new(p, 2, (int[]){x->shape[0], x->shape[1]});

@@ -104,10 +104,10 @@ static size_t scratch(const Step *s, const Kernels *k) {
 
 static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,
                              .workspace = workspace, .saved_inputs = 3, .saved_outputs = 6, .cheap = true,
-                             .halves = true};
+                             .halves = 1};
 static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .scratch = scratch,
                            .workspace = workspace, .saved_inputs = 3, .saved_outputs = 2, .cheap = true,
-                           .halves = true};
+                           .halves = 1};
 
 static Tensor *statistic(Plan *p, const Tensor *x) { return tensor_new(p, 1, (int[]){(int)x->rows}); }
 

@@ -49,7 +49,7 @@ static size_t scratch(const Step *s, const Kernels *k) {
 }
 
 static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch, .saved_inputs = 2,
-                        .halves = true};
+                        .halves = 1};
 
 Tensor *rope_table(Plan *p, int D) {
     Tensor *table = tensor_new(p, 3, (int[]){p->B, p->T, D});

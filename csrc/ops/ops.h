@@ -15,10 +15,15 @@ Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding);
 Tensor *layernorm(Plan *p, Tensor *x, real eps);
 Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 
-/* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) if bias.
- * What adapts the module being recorded comes after it. */
-Tensor *linear(Plan *p, Tensor *x, int O, bool bias, bool in_out);
-Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out); /* the same with weights at hand */
+/* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) or NULL */
+Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out);
+/* Submodules of the module being recorded that read the same x, count <= STEP_OUTPUTS, in one step; what adapts each comes
+ * after it. Either all of their outputs or none lie on a way to the loss. */
+typedef struct {
+    const char *name;
+    int outputs;
+} Linear;
+void linears(Plan *p, Tensor *x, int count, const Linear *to, bool bias, bool in_out, Tensor **out);
 
 /* op_lora.c   y (…,O) + scale * (x A^T) B^T.   x (…,I), A (R,I), B (O,R) */
 Tensor *low_rank(Plan *p, Tensor *x, Tensor *a, Tensor *b, Tensor *y, real scale);

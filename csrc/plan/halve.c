@@ -9,7 +9,9 @@ static bool may_lie_in_half(const Plan *p, const Tensor *t) {
     if (t->kind != TENSOR_STEP || t->whole || t->kept || t->producer < 0) return false;
     if (t->last == t->producer) return false; /* nobody in the plan reads it */
     const Step *producer = &p->steps[t->producer];
-    return producer->op->halves && producer->out[0] == t;
+    for (int i = 0; i < producer->outs; i++)
+        if (producer->out[i] == t) return producer->op->halves >> i & 1;
+    return false;
 }
 
 void plan_halve(Plan *p) {

@@ -7,7 +7,7 @@
 
 struct Kernels; /* the plan hands the table on, and looks into it never */
 
-#define STEP_INPUTS 6
+#define STEP_INPUTS 7
 #define STEP_OUTPUTS 3
 
 /* How the backward pass of a step gives the gradient of one input. */
@@ -61,18 +61,17 @@ typedef struct Op {
     const char *name;
     void (*forward)(const Step *s, Exec *x);
     void (*backward)(const Step *s, Exec *x); /* NULL: no gradient passes */
-    double (*flops)(const Step *s);           /* of the forward pass; NULL: none worth counting */
+    double (*flops)(const Step *s, int output);         /* of out[output]; NULL: none worth counting */
+    double (*gradient_flops)(const Step *s, int input); /* of the gradient of in[input]; where flops is */
     size_t (*scratch)(const Step *s, const struct Kernels *k);   /* reals a thread; NULL: none */
     size_t (*workspace)(const Step *s, const struct Kernels *k); /* reals a step; NULL: none */
     unsigned saved_inputs, saved_outputs; /* bit i: the backward pass reads in[i] / out[i] */
     unsigned replaces;                    /* bit i: out[0] may take the place of in[i] */
     unsigned passes;                      /* bit i: the gradient of in[i] is that of out[0] */
     bool cheap;                           /* out[0] may be computed again instead of being kept */
-    bool halves;                          /* out[0] may be written in bfloat16 */
+    unsigned halves;                      /* bit i: out[i] may be written in bfloat16 */
     unsigned multiplies;                  /* bit i: in[i] is read as an operand of products alone, also in bfloat16 */
     bool source;                          /* the backward pass starts here (a loss) */
-    unsigned costly;                      /* bit i: the gradient of in[i] costs backward_flops times the forward pass */
-    double backward_flops;
 } Op;
 
 /* Runs task(context, 0..count-1) on the pool. */

@@ -210,6 +210,10 @@ static void keep(Plan *p, Tensor *t, bool gradient) {
     t->needs_grad |= gradient && t->kind == TENSOR_STEP;
 }
 
+void give(Plan *p, Tensor *output) {
+    if (output != &p->nowhere && !output->name) output->name = keep_text(p, p->path);
+}
+
 void leave(Plan *p, Tensor *input, Tensor *output) {
     if (p->depth == 0) return;
     const char *name = keep_text(p, p->path);
@@ -247,6 +251,11 @@ static bool full_name(const Plan *p, const char *name, char *full, size_t room) 
     return (size_t)snprintf(full, room, "%s%s%s", p->path, p->path[0] ? "." : "", name) < room;
 }
 
+bool is_cut(const Plan *p, const char *name) {
+    char full[320];
+    return p->cut && full_name(p, name, full, sizeof full) && strcmp(p->cut, full) == 0;
+}
+
 bool kept(const Plan *p, const char *name) {
     char full[320];
     return full_name(p, name, full, sizeof full) && (p->keep_all || matches(p->keep, p->keep_count, full));
@@ -274,10 +283,10 @@ double plan_flops(const Plan *p, bool backward) {
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         if (!s->op->flops) continue;
-        flops += s->op->flops(s);
+        for (int k = 0; k < s->outs; k++) flops += s->op->flops(s, k);
         if (backward && s->differentiated)
             for (int k = 0; k < s->ins; k++)
-                if (s->grad[k] != GRAD_NONE && (s->op->costly >> k & 1)) flops += s->op->flops(s) * s->op->backward_flops;
+                if (s->grad[k] != GRAD_NONE) flops += s->op->gradient_flops(s, k);
     }
     return flops;
 }

@@ -82,11 +82,14 @@ static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ?
 /* Modules: enter(p, "self_attn") ... leave(p, x, y) builds dotted paths and the module table. `format` may hold %d. */
 void enter(Plan *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void leave(Plan *p, Tensor *input, Tensor *output);
+void give(Plan *p, Tensor *output); /* what a step recorded elsewhere writes for the module being recorded */
 /* The branch just left joins `stream`: observes its output against it. */
 void joins(Plan *p, Tensor *stream);
 bool skipped(const Plan *p, const char *name); /* is the submodule `name` of the module being recorded left out? */
 /* Did the caller ask for the submodule `name` in so many words? (keep_all does not mean the costly ones.) */
 bool wanted(const Plan *p, const char *name);
+/* Is the output of the submodule `name` the cut? */
+bool is_cut(const Plan *p, const char *name);
 /* Is the submodule `name` to be kept? */
 bool kept(const Plan *p, const char *name);
 
