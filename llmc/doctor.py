@@ -1,9 +1,11 @@
 """doctor: what runs here, for whoever asks why something is slow or missing."""
 
 import importlib.metadata
+import os
 import platform
 
 from llmc.core import _core, get_num_threads, openblas_path
+from llmc.memory import free_memory
 from llmc.table import Table
 
 _PACKAGES = ("llmc", "numpy", "ml_dtypes", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "torch",
@@ -49,9 +51,5 @@ def _version(name):
 
 
 def _memory():
-    try:
-        with open("/proc/meminfo") as file:
-            sizes = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in file}
-        return f"{sizes['MemAvailable']:.1f} GiB free of {sizes['MemTotal']:.1f}"
-    except (OSError, KeyError, ValueError, IndexError):
-        return "unknown"
+    free, whole = free_memory(), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return f"{'unknown' if free is None else f'{free / 2**30:.1f} GiB'} free of {whole / 2**30:.1f}"

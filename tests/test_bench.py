@@ -1,6 +1,7 @@
 """llmc bench: what is counted, how programs take turns, and what a user sees, with torch and without."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from llmc.bench.alternate import Worker, WorkerError, alternate
 from llmc.bench.company import Company
 from llmc.bench.jobs import Beside, Job, torch
 from llmc.bench.machine import UNITS, yardstick
+from llmc.bench.report import line
+from llmc.bench.room import PROGRAM, need
 from llmc.cli import main
 from llmc.core import _core
 
@@ -200,7 +203,7 @@ def sleeper(seconds):
 
 
 def test_workers_take_turns_and_medians_are_theirs():
-    with sleeper(0.002) as quick, sleeper(0.02) as slow:
+    with sleeper(0.002) as quick, sleeper(0.1) as slow:
         for worker in (quick, slow):
             worker.warm()
         assert quick.each > slow.each > 1
@@ -286,6 +289,46 @@ def test_bfloat16_arithmetic_is_not_on_a_processor_without_it(machine, monkeypat
     monkeypatch.setattr(machine, "has", lambda name: name != "bfloat16")
     result = measure(Job("tiny", "", "train", TINY_JOB.sizes, "bfloat16"), machine, threads=1)
     assert result.note == "not on this processor"
+
+
+# --- room ------------------------------------------------------------------------------------------------------------
+LARGER = dict(LLAMA, hidden_size=256, intermediate_size=512, vocab_size=4096)
+
+
+@pytest.mark.parametrize("work, sizes", [("train", {"batch": 4, "length": 64}), ("prompt", {"length": 128}),
+                                         ("lora", {"batch": 4, "length": 64, "rank": 4}),
+                                         ("decode", {"prompt": 16, "new": 48}), ("lim", {"batch": 2, "length": 64})])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_a_job_needs_is_forecast_without_a_model(work, sizes, precision):
+    sizes = {"config": LARGER, **sizes}
+    _, about = getattr(ours, work)(**sizes, precision=precision)
+    found = need("llmc", work, sizes, precision) - PROGRAM["llmc"]
+    assert found == pytest.approx(about["estimate"], rel=0.1)
+
+
+def test_a_job_too_large_for_the_free_memory_is_left_out_with_both_numbers(machine, monkeypatch):
+    monkeypatch.setattr("llmc.bench.room.free_memory", lambda: 150_000_000)
+    result = measure(TINY_JOB, machine, threads=1)
+    assert re.fullmatch("not available: needs about 20[0-9] MB of memory, 150 MB are free", result.note)
+    report = Report(machine, 1)
+    report.results.append(result)
+    assert "150 MB are free" in str(report)
+
+
+def test_a_peer_too_large_for_the_free_memory_is_left_out_and_the_job_runs_alone(machine, monkeypatch):
+    monkeypatch.setattr(sys.modules["llmc.bench.measure"], "missing", lambda job: [])  # torch is not begun
+    monkeypatch.setattr("llmc.bench.room.free_memory", lambda: 500_000_000)
+    result = measure(TINY_JOB, machine, threads=1, repeats=1)
+    assert result.seconds > 0 and result.beside is None
+    report = Report(machine, 1)
+    report.results.append(result)
+    for said in (str(report), line(result)):
+        assert "torch float32: not available: needs about 70" in said and "500 MB are free" in said
+
+
+def test_where_the_free_memory_is_unknown_jobs_run(machine, monkeypatch):
+    monkeypatch.setattr("llmc.bench.room.free_memory", lambda: None)
+    assert measure(TINY_JOB, machine, threads=1, repeats=1, peers=False).note == ""
 
 
 # --- what a user sees ------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ import importlib.util
 import statistics
 from dataclasses import asdict, dataclass, field
 
-from llmc.bench import contestant
+from llmc.bench import contestant, room
 from llmc.bench.alternate import Worker, WorkerError, alternate
 from llmc.bench.company import Company
+from llmc.bench.jobs import Beside
 from llmc.bench.machine import yardstick
 
 ENOUGH = 90.0  # seconds of rounds, after which three do
@@ -114,8 +115,7 @@ def _beside(job, compiled):
 def _run(job, result, threads, repeats, others, show):
     with contextlib.ExitStack() as stack:
         show("llmc")
-        ours = stack.enter_context(Worker("llmc", contestant.command(
-            library="llmc", work=job.work, sizes=job.sizes, precision=job.precision, compiled=False), threads))
+        ours = stack.enter_context(_worker(job, Beside("llmc", "llmc", job.precision), threads))
         _warm(ours)
         rival = _heats(job, others, threads, result, stack, show)
         show(f"llmc and {rival.name}" if rival else "llmc")
@@ -132,9 +132,7 @@ def _heats(job, others, threads, result, stack, show):
     for each in others:
         show(each.label)
         try:
-            worker = stack.enter_context(Worker(each.label, contestant.command(
-                library=each.library, work=job.work, sizes={**job.sizes, **each.sizes}, precision=each.precision,
-                compiled=each.compiled), each.threads or threads))
+            worker = stack.enter_context(_worker(job, each, threads))
             _warm(worker, each.compiled)
             seconds = worker.step(worker.each)["seconds"] if len(others) > 1 else 0.0
         except WorkerError as error:
@@ -146,6 +144,14 @@ def _heats(job, others, threads, result, stack, show):
             result.slower.append({"label": worker.name, "seconds": seconds, "memory": worker.peak})
             worker.close()
     return best
+
+
+def _worker(job, each, threads):
+    """The process in which a program does the job; WorkerError where there is no room for it."""
+    asked = {"library": each.library, "work": job.work, "sizes": {**job.sizes, **each.sizes},
+             "precision": each.precision}  # fmt: skip
+    room.check(**asked)
+    return Worker(each.label, contestant.command(**asked, compiled=each.compiled), each.threads or threads)
 
 
 def _warm(worker, compiled=False):

@@ -52,7 +52,7 @@ class Report:
 
     def jobs(self):
         """A table of the results, and below it why some are missing."""
-        missing = [f"{result.name}: {result.note}" for result in self.results if ":" in result.note]
+        missing = [f"{result.name}: {note}" for result in self.results for note in _notes(result)]
         note = "\n".join([NOTE, *missing, self.company()]).rstrip()
         return Table(COLUMNS, [_row(result) for result in self.results], note)
 
@@ -96,7 +96,14 @@ def line(result):
         return f"{result.name}: {result.note}"
     row = _row(result)
     beside = f", {row['times as fast']} as fast as {row['beside']}" if result.beside else ""
-    return f"{result.name}: {row['step']}, {row['rate']}, {row['of peak']} of the peak{beside}"
+    notes = "".join(f"; {note}" for note in _notes(result))
+    return f"{result.name}: {row['step']}, {row['rate']}, {row['of peak']} of the peak{beside}{notes}"
+
+
+def _notes(result):
+    """Why it was not measured, or what not beside it."""
+    notes = [result.note] if ":" in result.note else []
+    return notes + [f"{each['label']}: not available: {each['note']}" for each in result.slower if "note" in each]
 
 
 def _row(result):
