@@ -158,15 +158,15 @@ class Model(Adapters):
             views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
         found = checkpoint.align(tensors, views, self._tied())
         found.check("load_state_dict")
-        arrays = {name: np.asarray(tensors[found.found[name]]) for name in views}
-        for name, array in arrays.items():
-            if array.shape != views[name].shape:
-                raise ShapeError(f"{name}: shape {array.shape} is given, {views[name].shape} is needed")
+        for name, view in views.items():  # one at a time: a checkpoint's are read as they are asked for
+            array = np.asarray(tensors[found.found[name]])
+            if array.shape != view.shape:
+                raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
             if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
                 raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
         with self._writing():
-            for name, array in arrays.items():
-                views[name][...] = array
+            for name, view in views.items():
+                view[...] = np.asarray(tensors[found.found[name]])
 
     def _tied(self):
         return _tied(self.config, self._model.head_name, self._model.embedding_name)

@@ -106,19 +106,19 @@ class AdamW:
         UnknownNameError, ShapeError
             When a moment is missing, surplus or of another shape; nothing is changed.
         """
-        pairs = []
+        places = []
         for kind, views in zip(("exp_avg", "exp_avg_sq"), self._core.moments()):
             given = state[kind]
             for name in views.keys() ^ given.keys():
                 state_of = "missing" if name in views else f"surplus; {nearest(name, views)}"
                 raise UnknownNameError(f"{kind}: '{name}' is {state_of}")
             for name, view in views.items():
-                array = np.asarray(given[name])
-                if array.shape != view.shape:
-                    raise ShapeError(f"{kind}: '{name}' has shape {array.shape}, this model's is {view.shape}")
-                pairs.append((view, array))
-        for view, array in pairs:
-            view[...] = array
+                shape = np.shape(given[name])
+                if shape != view.shape:
+                    raise ShapeError(f"{kind}: '{name}' has shape {shape}, this model's is {view.shape}")
+                places.append((view, given, name))
+        for view, given, name in places:
+            view[...] = given[name]
         self._core.updates = int(state["step"])
         self.lr = state.get("lr", self.lr)
         self.betas = tuple(state.get("betas", self.betas))

@@ -72,7 +72,7 @@ def test_opening_takes_no_more_memory_than_the_parameters(model, tmp_path, form,
     assert peak(tmp_path) <= most * size
 
 
-def test_the_numbers_are_those_of_the_mapped_view(tmp_path):
+def test_the_numbers_are_those_of_the_array_itself(tmp_path):
     rng = np.random.default_rng(0)
     tensors = {
         np.dtype(dtype).name: (100 * rng.normal(size=(5, 7))).astype(dtype)
@@ -115,6 +115,32 @@ def test_a_file_cut_short_after_it_was_opened_is_an_error_and_no_crash(tmp_path)
         for dtype in (np.float32, np.float64):
             with pytest.raises(CheckpointError, match="a.safetensors: cut short while it was read.* ends at 100;"):
                 files.read_into("w", np.empty(1000, dtype))
+        with pytest.raises(CheckpointError, match="cut short while it was read"):
+            files["w"]
+
+
+def test_an_array_is_what_was_read_whatever_becomes_of_the_file(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(make.safetensors({"w": make.f32([2, 3], 0, 24)}, SIX.tobytes()))
+    for name, write in (("a.bin", make.torch_zip), ("old.bin", lambda value, raw: make.torch_legacy(
+            value, {"0": (6, raw["0"])}))):
+        stored = make.storage(legacy=name == "old.bin")
+        (tmp_path / name).write_bytes(write(make.mapping({"w": make.tensor(stored, 0, (2, 3), (3, 1))}),
+                                            {"0": SIX.tobytes()}))
+    for name in ("a.safetensors", "a.bin", "old.bin"):
+        with llmc.checkpoint.open(tmp_path / name) as files:
+            array = files["w"]
+            with open(tmp_path / name, "r+b") as file:
+                file.write(bytes(os.path.getsize(tmp_path / name)))
+            os.truncate(tmp_path / name, 1)
+            assert array.ravel().tolist() == SIX.tolist()
+
+
+def test_a_legacy_file_of_long_names_is_read_through_its_window(tmp_path, monkeypatch):
+    monkeypatch.setattr("llmc.checkpoint.regular_file.WINDOW", 7)
+    names = {"v" * 300: make.tensor(make.storage(legacy=True)), "w": make.tensor(make.storage(legacy=True))}
+    (tmp_path / "a.bin").write_bytes(make.torch_legacy(make.mapping(names), {"0": (6, SIX.tobytes())}))
+    with llmc.checkpoint.open(tmp_path / "a.bin") as files:
+        assert list(files) == list(names) and files["w"].ravel().tolist() == SIX.tolist()
 
 
 def test_what_cannot_be_filled_is_refused(tmp_path):

@@ -30,15 +30,8 @@ class Entry:
         """Bytes of the elements, as an array of its own would hold them."""
         return count(self.shape) * self.dtype.itemsize
 
-    def array(self, buffer):
-        """A read-only view of `buffer`; a copy only where the byte order is foreign."""
-        if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
-        view = np.ndarray(self.shape, self.dtype, buffer, self.start, self.strides)
-        return view.byteswap() if self.swapped else view
-
     def read_into(self, file, out):
-        """Read the elements from a `MappedFile` into `out`, converted to its dtype.
+        """Read the elements from a `RegularFile` into `out`, converted to its dtype.
 
         They go straight into place where `out` holds them as the file does, and otherwise through a small block.
         """

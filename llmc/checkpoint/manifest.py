@@ -6,7 +6,7 @@ import re
 
 from llmc.checkpoint import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.regular_file import RegularFile
 from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 
@@ -35,8 +35,8 @@ def verify(folder):
     path = os.path.join(folder, MANIFEST)
     if not os.path.isfile(path):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so its writing was not finished")
-    with MappedFile(path) as mapped:
-        manifest = strict_json.parse(mapped.view(0, mapped.size), path, mapped.budget)
+    with RegularFile(path) as opened:
+        manifest = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         raise CheckpointError(f"{path}: no list of files in it")

@@ -17,9 +17,9 @@ class PickleMachine:
 
     Parameters
     ----------
-    file : MappedFile
+    file : RegularFile
         For the name in messages and the memory budget.
-    data : bytes
+    data : bytes or Window
         The bytes that hold the pickle.
     persistent_load : callable
         Gets a persistent id (a tuple of plain values, Globals among them) and returns a Storage.

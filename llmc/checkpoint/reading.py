@@ -4,8 +4,10 @@ import os
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from llmc.checkpoint import magic, strict_json
-from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.regular_file import RegularFile
 from llmc.checkpoint.roles import role
 from llmc.checkpoint.safetensors_file import read_safetensors
 from llmc.checkpoint.torch_file import read_torch
@@ -23,8 +25,8 @@ MAX_INDEX = 256 << 20
 class Checkpoint(Mapping):
     """A mapping from tensor name to array.
 
-    An array is a read-only view of the mapped file, in the file's dtype (bfloat16 is `ml_dtypes.bfloat16`); it stays
-    valid after `close`. Also a context manager.
+    Every access reads the tensor anew, into an array of its own in the file's dtype (bfloat16 is `ml_dtypes.bfloat16`):
+    what happens to the file, or to another such array, does not change it. Also a context manager.
 
     Attributes
     ----------
@@ -40,7 +42,7 @@ class Checkpoint(Mapping):
         self.path = path
         self.files = files
         self.metadata = {}
-        self._mapped = {}
+        self._open = {}
         self._entries = {}
         self._file_of = {}
         try:
@@ -51,8 +53,8 @@ class Checkpoint(Mapping):
             raise
 
     def _add(self, path, expected):
-        mapped = self._mapped[path] = MappedFile(path)
-        entries, metadata = _reader(mapped)(mapped)
+        opened = self._open[path] = RegularFile(path)
+        entries, metadata = _reader(opened)(opened)
         if expected is not None:
             for name in expected - entries.keys():
                 raise CheckpointError(
@@ -67,7 +69,10 @@ class Checkpoint(Mapping):
         self._file_of.update(dict.fromkeys(entries, path))
 
     def __getitem__(self, name):
-        return self._entry(name).array(self._open_file(name).buffer)
+        entry = self._entry(name)
+        array = np.empty(entry.shape, entry.dtype)
+        entry.read_into(self._open_file(name), array)
+        return array
 
     def __iter__(self):
         return iter(self._entries)
@@ -96,13 +101,13 @@ class Checkpoint(Mapping):
             ) from None
 
     def _open_file(self, name):
-        mapped = self._mapped[self._file_of[name]]
-        if mapped.buffer is None:
+        opened = self._open[self._file_of[name]]
+        if opened.closed:
             raise CheckpointError(f"{self.path}: the checkpoint is closed")
-        return mapped
+        return opened
 
     def read_into(self, name, out):
-        """Read a tensor into `out`, without taking memory for the file.
+        """Read a tensor into `out`, without taking memory besides.
 
         Parameters
         ----------
@@ -150,9 +155,9 @@ class Checkpoint(Mapping):
         return self._file_of[name]
 
     def close(self):
-        """Let go of the files; arrays that were read keep theirs open."""
-        for mapped in self._mapped.values():
-            mapped.close()
+        """Let go of the files."""
+        for opened in self._open.values():
+            opened.close()
 
 
 def open_checkpoint(path):
@@ -210,13 +215,13 @@ def read_index(path):
     FileNotFoundError
         If a shard is not there.
     """
-    with MappedFile(path) as mapped:
-        if mapped.size > MAX_INDEX:
-            mapped.fail(f"an index of {mapped.size} bytes; at most {MAX_INDEX} are read")
-        _, words = magic.identify(mapped.buffer[:512])
+    with RegularFile(path) as opened:
+        if opened.size > MAX_INDEX:
+            opened.fail(f"an index of {opened.size} bytes; at most {MAX_INDEX} are read")
+        _, words = magic.identify(opened.head())
         if words and "JSON" not in words:
-            mapped.fail(f"not an index: the file is {words}")
-        index = strict_json.parse(mapped.view(0, mapped.size), path, mapped.budget)
+            opened.fail(f"not an index: the file is {words}")
+        index = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: no weight_map in it that says which file holds which tensor")
@@ -250,12 +255,12 @@ def _check_shard_name(path, name, file, suffix):
         raise CheckpointError(f"{where}, which is not a {suffix} file")
 
 
-def _reader(mapped):
+def _reader(opened):
     """The reader for a file: by its suffix, and where that says nothing by its first bytes."""
-    reader = SUFFIXES.get(os.path.splitext(mapped.path)[1].lower())
+    reader = SUFFIXES.get(os.path.splitext(opened.path)[1].lower())
     if reader:
         return reader
-    kind, words = magic.identify(mapped.buffer[:512])
+    kind, words = magic.identify(opened.head())
     if kind is None:
-        mapped.fail(f"not a checkpoint: the file is {words or 'in no format that is known here'}")
+        opened.fail(f"not a checkpoint: the file is {words or 'in no format that is known here'}")
     return read_safetensors if kind == "safetensors" else read_torch

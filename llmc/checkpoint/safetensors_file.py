@@ -15,7 +15,7 @@ def read_safetensors(file):
 
     Parameters
     ----------
-    file : MappedFile
+    file : RegularFile
 
     Returns
     -------
@@ -29,7 +29,7 @@ def read_safetensors(file):
         If any rule of the format is broken: the header's length, its JSON, a dtype, a shape, a hole or an overlap
         between tensors, bytes missing or left over at the end.
     """
-    head = file.buffer[:512]
+    head = file.head()
     _, words = magic.identify(head)
     if words:
         file.fail(f"not safetensors: the file is {words}")
@@ -40,7 +40,7 @@ def read_safetensors(file):
         file.fail(f"a header of {length} bytes is claimed, at most {MAX_HEADER} are allowed; this is not safetensors")
     if 8 + length > file.size:
         file.fail(f"a header of {length} bytes is claimed, {file.size - 8} are there; the file is cut short")
-    header = strict_json.parse(file.view(8, length), f"{file.path}: header", file.budget)
+    header = strict_json.parse(file.read(8, length), f"{file.path}: header", file.budget)
     if not isinstance(header, dict):
         file.fail(f"the header is a JSON {type(header).__name__}, not an object")
     metadata = _metadata(file, header.pop("__metadata__", None))

@@ -14,7 +14,7 @@ def read_state_dict(file, value, place, swapped):
 
     Parameters
     ----------
-    file : MappedFile
+    file : RegularFile
     value : object
         What the pickle machine built: a dict of tensors, or one that holds it under "state_dict" or "model".
     place : callable

@@ -18,7 +18,7 @@ def parse(data, where, budget):
 
     Parameters
     ----------
-    data : bytes or memoryview
+    data : bytes
         The whole document.
     where : str
         Which file, or which part of it, for the error message.
@@ -35,6 +35,7 @@ def parse(data, where, budget):
         text = str(data, "utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{where}: not UTF-8 at byte {error.start}") from None
+    del data  # where nobody else holds it, its memory is free for what it spells
     parser = _Parser(text, where, budget)
     value = parser.value(0)
     parser.skip_space()

@@ -10,7 +10,7 @@ def read_torch(file):
 
     Parameters
     ----------
-    file : MappedFile
+    file : RegularFile
 
     Returns
     -------
@@ -22,7 +22,7 @@ def read_torch(file):
     CheckpointError
         If the file is damaged, names anything but tensors and plain values, or is in another format.
     """
-    kind, words = magic.identify(file.buffer[:512])
+    kind, words = magic.identify(file.head())
     if kind == "zip":
         return read_torch_zip(file)
     if kind == "legacy":

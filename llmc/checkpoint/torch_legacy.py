@@ -4,6 +4,7 @@ import sys
 
 from llmc.checkpoint.pickle_machine import PickleMachine
 from llmc.checkpoint.pickle_values import Storage
+from llmc.checkpoint.regular_file import Window
 from llmc.checkpoint.state_dict import read_state_dict
 from llmc.checkpoint.torch_zip import storage
 from llmc.checkpoint.wording import quoted
@@ -15,7 +16,7 @@ _PROTOCOL = 1001
 def read_torch_legacy(file):
     """The tensors of a file that torch wrote before 1.6 (or with the new format switched off)."""
     roots = {}
-    machine = PickleMachine(file, file.buffer, lambda machine, pid: _persistent_load(machine, pid, roots))
+    machine = PickleMachine(file, Window(file), lambda machine, pid: _persistent_load(machine, pid, roots))
     if machine.run() != _MAGIC:
         file.fail("the magic number of torch's old format is wrong")
     protocol = machine.run(machine.at)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -172,11 +173,27 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
         _compare(path, name, (beside.get("kernels") or {}).get(name), value)
     with checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
         model._load_trained(path)
-        names = optimizer.state_dict()["exp_avg"]
         optimizer.load_state_dict({"step": state.updates} | {
-            kind: {name: moments[f"{kind}.{name}"] for name in names} for kind in ("exp_avg", "exp_avg_sq")})
+            kind: _Moments(moments, kind) for kind in ("exp_avg", "exp_avg_sq")})
     state.max_steps = max_steps
     return state
+
+
+class _Moments(Mapping):
+    """{parameter: moment} of one kind, read from the optimizer's file one at a time."""
+
+    def __init__(self, file, kind):
+        self._names = {name.removeprefix(f"{kind}."): name for name in file if name.startswith(f"{kind}.")}
+        self._file = file
+
+    def __getitem__(self, name):
+        return self._file[self._names[name]]
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
 
 
 def _compare_models(path, model):

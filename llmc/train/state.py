@@ -5,7 +5,7 @@ import os
 
 from llmc.checkpoint import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.mapped_file import MappedFile
+from llmc.checkpoint.regular_file import RegularFile
 from llmc.errors import CheckpointError
 
 STATE = "trainer_state.json"
@@ -79,8 +79,8 @@ def read_state(folder):
     if not os.path.isfile(path):
         raise CheckpointError(f"{folder}: no {STATE}: this is no checkpoint of a training; a model is opened with "
                               f"llmc.Model.from_pretrained, and trained from step 1")
-    with MappedFile(path) as mapped:
-        values = strict_json.parse(mapped.read(0, mapped.size), path, mapped.budget)
+    with RegularFile(path) as opened:
+        values = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
     names = [field.name for field in dataclasses.fields(TrainerState)]
     missing = [name for name in names if not isinstance(values, dict) or name not in values]
     if missing:

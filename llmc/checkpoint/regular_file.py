@@ -1,22 +1,20 @@
-"""MappedFile: the bytes of one regular file, mapped into memory, or read into memory that is there."""
+"""RegularFile: the bytes of one regular file, read when they are asked for."""
 
-import mmap
 import os
 import stat
 
 from llmc.checkpoint.budget import Budget
 from llmc.errors import CheckpointError
 
-
 PIECE = 16 << 20  # bytes of one system call: a signal is answered between two
+HEAD = 512  # bytes that tell what a file is
+WINDOW = 64 << 10  # bytes that a Window holds
 
 
-class MappedFile:
+class RegularFile:
     """The read-only bytes of a file.
 
-    `buffer` supports slicing and the buffer protocol; arrays made on it keep the mapping alive after `close`. What is
-    touched in it counts as this process's memory (a few numbers may cost 2 MB), and takes the process down if the file
-    is cut short meanwhile; neither holds for `read` and `read_into`.
+    They are read and never mapped: what is mapped takes the process down when somebody cuts the file short.
 
     Raises
     ------
@@ -26,7 +24,7 @@ class MappedFile:
         If it is not a regular file, or empty.
     """
 
-    _descriptor = buffer = None
+    _descriptor = None
 
     def __init__(self, path):
         self.path = os.fspath(path)
@@ -38,20 +36,18 @@ class MappedFile:
         self.size = status.st_size
         if self.size == 0:
             raise CheckpointError(f"{self.path}: the file is empty (0 bytes); fetch it again")
-        self.buffer = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
         self.budget = Budget(self.path, self.size)
 
     def fail(self, what):
         """Raise `CheckpointError` that begins with this file's path."""
         raise CheckpointError(f"{self.path}: {what}")
 
-    def view(self, start, count):
-        """The `count` bytes from `start`, not copied; `CheckpointError` where the file has fewer."""
-        self._check(start, count)
-        return memoryview(self.buffer)[start : start + count]
+    def head(self):
+        """The first bytes, enough to tell what the file is."""
+        return self.read(0, min(HEAD, self.size))
 
     def read(self, start, count):
-        """A copy of the `count` bytes from `start`; `CheckpointError` where the file has fewer."""
+        """The `count` bytes from `start`; `CheckpointError` where the file has fewer."""
         self._check(start, count)
         data = os.pread(self._descriptor, count, start)
         if len(data) < count:
@@ -78,12 +74,13 @@ class MappedFile:
             f"{os.fstat(self._descriptor).st_size}; fetch it again"
         )
 
-    def close(self):
-        """Let go of the file and of the mapping, which ends when the last array on it is gone.
+    @property
+    def closed(self):
+        """Whether it has been let go of."""
+        return self._descriptor is None
 
-        It is never closed by hand: NumPy keeps the mapping object, not its buffer, so reading an array would crash.
-        """
-        self.buffer = None
+    def close(self):
+        """Let go of the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -96,3 +93,24 @@ class MappedFile:
 
     def __del__(self):
         self.close()
+
+
+class Window:
+    """A file's bytes like one long `bytes`, of which a piece is in memory: slices of it, `find` and `len`."""
+
+    def __init__(self, file):
+        self._file, self._start, self._held = file, 0, b""
+
+    def __len__(self):
+        return self._file.size
+
+    def __getitem__(self, part):
+        start, stop, _ = part.indices(len(self))
+        if not self._start <= start <= stop <= self._start + len(self._held):
+            self._start, self._held = start, self._file.read(start, min(max(stop - start, WINDOW), len(self) - start))
+        return self._held[start - self._start : stop - self._start]
+
+    def find(self, what, start, stop):
+        """As of `bytes`."""
+        at = self[start:stop].find(what)
+        return at if at < 0 else start + at
