@@ -6,16 +6,20 @@ typedef struct {
     Activation act;
 } Numbers;
 
+static void forward_numbers(const Step *s, Exec *x, size_t first, size_t count, int slot) {
+    Activation act = step_numbers(s, Numbers)->act;
+    real *spare = scratch_of(x, slot), *out = write_to(s->out[0], first, spare);
+    const real *in = s->in[0]->data + first;
+    if (s->ins == 1) x->k->activation_forward(out, in, act, count);
+    else x->k->gated_forward(out, in, s->in[1]->data + first, act, count);
+    write_back(s->out[0], first, count, spare, x);
+}
+
 static void forward_slice(void *context, size_t index, int slot) {
     const Work *w = context;
-    const Step *s = w->s;
-    Activation act = step_numbers(s, Numbers)->act;
-    Slice e = slice_at(tensor_count(s->in[0]), ELEMENTS_EACH, index);
-    real *spare = scratch_of(w->x, slot), *out = write_to(s->out[0], e.first, spare);
-    const real *x = s->in[0]->data + e.first;
-    if (s->ins == 1) w->x->k->activation_forward(out, x, act, e.count);
-    else w->x->k->gated_forward(out, x, s->in[1]->data + e.first, act, e.count);
-    write_back(s->out[0], e.first, e.count, spare, w->x);
+    Slice e = slice_at(tensor_count(w->s->in[0]), ELEMENTS_EACH, index);
+    for (size_t i = 0; i < e.count; i += SPARE)
+        forward_numbers(w->s, w->x, e.first + i, e.count - i < SPARE ? e.count - i : SPARE, slot);
 }
 
 static void backward_slice(void *context, size_t index, int slot) {
@@ -41,7 +45,7 @@ static void backward(const Step *s, Exec *x) {
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[0]->halved ? ELEMENTS_EACH : 0;
+    return s->out[0]->halved ? SPARE : 0;
 }
 
 static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .scratch = scratch,

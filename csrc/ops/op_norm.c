@@ -17,26 +17,29 @@ typedef struct {
     size_t each; /* rows of a task */
 } Job;
 
-static void forward_rows(void *context, size_t index, int slot) {
-    const Job *j = context;
-    const Step *s = j->s;
+static void norm_rows(const Step *s, const Exec *x, size_t first, size_t count, real *spare) {
     const Numbers *n = step_numbers(s, Numbers);
     const Tensor *in = s->in[0], *out = s->out[0];
-    size_t first = index * j->each, end = slice_end(in->rows, j->each, index);
-    int N = (int)(end - first), C = (int)in->cols;
-    real *spare = scratch_of(j->x, slot), *y = write_to(out, first * out->cols, spare);
-    const real *x = in->data + first * in->cols;
+    const int N = (int)count, C = (int)in->cols;
+    real *y = write_to(out, first * out->cols, spare);
+    const real *read = in->data + first * in->cols;
     if (n->layer)
-        j->x->k->layernorm_forward(y, s->out[2]->data + first, s->out[1]->data + first, x, s->in[1]->data,
-                                   s->in[2]->data, N, C, n->eps);
+        x->k->layernorm_forward(y, s->out[2]->data + first, s->out[1]->data + first, read, s->in[1]->data, s->in[2]->data, N,
+                                C, n->eps);
     else
-        j->x->k->rmsnorm_forward(y, s->out[1]->data + first, x, s->in[1]->data, N, C, n->eps);
-    write_back(out, first * out->cols, (end - first) * out->cols, spare, j->x);
+        x->k->rmsnorm_forward(y, s->out[1]->data + first, read, s->in[1]->data, N, C, n->eps);
+    write_back(out, first * out->cols, count * out->cols, spare, x);
+}
+
+static void forward_rows(void *context, size_t index, int slot) {
+    const Work *w = context;
+    const Slice rows = slice_at(w->s->in[0]->rows, ROWS_EACH, index);
+    for (size_t i = 0, each = spare_rows(w->s->out[0]); i < rows.count; i += each)
+        norm_rows(w->s, w->x, rows.first + i, rows.count - i < each ? rows.count - i : each, scratch_of(w->x, slot));
 }
 
 static void forward(const Step *s, Exec *x) {
-    Job job = {s, x, ROWS_EACH};
-    parallel(x, (size_t)slice_count(s->in[0]->rows, ROWS_EACH), forward_rows, &job);
+    parallel_slices(s, x, s->in[0]->rows, ROWS_EACH, forward_rows);
 }
 
 /* The weights' gradients are sums over rows: every task sums its own rows into its part of the workspace, and the
@@ -99,7 +102,7 @@ static size_t workspace(const Step *s, const Kernels *k) {
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[0]->halved ? ROWS_EACH * s->out[0]->cols : 0;
+    return s->out[0]->halved ? spare_rows(s->out[0]) * s->out[0]->cols : 0;
 }
 
 static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,

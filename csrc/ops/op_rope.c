@@ -16,16 +16,20 @@ static void table_rows(void *context, size_t index, int slot) {
                         (int)r.count, step_numbers(w->s, Numbers)->D);
 }
 
+static void rotate_rows(const Step *s, const Exec *x, size_t row, size_t count, real *spare) {
+    const Numbers *n = step_numbers(s, Numbers);
+    const Tensor *in = s->in[0], *table = s->in[1], *out = s->out[0];
+    const size_t first = row * out->cols;
+    x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + row * table->cols, (int)count, n->heads,
+                       n->D);
+    write_back(out, first, count * out->cols, spare, x);
+}
+
 static void forward_rows(void *context, size_t index, int slot) {
     const Work *w = context;
-    const Numbers *n = step_numbers(w->s, Numbers);
-    const Tensor *in = w->s->in[0], *table = w->s->in[1], *out = w->s->out[0];
-    Slice r = slice_at(in->rows, ROWS_EACH, index);
-    size_t first = r.first * out->cols;
-    real *spare = scratch_of(w->x, slot);
-    w->x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + r.first * table->cols,
-                          (int)r.count, n->heads, n->D);
-    write_back(out, first, r.count * out->cols, spare, w->x);
+    const Slice rows = slice_at(w->s->in[0]->rows, ROWS_EACH, index);
+    for (size_t i = 0, each = spare_rows(w->s->out[0]); i < rows.count; i += each)
+        rotate_rows(w->s, w->x, rows.first + i, rows.count - i < each ? rows.count - i : each, scratch_of(w->x, slot));
 }
 
 static void backward_rows(void *context, size_t index, int slot) {
@@ -45,7 +49,7 @@ static void backward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[0]->r
 static const Op ROPE_TABLE = {.name = "rope_table", .forward = table_forward};
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[0]->halved ? ROWS_EACH * s->out[0]->cols : 0;
+    return s->out[0]->halved ? spare_rows(s->out[0]) * s->out[0]->cols : 0;
 }
 
 static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch, .saved_inputs = 2,

@@ -36,6 +36,10 @@ static inline void write_back(const Tensor *t, size_t first, size_t count, const
     if (t->halved) x->k->round(t->half + first, spare, count);
 }
 
+/* What is written back at a time: it is rounded while the first-level cache has it. */
+#define SPARE 2048 /* numbers */
+static inline size_t spare_rows(const Tensor *t) { return t->cols < SPARE ? SPARE / t->cols : 1; }
+
 #define ROWS_EACH 32          /* rows of a row-wise op */
 #define ELEMENTS_EACH 16384   /* elements of an element-wise op */
 #define COLUMNS_EACH 64       /* columns of a sum over rows */
