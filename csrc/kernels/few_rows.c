@@ -3,18 +3,20 @@
  *
  *   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)     M <= FEW_ROWS
  *
- * In the table of bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a
- * group are summed, then scaled. */
+ * A turned B, whose stored rows run along k, is met by the dot products of dot_real.h or dot_bfloat16.h. In the table of
+ * bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a group are summed,
+ * then scaled. */
 #include "kernels/kernels.h"
 #include "kernels/stored.h"
-#include "kernels/transpose.h"
+#ifdef LLMC_BFLOAT16
+#include "kernels/dot_bfloat16.h"
+#else
+#include "kernels/dot_real.h"
+#endif
 
 #define FEW_DEPTH 8192 /* k at a time, of which A is copied where it does not lie as it is read */
 #define FEW_CHAIN 256  /* k at a time where columns are summed: the same order as packed products in float32 */
-#define FETCH 64       /* bytes that come from memory together */
 #define FEW_SUMS 3840  /* sums of columns stay in the first-level cache; no power of two, or rows would evict them */
-
-static inline int smaller(int a, int b) { return a < b ? a : b; }
 
 /* A number as the product takes it, int8 without its scale. */
 ALWAYS_INLINE vreal factors(const Matrix *B, size_t row, size_t col, const Storage storage) {
@@ -24,69 +26,6 @@ ALWAYS_INLINE vreal factors(const Matrix *B, size_t row, size_t col, const Stora
 ALWAYS_INLINE real factor(const Matrix *B, size_t row, size_t col, const Storage storage) {
     const real x = unscaled_number(B, row, col, storage);
     return storage == STORED_REAL ? operand_of((vreal){x})[0] : x;
-}
-
-/* --- B turned: its stored rows run along k -------------------------------------------------------------------------- */
-#define ACROSS(H, l) ((l) ^ (H))
-#define FOLD(H)                                                                                                        \
-    if (H < WIDTH) v += SHUFFLE(v, v, EACH_LANE(ACROSS, H));
-
-ALWAYS_INLINE real lanes_total(vreal v) {
-    FOLD(8)
-    FOLD(4)
-    FOLD(2)
-    FOLD(1)
-    return v[0];
-}
-
-/* M rows of A with `abreast` stored rows of B, k whole vectors. */
-ALWAYS_INLINE void dot_rows(vreal (*sum)[FEW_ROWS], const real *a, size_t lda, const Matrix *B, size_t n, int K,
-                            const int M, const int abreast, const Storage storage) {
-    for (int g = 0; g < K; g += GROUP) {
-        const int depth = smaller(GROUP, K - g);
-        vreal part[4][FEW_ROWS] = {0};
-        for (int i = 0; i < abreast; i++)
-            for (int d = 0; d < GROUP; d += FETCH / (int)storage_bytes(storage)) prefetch_stored(B, n + abreast + i, g + d);
-        for (int d = g; d < g + depth; d += WIDTH)
-#pragma GCC unroll 4
-            for (int i = 0; i < abreast; i++) {
-                const vreal b = factors(B, n + i, d, storage);
-#pragma GCC unroll 6
-                for (int m = 0; m < M; m++) part[i][m] += vload(a + m * lda + d) * b;
-            }
-#pragma GCC unroll 4
-        for (int i = 0; i < abreast; i++) {
-            const real scale = storage == STORED_INT8 ? *stored_scale(B, n + i, g) : 1;
-#pragma GCC unroll 6
-            for (int m = 0; m < M; m++) sum[i][m] += part[i][m] * scale;
-        }
-    }
-}
-
-ALWAYS_INLINE void dot_some(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int n,
-                            int K, bool add, const int M, const int abreast, const Storage storage) {
-    const int whole = K - K % WIDTH;
-    vreal sum[4][FEW_ROWS] = {0};
-    dot_rows(sum, a, lda, B, n, whole, M, abreast, storage);
-#pragma GCC unroll 4
-    for (int i = 0; i < abreast; i++) {
-        const real scale = storage == STORED_INT8 && whole < K ? *stored_scale(B, n + i, whole) : 1;
-#pragma GCC unroll 6
-        for (int m = 0; m < M; m++) {
-            real rest = 0, *o = out + m * ldo + n + i;
-            for (int d = whole; d < K; d++) rest += a[m * lda + d] * factor(B, n + i, d, storage);
-            *o = (lanes_total(sum[i][m]) + rest * scale + (bias ? bias[n + i] : 0)) + (add ? *o : 0);
-        }
-    }
-}
-
-/* Rows of B abreast: as many streams as leave registers for the sums. */
-ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int N, int K,
-                        bool add, const int M, const Storage storage) {
-    const int abreast = M == 1 ? 4 : M <= 3 ? 2 : 1;
-    int n = 0;
-    for (; n + abreast <= N; n += abreast) dot_some(out, ldo, a, lda, B, bias, n, K, add, M, abreast, storage);
-    for (; n < N; n++) dot_some(out, ldo, a, lda, B, bias, n, K, add, M, 1, storage);
 }
 
 /* --- B as it is: its stored rows run along n ------------------------------------------------------------------------ */
@@ -145,8 +84,8 @@ static bool are_read_in_place(const Matrix *A, const Matrix *B) {
 static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->turned && A->storage == STORED_REAL; }
 
 /* A from k on as rows, rounded where the table rounds. */
-ALWAYS_INLINE void copy_rows(real *a, const Matrix *A, int k, int M, int K, const Storage storage) {
-    for (int m = 0; m < M; m++, a += K) {
+ALWAYS_INLINE void copy_rows(real *a, size_t lda, const Matrix *A, int k, int M, int K, const Storage storage) {
+    for (int m = 0; m < M; m++, a += lda) {
         int d = 0;
         for (; !A->turned && d + WIDTH <= K; d += WIDTH) vstore(a + d, factors(A, m, k + d, storage));
         for (; d < K; d++) a[d] = A->turned ? factor(A, k + d, m, storage) : factor(A, m, k + d, storage);
@@ -157,7 +96,7 @@ static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const 
                         int K, bool add, real *sum) {
 #define FEW_CASE(R)                                                                                                    \
     case R:                                                                                                            \
-        if (B->turned) FOR_STORAGE(B->storage, dots(out, ldo, a, lda, B, bias, N, K, add, R, storage))                 \
+        if (B->turned) FOR_STORAGE(B->storage, dots(out, ldo, a, lda, *B, bias, N, K, add, R, storage))                \
         else FOR_STORAGE(B->storage, sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, storage))                      \
         break;
     switch (M) { FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) }
@@ -166,13 +105,15 @@ static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const 
 
 static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *B, const real *bias, int M, int N, int K,
                           bool accumulate, real *work) {
-    real *sum = work, *a = work + FEW_SUMS;
+    real *sum = work, *copy = work + FEW_SUMS;
+    const bool direct = lies_as_read(A);
     for (int k = 0; k < K || k == 0; k += FEW_DEPTH) {
         const int depth = smaller(FEW_DEPTH, K - k);
         const Matrix part = matrix_at(*B, k, 0);
-        const bool direct = lies_as_read(A);
-        if (!direct) FOR_STORAGE(A->storage, copy_rows(a, A, k, M, depth, storage))
-        few_rows_of(out, ldo, direct ? (const real *)A->data + k : a, direct ? A->stride : (size_t)depth, &part,
-                    k == 0 ? bias : NULL, M, N, depth, accumulate || k > 0, sum);
+        const real *a = direct ? (const real *)A->data + k : copy;
+        const size_t lda = direct ? A->stride : (size_t)(depth + GROUP - 1) / GROUP * GROUP;
+        if (!direct) FOR_STORAGE(A->storage, copy_rows(copy, lda, A, k, M, depth, storage))
+        if (B->turned) make_dotted(copy, lda, M, depth, B->storage);
+        few_rows_of(out, ldo, a, lda, &part, k == 0 ? bias : NULL, M, N, depth, accumulate || k > 0, sum);
     }
 }

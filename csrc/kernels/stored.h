@@ -3,6 +3,10 @@
 #include "kernels/kernels.h"
 #include "kernels/widen.h"
 
+#define FETCH 64 /* bytes that come from memory together */
+
+static inline int smaller(int a, int b) { return a < b ? a : b; }
+
 typedef float vfloat __attribute__((vector_size(WIDTH * 4)));
 typedef float vfloat_unaligned __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 
