@@ -36,6 +36,7 @@ class PickleMachine:
     def __init__(self, file, data, persistent_load=None, where="pickle"):
         self.file = file
         self.data = data
+        self.size = len(data)
         self.at = 0
         self.where = where
         self.persistent_load = persistent_load
@@ -70,8 +71,8 @@ class PickleMachine:
 
     def take(self, count):
         end = self.at + count
-        if count < 0 or end > len(self.data):
-            self.fail(f"cut short: {count} bytes are wanted at byte {self.at} of {len(self.data)}")
+        if count < 0 or end > self.size:
+            self.fail(f"cut short: {count} bytes are wanted at byte {self.at} of {self.size}")
         piece = self.data[self.at : end]
         self.at = end
         return piece
@@ -219,8 +220,8 @@ def _proto(machine):
 
 def _frame(machine):
     length = machine.number("<Q")
-    if length > len(machine.data) - machine.at:
-        machine.fail(f"cut short: a frame of {length} bytes at byte {machine.at} of {len(machine.data)}")
+    if length > machine.size - machine.at:
+        machine.fail(f"cut short: a frame of {length} bytes at byte {machine.at} of {machine.size}")
 
 
 def _long(machine, count):
@@ -230,8 +231,8 @@ def _long(machine, count):
 
 
 def _string(machine, count, decode):
-    if count > len(machine.data) - machine.at:
-        machine.fail(f"cut short: a string of {count} bytes at byte {machine.at} of {len(machine.data)}")
+    if count > machine.size - machine.at:
+        machine.fail(f"cut short: a string of {count} bytes at byte {machine.at} of {machine.size}")
     piece = machine.take(count)
     machine.file.budget.spend(count if piece.isascii() else 4 * count)
     machine.push(machine.text(piece) if decode else bytes(piece))

@@ -96,7 +96,7 @@ class RegularFile:
 
 
 class Window:
-    """A file's bytes like one long `bytes`, of which a piece is in memory: slices of it, `find` and `len`."""
+    """A file's bytes like one long `bytes`, of which a piece is in memory: slices within it, `find` and `len`."""
 
     def __init__(self, file):
         self._file, self._start, self._held = file, 0, b""
@@ -105,12 +105,15 @@ class Window:
         return self._file.size
 
     def __getitem__(self, part):
-        start, stop, _ = part.indices(len(self))
-        if not self._start <= start <= stop <= self._start + len(self._held):
-            self._start, self._held = start, self._file.read(start, min(max(stop - start, WINDOW), len(self) - start))
-        return self._held[start - self._start : stop - self._start]
+        first = part.start - self._start
+        last = part.stop - self._start
+        if first < 0 or last > len(self._held):
+            count = max(part.stop - part.start, min(WINDOW, len(self) - part.start))
+            self._start, self._held = part.start, self._file.read(part.start, count)
+            first, last = 0, part.stop - part.start
+        return self._held[first:last]
 
     def find(self, what, start, stop):
         """As of `bytes`."""
-        at = self[start:stop].find(what)
+        at = self[start : min(stop, len(self))].find(what)
         return at if at < 0 else start + at
