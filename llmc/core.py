@@ -71,7 +71,10 @@ def set_num_threads(n):
     n : int
         1 to 256, also more than there are cores.
     """
-    _core.set_num_threads(n)
+    try:
+        _core.set_num_threads(n)
+    except OverflowError:
+        raise ConfigError(f"the number of threads is from 1 to 256, not {n}") from None
 
 
 def get_num_threads():

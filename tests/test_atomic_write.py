@@ -365,3 +365,13 @@ def test_a_manifest_covers_every_file_but_itself(tmp_path):
     fill(tmp_path / "x", 1)
     listed = json.loads((tmp_path / "x" / manifest.MANIFEST).read_text())["files"]
     assert list(listed) == ["a", "inner/b"] and listed["a"]["bytes"] == 1
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, what in (("pipe", "a device or a pipe"), ("folder", "a folder")):
+        with pytest.raises(OSError, match=f"{name}: {what}, no file to be replaced"):
+            with atomic.atomic_write(tmp_path / name) as file:
+                file.write(b"1")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"] and not (tmp_path / "pipe").is_file()

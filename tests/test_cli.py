@@ -132,6 +132,7 @@ def files(tmp_path, monkeypatch, trained):
     """Files that are not what they should be, in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "empty.jsonl").touch()
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
     (tmp_path / "noise.safetensors").write_bytes(bytes(range(256)))
     (tmp_path / "folder").mkdir()
@@ -152,14 +153,47 @@ def files(tmp_path, monkeypatch, trained):
     (["inspect", "noise.safetensors"], "noise.safetensors"),
     (["inspect", "model", "--match", "model.layer.*"], "nearest: model."),
     (["generate", "folder", "a"], "config.json"),
-    (["eval", "model", "--text", "empty.txt"], "empty.txt: "),
-    (["eval", "model", "--text", "missing.txt"], "missing.txt: "),
+    (["generate", "text.txt", "a"], "text.txt: a file; give the folder of a checkpoint"),
+    (["generate", "model/config.json", "a"], "model/config.json: a file; give the folder of a checkpoint"),
+    (["generate", "model", "a \udcff"], "the prompt: byte 2 (0xff) is not UTF-8"),
+    (["eval", "model", "--text", "empty.txt"], "llmc: empty.txt has 0 tokens, and a block at least 2"),
+    (["eval", "model", "--text", "missing.txt"], "llmc: missing.txt: no such file"),
+    (["eval", "model", "--text", "folder"], "llmc: folder: not a file"),
+    (["eval", "model", "--text", "latin.txt"], "llmc: latin.txt: byte 3"),
+    (["lim", "model", "--text", "empty.txt"], "llmc: empty.txt has 0 tokens"),
+    (["train", "/dev/zero"], "/dev/zero: a device and no file of text"),
+    (["lora", "model", "empty.jsonl"], "llmc: empty.jsonl: there is no line in it"),
     (["tokenize", "empty.txt", "--tokenizer", "model"], "empty.txt: no tokens"),
     (["tokenize", "text.txt", "--tokenizer", "model", "--out", "nowhere/x.bin"], "nowhere: there is no such folder"),
     (["demo", "--out", "text.txt"], "text.txt: "),
 ])  # fmt: skip
 def test_work_that_fails_is_said_in_a_line_and_exits_1(words, expected, files, capsys):
     assert expected in says(capsys, words, 1)
+
+
+def test_a_prompt_on_the_standard_input_is_utf_8(trained, tmp_path):
+    (tmp_path / "prompt").write_bytes(b"caf\xe9 au lait")
+    with open(tmp_path / "prompt", "rb") as prompt:
+        process = llmc_in_a_process("generate", trained, "-", stdin=prompt)
+    assert process.communicate()[1].startswith("llmc: the standard input: byte 3 (0xe9) is not UTF-8: ")
+    assert process.returncode == 1
+
+
+def test_text_that_memory_has_no_room_for_is_refused_with_both_numbers(corpus, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("llmc.memory.free_memory", lambda: 50_000)
+    line = says(capsys, ["train", corpus, "--output-dir", tmp_path / "out"], 1)
+    assert "24 kB of text" in line and "50 kB are free; llmc tokenize" in line and not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_no_number_is_a_failure(trained, corpus, tmp_path, capsys):
+    model = llmc.Model.from_pretrained(trained)
+    model.state_dict()["model.norm.weight"][3] = np.nan
+    shutil.copytree(trained, tmp_path / "nan")
+    model.save_pretrained(tmp_path / "nan")
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "nan"), "--text", corpus]) == 1
+    out, err = capsys.readouterr()
+    assert "nan" in out and err.strip().endswith("llmc lim says where numbers stop being so")
 
 
 def test_debug_shows_the_traceback(capsys):

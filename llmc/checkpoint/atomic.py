@@ -58,8 +58,12 @@ def atomic_write(path, mode="wb"):
     Raises
     ------
     OSError
-        If the place cannot be written, or the disk is full.
+        If the place cannot be written, the disk is full, or a folder or a device stands there, which a rename would
+        replace.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a device or a pipe"
+        raise OSError(f"{os.fspath(path)}: {what}, no file to be replaced; name another")
     folder, name = os.path.split(os.path.abspath(path))
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with temporary_directory(folder, name) as temporary:

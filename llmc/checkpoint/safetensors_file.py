@@ -114,6 +114,6 @@ def _lay_out(file, data, tensors):
         entries[name] = Entry(entry.dtype, entry.shape, data + begin)
         last = end
     if data + last != file.size:
-        what = "is cut short" if data + last > file.size else "has bytes left over at its end"
+        what = "is cut short; fetch it again" if data + last > file.size else "has bytes left over at its end"
         file.fail(f"the tensors end at byte {data + last}, the file at {file.size}: it {what}")
     return entries

@@ -1,5 +1,7 @@
 """llmc eval: the loss and perplexity of a model on a text."""
 
+import math
+
 from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 from llmc.table import Table
@@ -23,7 +25,7 @@ def run(args):
     """Print a table with one row."""
     from tqdm import tqdm
 
-    from llmc import DataError, Trainer, TrainingArguments
+    from llmc import NonFiniteError, Trainer, TrainingArguments
     from llmc.data import StreamingTextDataset, TokenBlockDataset
 
     model, tokenizer = model_and_tokenizer(args.model, not ends_in_bin(args.text), args.dtype, args.precision)
@@ -35,11 +37,11 @@ def run(args):
         blocks = iter(StreamingTextDataset(files=args.text, tokenizer=tokenizer, block_size=block_size))
     trainer = Trainer(model, TrainingArguments(per_device_eval_batch_size=args.batch_size), tokenizer=tokenizer)
     with tqdm(blocks, unit=" blocks", desc="eval", leave=False, disable=None) as bar:
-        try:
-            result = trainer.evaluate(iter(bar))
-        except DataError as error:
-            raise DataError(f"{', '.join(args.text)}: {error}") from None
+        result = trainer.evaluate(iter(bar))
     print(Table(["text", "tokens", "context", "loss", "perplexity", "tokens/s"], [
         {"text": ", ".join(args.text), "tokens": result["eval_tokens"], "context": block_size,
          "loss": result["eval_loss"], "perplexity": result["perplexity"],
          "tokens/s": round(result["eval_tokens"] / result["eval_runtime"])}]))
+    if not math.isfinite(result["eval_loss"]):
+        raise NonFiniteError(f"{args.model}: the loss is {result['eval_loss']}; are the weights finite? "
+                             f"llmc lim says where numbers stop being so")

@@ -1,11 +1,13 @@
 """llmc generate: continue a text, shown as it is written."""
 
+import os
 import sys
 import time
 
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import model_and_tokenizer
+from llmc.errors import DataError
 
 EXAMPLE = 'llmc generate llmc-demo "The statement" --max-new-tokens 100 --top-p 0.9 --seed 1'
 INFINITY = float("inf")
@@ -42,7 +44,7 @@ def arguments(parser):
 def run(args):
     """Print the prompt and what the model goes on with."""
     model, tokenizer = model_and_tokenizer(args.model, dtype=args.dtype, precision=args.precision)
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt = _prompt(args.prompt)
     ids = tokenizer.encode(prompt)
     if not ids:
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -63,6 +65,18 @@ def run(args):
     finally:
         sys.stdout.write("\n")
     say(f"{count} tokens, {count / (time.perf_counter() - begin):,.1f} tokens/s")
+
+
+def _prompt(word):
+    """The text to continue, of the command line or, for "-", of the standard input."""
+    where, data = "the prompt", os.fsencode(word)
+    if word == "-":
+        where, data = "the standard input", sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = error.start
+        raise DataError(f"{where}: byte {at} (0x{data[at]:02x}) is not UTF-8: {error.reason}") from None
 
 
 def written(tokenizer, ids, steps):

@@ -7,7 +7,7 @@ import re
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
-from llmc.cli.sources import ends_in_bin, located, tokenizer_of
+from llmc.cli.sources import ends_in_bin, located_model, tokenizer_of
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
 from llmc.cli.train_run import (
     LONGEST, carry_out, forecast, last_checkpoint, saved_settings, settings_file, training_arguments,
@@ -59,7 +59,7 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("lora", settings["training"])
-    model = llmc.Model.from_pretrained(located(settings["model"]), dtype=settings.get("dtype") or "float32",
+    model = llmc.Model.from_pretrained(located_model(settings["model"]), dtype=settings.get("dtype") or "float32",
                                        precision=settings.get("precision"))
     if checkpoint:
         model.load_adapter(checkpoint, is_trainable=True)

@@ -4,7 +4,7 @@ import os
 
 from llmc.cli.outcome import say
 from llmc.cli.parser import threads
-from llmc.cli.sources import located, tokenizer_of
+from llmc.cli.sources import located_model, tokenizer_of
 
 EXAMPLE = "llmc merge adapter --out merged --dtype bfloat16"
 
@@ -31,7 +31,7 @@ def run(args):
     if not base:
         raise FileNotFoundError(f"{args.adapter}: no adapter_config.json in it, or a config.json beside it; name the "
                                 f"adapter's own folder, or the base with --base DIR")
-    model = llmc.Model.from_pretrained(located(base))
+    model = llmc.Model.from_pretrained(located_model(base))
     model.load_adapter(args.adapter)
     ids = probe(model.config)
     attached = model(ids)

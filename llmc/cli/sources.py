@@ -15,6 +15,19 @@ def located(name):
     return name
 
 
+def located_model(name):
+    """The same for a model, which is a folder.
+
+    Raises
+    ------
+    NotADirectoryError
+        When it is a file.
+    """
+    if os.path.exists(name) and not os.path.isdir(name):
+        raise NotADirectoryError(f"{name}: a file; give the folder of a checkpoint, with its config.json")
+    return located(name)
+
+
 def model_and_tokenizer(name, needs_tokenizer=True, dtype=None, precision=None):
     """A checkpoint's model and tokenizer; None for a tokenizer that is not there and not needed.
 
@@ -33,7 +46,7 @@ def model_and_tokenizer(name, needs_tokenizer=True, dtype=None, precision=None):
     """
     from llmc import Model
 
-    model = Model.from_pretrained(located(name), dtype=dtype or "float32", precision=precision)
+    model = Model.from_pretrained(located_model(name), dtype=dtype or "float32", precision=precision)
     tokenizer = tokenizer_of(name)
     if tokenizer is None and needs_tokenizer:
         raise FileNotFoundError(f"{name}: no tokenizer.json (nor vocab.json with merges.txt) in it; put one there")

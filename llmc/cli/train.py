@@ -3,7 +3,7 @@
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, precision, threads, whole
-from llmc.cli.sources import ends_in_bin, located
+from llmc.cli.sources import ends_in_bin, located_model
 from llmc.cli.train_data import datasets, read_texts
 from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
 from llmc.cli.train_run import (
@@ -55,7 +55,7 @@ def run(args):
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
     if source:
-        model = llmc.Model.from_pretrained(located(source), precision=settings["precision"])
+        model = llmc.Model.from_pretrained(located_model(source), precision=settings["precision"])
         tokenizer = tokenizer_for(args, source, texts)
     else:
         config = config_file(args)

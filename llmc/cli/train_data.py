@@ -1,8 +1,12 @@
 """The datasets of llmc train: blocks of texts or of tokens, and the last share of them held out."""
 
+import os
+
 from llmc.cli.sources import ends_in_bin
+from llmc.table import count
 
 HELD_OUT = 0.05
+ROOM = 4  # bytes of memory, at least, for a byte of text: the text itself and its ids
 
 
 class Part:
@@ -27,10 +31,17 @@ def read_texts(paths):
     ------
     DataError
         For a file that is empty or not UTF-8.
+    MemoryError
+        For texts that the free memory has no room for.
     """
     from llmc.data.files import read_chunks
     from llmc.errors import DataError
+    from llmc.memory import free_memory
 
+    size, free = sum(map(os.path.getsize, paths)), free_memory()
+    if free is not None and ROOM * size > free:
+        raise MemoryError(f"{', '.join(paths)}: {count(size, 'B')} of text are tokenized in memory, and "
+                          f"{count(free, 'B')} are free; llmc tokenize makes a file of ids that may exceed memory")
     texts = []
     for path in paths:
         texts.append("".join(read_chunks(path)))

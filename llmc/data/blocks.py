@@ -159,8 +159,8 @@ class TokenBlockDataset:
             vocab_size = info["vocab_size"] if vocab_size is None else vocab_size
             self._sha256 = info.get("sha256")
         elif dtype is None:
-            raise DataError(f"{self._name}: no {os.path.basename(sidecar)} beside it says how ids are stored; say so: "
-                            f"dtype='uint16' (nanoGPT's files) or 'uint32'")
+            raise DataError(f"{self._name}: no {os.path.basename(sidecar)} beside it says how ids are stored (llmc "
+                            f"tokenize writes one); say so: dtype='uint16' (nanoGPT's files) or 'uint32'")
         elif np.dtype(dtype).name not in DTYPES:
             raise DataError(f"{self._name}: dtype is {dtype}; token files hold uint16 or uint32")
         dtype = DTYPES[np.dtype(dtype).name]

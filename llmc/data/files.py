@@ -1,6 +1,8 @@
 """Text files, read in bounded memory."""
 
 import codecs
+import os
+import stat
 
 from llmc.errors import DataError
 
@@ -23,11 +25,14 @@ def read_chunks(path, on_read=None):
     Raises
     ------
     DataError
-        Naming the offset of the first byte that is not UTF-8.
+        Naming the offset of the first byte that is not UTF-8; for a device, which may never end.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
     with open(path, "rb") as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if stat.S_ISBLK(kind) or (stat.S_ISCHR(kind) and not file.isatty()):
+            raise DataError(f"{path}: a device and no file of text")
         while True:
             data = file.read(CHUNK_BYTES)
             try:

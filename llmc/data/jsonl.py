@@ -42,8 +42,8 @@ class JsonlDataset:
         ended = tokenizer.eos_token_id is None or tokenizer.eos_token_id in after
         self._after = after if ended else [*after, tokenizer.eos_token_id]
         parts, bounds, learnt, total = [], [0], [], 0
-        one = isinstance(paths, (str, bytes, os.PathLike))
-        for where, record in records([paths] if one else paths):
+        paths = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
+        for where, record in records(paths):
             ids, first = self._ids_of(where, record)
             ends = [*range(total + self.block_size, total + len(ids), self.block_size), total + len(ids)]
             parts.append(ids)
@@ -51,7 +51,7 @@ class JsonlDataset:
             learnt += [first] + [0] * (len(ends) - 1)
             total += len(ids)
         if not parts:
-            raise DataError(f"{paths}: there is no line in it; a dataset needs at least one")
+            raise DataError(f"{', '.join(map(str, paths))}: there is no line in it; a dataset needs at least one")
         self._ids, self._bounds, self._learnt = np.concatenate(parts), np.array(bounds), np.array(learnt)
 
     def _ids_of(self, where, record):

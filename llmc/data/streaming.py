@@ -47,13 +47,15 @@ class StreamingTextDataset:
             raise TypeError("StreamingTextDataset takes texts or files, a tokenizer and a block_size")
         if isinstance(files, (str, os.PathLike)):
             files = [files]
+        hint = ""
         if isinstance(texts, (str, os.PathLike)):
-            texts, files = None, [texts]
+            texts, files, hint = None, [texts], "; a text is passed in a list: [text]"
         if files is not None:
             files = [os.fspath(name) for name in files]
             for name in files:
                 if not os.path.isfile(name):
-                    raise FileNotFoundError(f"{name[:200]}: no such file; a text is passed in a list: [text]")
+                    what = "not a file" if os.path.exists(name) else "no such file"
+                    raise FileNotFoundError(f"{name[:200]}: {what}{hint}")
         elif not callable(texts) and not hasattr(texts, "__iter__"):
             raise TypeError(f"texts is {type(texts).__name__}, not an iterable of str")
         self.tokenizer = tokenizer
@@ -87,7 +89,8 @@ class StreamingTextDataset:
             yield item(np.concatenate(held))
         elif not blocks:
             least = self.block_size if self.drop_last else 2
-            raise DataError(f"the stream has {total} tokens, and a block at least {least}; give it more text")
+            source = "the stream" if self._files is None else ", ".join(self._files)
+            raise DataError(f"{source} has {total} tokens, and a block at least {least}; give it more text")
 
     def _documents(self):
         """Each document as chunks of text."""
