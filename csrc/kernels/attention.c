@@ -18,6 +18,7 @@
  * leave the first-level cache. Backwards the scores of a block of queries stay in the second, to be turned. A product has
  * the same bits packed here or by gemm's tiles (table.c includes gemm.c first). */
 #include "kernels/kernels.h"
+#include "kernels/fold.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "base/rng.h"
@@ -78,27 +79,46 @@ static void dropout_factors(real *restrict factors, const Attention *a, int t, i
     for (int j = 0; j < count; j++) factors[j] = rng_uniform(stream, first + (uint64_t)j) >= rate ? kept : 0;
 }
 
-/* Scores become weights exp(score - top); top and total follow. Returns what earlier sums must be multiplied by. */
-static real weigh_scores(real *restrict scores, real *top, real *total, const Attention *a, int t, int key, int count) {
-    const int whole = mask_scores(scores, a, t, key, count);
-    real highest = *top, sum = 0;
-#pragma omp simd reduction(max : highest)
-    for (int j = 0; j < whole; j++) highest = scores[j] > highest ? scores[j] : highest;
-    const real base = highest == -INFINITY ? 0 : highest; /* no key yet: weights are 0, or NaN where the scores are */
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < whole; j++) {
-        scores[j] = math_weight(scores[j] - base);
-        sum += scores[j];
+/* The highest of `whole` scores and `top`. */
+static real highest_score(const real *scores, real top, int whole) {
+#pragma omp simd reduction(max : top)
+    for (int j = 0; j < whole; j++) top = scores[j] > top ? scores[j] : top;
+    return top;
+}
+
+/* Scores become weights exp(score - top); without any key yet they are 0, or NaN where the scores are. */
+static void weigh_scores(real *restrict scores, real top, int whole) {
+    const real base = top == -INFINITY ? 0 : top;
+#pragma omp simd
+    for (int j = 0; j < whole; j++) scores[j] = math_weight(scores[j] - base);
+}
+
+static real sum_weights(const real *weights, int whole) {
+    vreal sum = {0};
+    for (int j = 0; j < whole; j += WIDTH) sum += vload(weights + j);
+    return lanes_total(sum);
+}
+
+/* Scores of the queries [t, t + rows) become weights exp(score - top); top and total follow, and shrink is what a query's
+ * earlier sums must be multiplied by. A pass takes all rows before the next begins: they wait for nothing of each other. */
+static void weigh_rows(real *scores, real *top, real *total, real *shrink, const Attention *a, int t, int rows, int key,
+                       int count) {
+    int whole = 0;
+    for (int r = 0; r < rows; r++) {
+        whole = mask_scores(scores + r * SCORES_STRIDE, a, t + r, key, count);
+        shrink[r] = top[r];
+        top[r] = highest_score(scores + r * SCORES_STRIDE, top[r], whole);
     }
-    const real shrink = math_weight(*top - base);
-    *top = highest;
-    *total = *total * shrink + sum;
-    if (a->dropout.rate > 0) {
+    for (int r = 0; r < rows; r++) weigh_scores(scores + r * SCORES_STRIDE, top[r], whole);
+    for (int r = 0; r < rows; r++) {
+        shrink[r] = shrink[r] == top[r] || shrink[r] == -INFINITY ? 1 : math_weight(shrink[r] - top[r]);
+        total[r] = total[r] * shrink[r] + sum_weights(scores + r * SCORES_STRIDE, whole);
+    }
+    for (int r = 0; r < rows && a->dropout.rate > 0; r++) {
         real factors[KEYS];
-        dropout_factors(factors, a, t, key, count);
-        for (int j = 0; j < count; j++) scores[j] *= factors[j];
+        dropout_factors(factors, a, t + r, key, count);
+        for (int j = 0; j < count; j++) scores[r * SCORES_STRIDE + j] *= factors[j];
     }
-    return shrink;
 }
 
 /* Where the forward pass keeps what. */
@@ -133,12 +153,11 @@ static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matri
     real *scores = w->scores, *sums = w->sums + i * w->width;
     if (shared) gemm_packed(scores, SCORES_STRIDE, q_t, w->k, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
     else gemm(scores, SCORES_STRIDE, q_t, k_s, NULL, rows, count, a->D, false, w->gemm);
-    for (int r = 0; r < rows; r++) {
-        const real shrink =
-            weigh_scores(scores + r * SCORES_STRIDE, w->top + i + r, w->total + i + r, a, t + r, key, count);
-        if (shrink != 1)
-            for (int d = 0; d < w->width; d++) sums[r * w->width + d] *= shrink;
-    }
+    real shrink[MR];
+    weigh_rows(scores, w->top + i, w->total + i, shrink, a, t, rows, key, count);
+    for (int r = 0; r < rows; r++)
+        if (shrink[r] != 1)
+            for (int d = 0; d < w->width; d++) sums[r * w->width + d] *= shrink[r];
     const Matrix weights = matrix_of(scores, SCORES_STRIDE, false);
     if (shared) gemm_packed(sums, w->width, weights, w->v, 0, 0, NULL, rows, w->width, count, true, w->panels);
     else gemm(sums, w->width, weights, v_s, NULL, rows, a->D, count, true, w->gemm);
@@ -251,9 +270,7 @@ ALWAYS_INLINE real operand_dot(const real *dout, const Matrix *out, int t, int D
     int d = 0;
     for (; d + WIDTH <= D; d += WIDTH) sum += vload(dout + d) * operand_of(stored_vector(out, t, d, storage));
     for (; d < D; d++) sum[0] += dout[d] * operand_of((vreal){stored_number(out, t, d, storage)})[0];
-    real total = 0;
-    for (int i = 0; i < WIDTH; i++) total += sum[i];
-    return total;
+    return lanes_total(sum);
 }
 
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
