@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import types
 
 import pytest
@@ -53,6 +54,12 @@ TOLERANCE = {
     # Statistics of the initialisation.
     "initialisation": 6,  # standard errors: one false alarm in 5e8
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def python_answers_ctrl_c():
+    """Undo what a test runner in the background hands down, to these tests and to the programs they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=TINY)

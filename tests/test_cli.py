@@ -32,11 +32,6 @@ def llmc_in_a_process(*words, **options):
                             stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE} | options)
 
 
-def obey_ctrl_c():
-    """Undo what a test runner in the background hands down: Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A text file."""
@@ -315,7 +310,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(corpus, tmp_path, 
 def test_ctrl_c_saves_and_resume_comes_to_the_same_bits(corpus, tmp_path):
     words = [corpus, *SMALL, "--max-steps", "150", "--save-steps", "1000", "--eval-strategy", "no"]
     out, unbroken = tmp_path / "out", tmp_path / "unbroken"
-    process = llmc_in_a_process("train", *words, "--output-dir", out, preexec_fn=obey_ctrl_c)
+    process = llmc_in_a_process("train", *words, "--output-dir", out)
     deadline = time.monotonic() + 60
     while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
         assert process.poll() is None and time.monotonic() < deadline

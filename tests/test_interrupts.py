@@ -29,13 +29,6 @@ def run(model):
     return model.run(2, 1024, backward=True)
 
 
-@pytest.fixture(autouse=True)
-def python_answers_ctrl_c():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def delay_of_interrupt(call, after):
     """Press Ctrl-C `after` seconds into the call; the seconds until KeyboardInterrupt, None if it ended before."""
     pressed = []
