@@ -34,7 +34,8 @@ static inline void product_part(const Product *p, Parts parts, real *place, size
     Slice depth = slice_at((size_t)p->K, (size_t)parts.depth, index);
     int M = p->tiles.M, N = p->tiles.N;
     Product part = product(place + index * (size_t)M * (size_t)N, (size_t)N, matrix_at(p->A, 0, depth.first),
-                           matrix_at(p->B, depth.first, 0), NULL, (int)depth.count, false, (Tiles){M, N, M, N, 1, 1});
+                           matrix_at(p->B, depth.first, 0), NULL, M, N, (int)depth.count, false);
+    part.tiles = (Tiles){M, N, M, N, 1, 1};
     product_tile(&part, 0, x, slot);
 }
 

@@ -129,7 +129,7 @@ static void forward(const Step *s, Exec *x) {
     for (int i = 0; i < s->outs; i++) {
         const Tensor *out = s->out[i];
         f.products[i] = product(out->data, out->stride, operand(in, false), operand(s->in[weight_at(i)], !in_out_of(s)),
-                                bias_of(s, i), (int)in->cols, false, tiles_of((int)out->rows, (int)out->cols));
+                                bias_of(s, i), (int)out->rows, (int)out->cols, (int)in->cols, false);
         f.tiles.count[i] = (size_t)f.products[i].tiles.count;
         spare += share_operand(&f.products[i], x, spare);
     }
@@ -157,8 +157,8 @@ static real *prepare_weight(Backward *b, int i, real *spare) {
     const int w = weight_at(i), rows = weight_rows(s, i), cols = weight_cols(s, i), N = (int)s->in[0]->rows;
     const Tensor *in = s->in[0], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout, *right = in_out_of(s) ? dout : in;
     const size_t size = (size_t)rows * (size_t)cols;
-    b->weights[i] = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, N,
-                            grad_adds(s, b->x, w), tiles_of(rows, cols));
+    b->weights[i] = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, rows,
+                            cols, N, grad_adds(s, b->x, w));
     b->parts[i] = parts_of((size_t)rows, (size_t)cols, (size_t)N);
     b->places[i] = spare;
     if (b->parts[i].count == 1) {
@@ -176,7 +176,7 @@ static real *prepare_input(Backward *b, int i, real *spare) {
     const Tensor *in = s->in[0], *dout = s->out[i]->grad;
     const bool adds = i < s->outs - 1 || grad_adds(s, b->x, 0);
     b->inputs[i] = product(grad_of(s, 0), in->grad->stride, operand(dout, false), operand(s->in[weight_at(i)], in_out_of(s)),
-                           NULL, (int)dout->cols, adds, tiles_of((int)in->rows, (int)in->cols));
+                           NULL, (int)in->rows, (int)in->cols, (int)dout->cols, adds);
     b->input_tiles = (size_t)b->inputs[i].tiles.count;
     return spare + share_operand(&b->inputs[i], b->x, spare);
 }

@@ -57,12 +57,12 @@ static void forward(const Step *s, Exec *x) {
     int N = (int)in->rows, I = (int)in->cols, R = (int)hidden->cols, O = (int)out->cols;
     Job job = {.s = s, .x = x, .count = 1};
     if (out->data != s->in[Y]->data) parallel_slices(s, x, tensor_count(out), ELEMENTS_EACH, copy_slice);
-    job.products[0] = product(hidden->data, hidden->stride, operand(in, false), operand(a, true), NULL, I, false,
-                              tiles_of(N, R));
+    job.products[0] = product(hidden->data, hidden->stride, operand(in, false), operand(a, true), NULL, N, R, I,
+                              false);
     multiply_all(&job);
     scale_hidden(&job, hidden->data);
-    job.products[0] = product(out->data, out->stride, operand(hidden, false), operand(b, true), NULL, R, true,
-                              tiles_of(N, O));
+    job.products[0] = product(out->data, out->stride, operand(hidden, false), operand(b, true), NULL, N, O, R,
+                              true);
     multiply_all(&job);
 }
 
@@ -79,20 +79,20 @@ static void backward(const Step *s, Exec *x) {
     int N = (int)in->rows, I = (int)in->cols, R = (int)hidden->cols, O = (int)dout->cols;
     real *dx = grad_of(s, X), *dA = grad_of(s, A), *dB = grad_of(s, B), *dhidden = x->workspace;
     Job job = {.s = s, .x = x, .count = 1};
-    job.products[0] = product(dhidden, hidden->stride, operand(dout, false), operand(b, false), NULL, O, false,
-                              tiles_of(N, R));
+    job.products[0] = product(dhidden, hidden->stride, operand(dout, false), operand(b, false), NULL, N, R, O,
+                              false);
     multiply_all(&job);
     scale_hidden(&job, dhidden);
     job.count = 0;
     if (dx)
         job.products[job.count++] = product(dx, in->grad->stride, matrix_of(dhidden, hidden->stride, false),
-                                            operand(a, false), NULL, R, grad_adds(s, x, X), tiles_of(N, I));
+                                            operand(a, false), NULL, N, I, R, grad_adds(s, x, X));
     if (dA)
         job.products[job.count++] = product(dA, a->stride, matrix_of(dhidden, hidden->stride, true),
-                                            operand(in, false), NULL, N, grad_adds(s, x, A), tiles_of(R, I));
+                                            operand(in, false), NULL, R, I, N, grad_adds(s, x, A));
     if (dB)
-        job.products[job.count++] = product(dB, b->stride, operand(dout, true), operand(hidden, false), NULL, N,
-                                            grad_adds(s, x, B), tiles_of(O, R));
+        job.products[job.count++] = product(dB, b->stride, operand(dout, true), operand(hidden, false), NULL, O, R, N,
+                                            grad_adds(s, x, B));
     multiply_all(&job);
     pass_on(s, x);
 }

@@ -88,7 +88,7 @@ static void multiply_chunk(Job *j) {
 static void chunk_logits(Job *j) {
     const Tensor *in = j->s->in[0], *weight = j->s->in[1];
     j->products[0] = product(j->logits, j->V, matrix_at(operand(in, false), j->first, 0), operand(weight, true), NULL,
-                             (int)in->cols, false, tiles_of((int)j->rows, (int)j->V));
+                             (int)j->rows, (int)j->V, (int)in->cols, false);
     j->count[0] = j->products[0].tiles.count;
     j->count[1] = 0;
     multiply_chunk(j);
@@ -110,13 +110,13 @@ static void chunk_gradients(Job *j) {
     j->count[0] = j->count[1] = 0;
     if (dinp) {
         j->products[0] = product(dinp + j->first * in->cols, in->cols, matrix_of(j->logits, j->V, false),
-                                 operand(weight, false), NULL, V, grad_adds(j->s, j->x, 0), tiles_of(rows, C));
+                                 operand(weight, false), NULL, rows, C, V, grad_adds(j->s, j->x, 0));
         j->count[0] = j->products[0].tiles.count;
     }
     if (dweight) {
         bool adds = j->first > 0 || grad_adds(j->s, j->x, 1);
         j->products[1] = product(dweight, weight->cols, matrix_of(j->logits, j->V, true),
-                                 matrix_at(operand(in, false), j->first, 0), NULL, rows, adds, tiles_of(V, C));
+                                 matrix_at(operand(in, false), j->first, 0), NULL, V, C, rows, adds);
         j->count[1] = j->products[1].tiles.count;
     }
     multiply_chunk(j);

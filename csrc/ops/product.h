@@ -58,9 +58,9 @@ typedef struct {
     Packed packed;    /* B, where it was packed beforehand */
 } Product;
 
-static inline Product product(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int K, bool accumulate,
-                              Tiles tiles) {
-    return (Product){out, ldo, A, B, bias, K, accumulate, tiles, {NULL, K, tiles.N}};
+static inline Product product(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int M, int N, int K,
+                              bool accumulate) {
+    return (Product){out, ldo, A, B, bias, K, accumulate, tiles_of(M, N), {NULL, K, N}};
 }
 
 #define DEPTH_EACH 1024 /* between two looks at Ctrl-C */
