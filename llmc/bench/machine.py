@@ -1,11 +1,8 @@
 """The machine's own peaks, measured again and again while a benchmark runs."""
 
-import time
-
 from llmc.core import _core
 
 SECONDS = 0.2  # of a measurement
-FRESH = 20.0  # seconds for which the last measurement counts as one of before a job
 
 UNITS = {"multiply_add": "FLOP/s", "bfloat16": "FLOP/s", "read": "B/s", "copy": "B/s"}
 WORDS = {"multiply_add": "float32 multiply-adds, from registers", "bfloat16": "bfloat16 products, from registers",
@@ -22,24 +19,28 @@ class Machine:
     """
 
     def __init__(self):
-        self.measured, self._last = {name: [] for name in UNITS}, {}
+        self.measured = {name: [] for name in UNITS}
 
     def measure(self, name):
         """The rate now."""
         rate = _core.measure(name, SECONDS)
         self.measured[name].append(rate)
-        self._last[name] = time.monotonic()
         return rate
-
-    def before(self, name):
-        """A rate measured a moment ago, or now."""
-        if time.monotonic() - self._last.get(name, float("-inf")) < FRESH:
-            return self.measured[name][-1]
-        return self.measure(name)
 
     def has(self, name):
         """Whether the processor and the kernels in use have it at all."""
-        return self.before(name) > 0
+        return (self.measured[name][-1] if self.measured[name] else self.measure(name)) > 0
+
+
+class Peak:
+    """One of the machine's rates, measured once a round beside the work that is rated against it."""
+
+    def __init__(self, machine, name):
+        self.rates, self._machine, self._name = [], machine, name
+
+    def round(self):
+        """Measure it now."""
+        self.rates.append(self._machine.measure(self._name))
 
 
 def yardstick(job):

@@ -1,4 +1,4 @@
-"""One job measured: llmc and the fastest of what stands beside it in turn, and the machine's peak before and after."""
+"""One job measured: the machine's peak, llmc, and the fastest of what stands beside it, in turn."""
 
 import contextlib
 import importlib.util
@@ -9,7 +9,7 @@ from llmc.bench import contestant, room
 from llmc.bench.alternate import Worker, WorkerError, alternate
 from llmc.bench.company import Company
 from llmc.bench.jobs import Beside
-from llmc.bench.machine import yardstick
+from llmc.bench.machine import Peak, yardstick
 
 ENOUGH = 90.0  # seconds of rounds, after which three do
 PATIENCE = 3.0  # seconds; a first step that was shorter is no forecast of the next
@@ -30,7 +30,7 @@ class Result:
     work : float
         Nominal operations (bound "arithmetic") or bytes ("memory") of a step.
     rate, peak, fraction : float
-        Of work a second; the machine's, the better of before and after; what was reached of it.
+        Of work a second; the machine's, median over the rounds; what was reached of it, median over the rounds.
     tokens_per_second : float or None
     memory, estimate : int or None
         Peak resident bytes of the process; what `model.estimate` said the model itself would take.
@@ -92,17 +92,13 @@ def measure(job, machine, threads, repeats=5, compiled=False, peers=True, show=l
     """
     result = Result(job.name, job.what, job.precision, job.bound)
     kind = yardstick(job)
-    before = machine.before(kind)
     if not machine.has(kind):
         result.note = "not on this processor"
         return result
     try:
-        _run(job, result, threads, repeats, _beside(job, compiled) if peers else (), show)
+        _run(job, result, Peak(machine, kind), threads, repeats, _beside(job, compiled) if peers else (), show)
     except WorkerError as error:
         result.note = f"not available: {error}"
-        return result
-    result.peak = max(before, machine.measure(kind))
-    result.fraction = result.rate / result.peak
     return result
 
 
@@ -112,7 +108,7 @@ def _beside(job, compiled):
             if (compiled or not each.compiled) and not (each.library == "torch" and lacking)]
 
 
-def _run(job, result, threads, repeats, others, show):
+def _run(job, result, peak, threads, repeats, others, show):
     with contextlib.ExitStack() as stack:
         show("llmc")
         ours = stack.enter_context(_worker(job, Beside("llmc", "llmc", job.precision), threads))
@@ -121,9 +117,9 @@ def _run(job, result, threads, repeats, others, show):
         show(f"llmc and {rival.name}" if rival else "llmc")
         pair = [ours, rival] if rival else [ours]
         company = Company([worker.process.pid for worker in pair])
-        alternate(pair, repeats, ENOUGH)
+        alternate([peak, *pair], repeats, ENOUGH)
         result.company = company.share()
-        _note(result, ours, rival, job.same_work)
+        _note(result, peak, ours, rival, job.same_work)
 
 
 def _heats(job, others, threads, result, stack, show):
@@ -159,15 +155,16 @@ def _warm(worker, compiled=False):
         worker.warm()
 
 
-def _note(result, ours, rival, same_work):
+def _note(result, peak, ours, rival, same_work):
+    # round by round, so that what disturbs both disturbs the ratio little
     unit = "flops" if result.bound == "arithmetic" else "bytes"
     result.seconds, result.rounds, result.work = ours.median, ours.seconds, ours.about[unit]
-    result.rate = result.work / result.seconds
+    result.rate, result.peak = result.work / result.seconds, statistics.median(peak.rates)
+    result.fraction = statistics.median(result.work / mine / rate for mine, rate in zip(ours.seconds, peak.rates))
     result.memory, result.estimate = ours.peak, ours.about.get("estimate")
     if "tokens" in ours.about:
         result.tokens_per_second = ours.about["tokens"] / result.seconds
     if rival:
-        # round by round, so that what disturbs both disturbs the ratio little
         ratio = statistics.median(theirs / mine for mine, theirs in zip(ours.seconds, rival.seconds))
         if not same_work:
             ratio *= result.work / rival.about[unit]

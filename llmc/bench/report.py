@@ -10,7 +10,7 @@ from llmc.table import Table, count
 MUCH = 0.1  # of the processors, taken by others
 COLUMNS = ["job", "step", "rate", "of peak", "tokens/s", "memory", "beside", "times as fast", "of its memory"]
 NOTE = ("step: median over the rounds; rate: nominal operations (attention halved for causality, nothing counted "
-        "twice), or bytes read\nof peak: of this machine's own, the better of before and after the job; "
+        "twice), or bytes read\nof peak: of this machine's own, measured every round, median over the rounds; "
         "times as fast: median over the rounds (flat-*: per operation)")  # fmt: skip
 
 
