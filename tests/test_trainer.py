@@ -29,7 +29,7 @@ class Rows:
         return {"input_ids": [(7 * index + 3 * t * t) % 31 for t in range(4 + index % 5)]}
 
 
-def model(seed=2, **changes):
+def model(seed=0, **changes):
     """A tiny LLaMA, which has no dropout."""
     config = dict(model_type="llama", vocab_size=31, hidden_size=12, num_hidden_layers=2, num_attention_heads=2,
                   intermediate_size=20, max_position_embeddings=16, eos_token_id=None) | changes
