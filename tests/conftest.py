@@ -56,9 +56,9 @@ TOLERANCE = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def python_answers_ctrl_c():
-    """Undo what a test runner in the background hands down, to these tests and to the programs they start."""
+    """Undo what a test runner in the background hands down, to each test and to the programs that it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
