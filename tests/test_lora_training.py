@@ -131,6 +131,16 @@ def test_the_base_has_neither_gradients_nor_moments(family):
     assert all("lora_" in name for name in optimizer.state_dict()["exp_avg"])
 
 
+def test_a_frozen_base_takes_no_room_for_gradients_of_its_weights():
+    """Of 2048 tokens on such a gradient is summed from parts, which would make memory grow faster than the tokens."""
+    config = dict(model_type="llama", vocab_size=64, hidden_size=256, num_hidden_layers=1, num_attention_heads=4,
+                  intermediate_size=512, max_position_embeddings=4096)
+    model = llmc.Model(llmc.Config(**config))
+    model.add_adapter(llmc.LoraConfig(r=4, target_modules="all-linear"))
+    half, whole = (model.estimate(1, length, train=True)["activations"] for length in (2040, 4080))
+    assert whole <= 2 * half
+
+
 def test_an_adapter_that_is_not_active_is_not_touched():
     model = tiny_model(TINY["llama"])
     model.add_adapter(llmc.LoraConfig(r=2, target_modules="mlp", init_lora_weights=False))

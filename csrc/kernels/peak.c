@@ -4,17 +4,11 @@
  *   peak_multiply_add   rounds * PEAK_MULTIPLY_ADD_FLOPS of multiply-adds that never leave the registers
  *   peak_bfloat16       rounds * PEAK_BFLOAT16_FLOPS of bfloat16 products; 0 and 0 where there is no such instruction
  *   peak_read           n reals read once, as four streams */
+#include "kernels/fold.h"
 #include "kernels/kernels.h"
-#include "kernels/tile.h"
 
 #define CHAINS 12 /* independent sums: enough to hide the latency, few enough for sixteen registers */
 #define PEAK_MULTIPLY_ADD_FLOPS (2 * CHAINS * VECTOR_BYTES / sizeof(real))
-
-ALWAYS_INLINE real peak_sum(vreal v) {
-    real sum = 0;
-    for (int i = 0; i < (int)(VECTOR_BYTES / sizeof(real)); i++) sum += v[i];
-    return sum;
-}
 
 /* factor below 1: the chains settle at shift / (1 - factor), far from every slow number */
 static real peak_multiply_add(size_t rounds, real factor, real shift) {
@@ -25,7 +19,7 @@ static real peak_multiply_add(size_t rounds, real factor, real shift) {
         for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + shift;
     }
     for (int i = 0; i < CHAINS; i++) total += sum[i];
-    return peak_sum(total);
+    return lanes_total(total);
 }
 
 #ifdef LLMC_BFLOAT16
@@ -44,7 +38,7 @@ static real peak_bfloat16(size_t rounds, real value) {
         for (int i = 0; i < CHAINS; i++) sum[i] = multiply_add(sum[i], pair, (vreal)pairs);
     }
     for (int i = 0; i < CHAINS; i++) total += sum[i];
-    return peak_sum(total);
+    return lanes_total(total);
 }
 #else
 #define PEAK_BFLOAT16_FLOPS 0
@@ -78,5 +72,5 @@ static real peak_read(const real *x, size_t n) {
             sum[s] += peak_line(at);
         }
     }
-    return peak_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    return lanes_total((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }

@@ -256,8 +256,9 @@ static size_t backwards_size(const Step *s, const Kernels *k) {
     size_t size = 0;
     for (int i = 0; i < s->outs && s->differentiated; i++) {
         const int rows = weight_rows(s, i), cols = weight_cols(s, i);
-        size += parts_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
-        size += shared_size(k, N, I, (int)s->out[i]->cols);
+        if (s->grad[weight_at(i)] != GRAD_NONE)
+            size += parts_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
+        if (s->grad[0] != GRAD_NONE) size += shared_size(k, N, I, (int)s->out[i]->cols);
     }
     return size;
 }
