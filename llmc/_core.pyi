@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _Reals: TypeAlias = NDArray[np.float32]
 _Ids: TypeAlias = NDArray[np.int32]
 _Mask: TypeAlias = NDArray[np.uint8]
-_Stored: TypeAlias = _Reals | NDArray[np.uint16] | tuple[NDArray[np.int8], NDArray[np.float32]]
+_Stored: TypeAlias = _Reals | NDArray[np.uint16] | tuple[NDArray[np.int8], NDArray[np.float32], bool]
 _Names: TypeAlias = list[str] | tuple[str, ...]
 
 def set_num_threads(n: int, /) -> None: ...

@@ -98,12 +98,15 @@ def _continue(reader, sampler, prompt, new, ends, pad, least):
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=1)))
             raise NonFiniteError(f"the logits of row {row} are not finite at new token {step}; are the weights?")
+        if step < least or sampler.looks_back:
+            logits = logits.copy()
         if step < least:
             logits[:, ends] = -np.inf
         tokens = sampler.next(logits, seen)
-        if pad is not None:
-            tokens[ended] = pad
-        ended |= np.isin(tokens, ends)
+        if len(ends):
+            if pad is not None:
+                tokens[ended] = pad
+            ended |= np.isin(tokens, ends)
         yield tokens
         if ended.all() or step + 1 == new:
             return
@@ -112,28 +115,32 @@ def _continue(reader, sampler, prompt, new, ends, pad, least):
 
 
 class _Reader:
-    """The tokens so far, and the logits that follow them."""
+    """The tokens so far, and the logits that follow them, which the next reading overwrites."""
 
-    def __init__(self, model, prompt):
-        self.model, self.ids, self.mask = model, prompt.ids, prompt.mask
+    def __init__(self, model, prompt, new):
+        shape = (prompt.B, prompt.T + new)
+        self.model, self.total = model, prompt.T
+        self.ids, self.mask = np.zeros(shape, dtype=np.int32), np.ones(shape, dtype=np.uint8)
+        self.ids[:, : prompt.T], self.mask[:, : prompt.T] = prompt.ids, prompt.mask
+        self.positions = as_positions(None, self.mask, shape, None)
+        self.padded = bool((prompt.mask == 0).any())
 
     def append(self, tokens):
-        self.ids = np.concatenate([self.ids, tokens[:, None].astype(np.int32)], axis=1)
-        self.mask = np.concatenate([self.mask, np.ones((len(tokens), 1), dtype=np.uint8)], axis=1)
+        self.ids[:, self.total] = tokens
+        self.total += 1
 
     def _read(self, run, start, end, frequencies):
-        mask = self.mask[:, :end]
-        positions = as_positions(None, mask, mask.shape, self.model._position_limit)[:, start:end]
-        piece = np.ascontiguousarray(self.mask[:, start:end])
+        read = (self.ids, self.positions, self.mask)
+        ids, positions, mask = (np.ascontiguousarray(array[:, start:end]) for array in read)
         run._core.forward(
-            ids=np.ascontiguousarray(self.ids[:, start:end]), targets=None, positions=np.ascontiguousarray(positions),
-            mask=None if piece.all() else piece, inv_freq=frequencies[0], rope_factor=frequencies[1], items=0.0,
-            shape=piece.shape, skip=[], until=None, all_logits=False, last=1,
+            ids=ids, targets=None, positions=positions, mask=mask if self.padded and not mask.all() else None,
+            inv_freq=frequencies[0], rope_factor=frequencies[1], items=0.0, shape=ids.shape, skip=[], until=None,
+            all_logits=False, last=1,
         )  # fmt: skip
-        return run._core.logits[:, 0, :].copy()
+        return run._core.logits[:, 0, :]
 
     def _frequencies(self):
-        return self.model._frequencies(int(self.mask.sum(axis=1).max()))
+        return self.model._frequencies(int(self.positions[:, self.total - 1].max()) + 1)
 
 
 class _Cached(_Reader):
@@ -144,7 +151,7 @@ class _Cached(_Reader):
     """
 
     def __init__(self, model, prompt, new, chunk):
-        super().__init__(model, prompt)
+        super().__init__(model, prompt, new)
         self.chunk, self.read, self.known = chunk, 0, None
         self.run = Run(model, prompt.B, max(chunk, 1), past=prompt.T + new - 1)
 
@@ -154,9 +161,8 @@ class _Cached(_Reader):
             self.run._core.rewind()
             self.read = 0
         self.known = frequencies
-        total = self.ids.shape[1]
-        while self.read < total:
-            end = min(self.read + self.chunk, total)
+        while self.read < self.total:
+            end = min(self.read + self.chunk, self.total)
             logits = self._read(self.run, self.read, end, frequencies)
             self.read = end
         return logits
@@ -166,8 +172,8 @@ class _Uncached(_Reader):
     """Reads everything at every step."""
 
     def __init__(self, model, prompt, new, chunk):
-        super().__init__(model, prompt)
+        super().__init__(model, prompt, new)
         self.run = Run(model, prompt.B, prompt.T + new - 1)
 
     def logits(self):
-        return self._read(self.run, 0, self.ids.shape[1], self._frequencies())
+        return self._read(self.run, 0, self.total, self._frequencies())

@@ -31,7 +31,7 @@ class Sampler:
         Parameters
         ----------
         logits : (B, V)
-            Overwritten.
+            Overwritten where the sampler looks back.
         seen : list of B integer arrays
             The tokens of each row so far, padding left out.
 

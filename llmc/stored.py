@@ -17,51 +17,62 @@ class Int8:
 
     Parameters
     ----------
-    numbers : (O, I) int8, or (I, O)
-    scales : (O, ceil(I / GROUP)) float32, or (ceil(I / GROUP), O)
+    numbers : (O, I) int8
+    scales : (O, ceil(I / GROUP)) float32
+    turned : bool
+        The matrix is (I, O).
     """
 
     ndim, dtype = 2, np.dtype(np.float32)
 
-    def __init__(self, numbers, scales):
-        self.numbers, self.scales = numbers, scales
-        self.shape, self.size, self.nbytes = numbers.shape, numbers.size, numbers.nbytes + scales.nbytes
-        inputs_first = len(scales) != len(numbers) or (len(numbers) == 1 and scales.shape == numbers.shape)
-        self._axis = 0 if inputs_first else 1
+    def __init__(self, numbers, scales, turned=False):
+        self.numbers, self.scales, self._turned = numbers, scales, turned
+        self.shape, self.size = numbers.shape[:: -1 if turned else 1], numbers.size
+        self.nbytes = numbers.nbytes + scales.nbytes
 
     def __len__(self):
-        return len(self.numbers)
+        return self.shape[0]
 
     def __array__(self, dtype=None, copy=None):
         array = np.empty(self.shape, dtype or np.float32)
-        for rows in self._blocks(0, len(self)):
-            numbers = self.numbers[rows]
-            scales = np.repeat(self.scales[self._scale_rows(rows)], GROUP, axis=self._axis)
+        lying = array.T if self._turned else array
+        for outputs in _blocks(self.numbers.shape):
+            numbers = self.numbers[outputs]
             with np.errstate(invalid="ignore"):
-                np.multiply(numbers, scales[: numbers.shape[0], : numbers.shape[1]], out=array[rows])
+                np.multiply(numbers, _spread(self.scales[outputs], numbers.shape[1]), out=lying[outputs])
         array.flags.writeable = False
         return array
 
     def __setitem__(self, rows, values):
         first, last = (0, len(self)) if rows is ... else rows.indices(len(self))[:2]
         values = np.broadcast_to(values, (last - first, self.shape[1]))
-        for rows in self._blocks(first, last):
-            block = np.asarray(values[rows.start - first : rows.stop - first], dtype=np.float32)
-            groups = np.arange(0, block.shape[self._axis], GROUP)
-            scales = np.maximum.reduceat(np.abs(block), groups, axis=self._axis) / np.float32(127)
-            self.scales[self._scale_rows(rows)] = scales
-            scales = np.repeat(scales, GROUP, axis=self._axis)[: block.shape[0], : block.shape[1]]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                block = np.rint(block / scales)
-            self.numbers[rows] = np.where(np.isfinite(block), block, 0)
+        if self._turned:
+            groups = slice(first // GROUP, -(-last // GROUP))
+            _round(values.T, self.numbers[:, first:last], self.scales[:, groups])
+        else:
+            _round(values, self.numbers[first:last], self.scales[first:last])
 
-    def _scale_rows(self, rows):
-        return rows if self._axis else slice(rows.start // GROUP, -(-rows.stop // GROUP))
 
-    def _blocks(self, first, last):
-        step = max(_BLOCK // self.shape[1] // GROUP, 1) * GROUP
-        for start in range(first, last, step):
-            yield slice(start, min(start + step, last))
+def _blocks(shape):
+    step = max(_BLOCK // shape[1], 1)
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
+
+
+def _spread(scales, inputs):
+    """The scale of every number."""
+    return np.repeat(scales, GROUP, axis=1)[:, :inputs]
+
+
+def _round(values, numbers, scales):
+    """Write (outputs, inputs) values as numbers and scales."""
+    for outputs in _blocks(values.shape):
+        block = np.array(values[outputs], dtype=np.float32, order="C")
+        groups = np.arange(0, block.shape[1], GROUP)
+        scales[outputs] = np.maximum.reduceat(np.abs(block), groups, axis=1) / np.float32(127)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            block = np.rint(block / _spread(scales[outputs], block.shape[1]))
+        numbers[outputs] = np.where(np.isfinite(block), block, 0)
 
 
 class Readable(Mapping):

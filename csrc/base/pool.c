@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#define SPINS 4000           /* about 50 microseconds */
+#define SPINS 16000          /* about 200 microseconds: the time between two tokens */
 #define POLL_SECONDS 0.02
 
 #if defined(__x86_64__) || defined(__i386__)

@@ -11,13 +11,15 @@ typedef enum {
 
 #define GROUP 64
 
-/* A matrix of weights as it lies in memory, row-major. */
+/* A matrix of weights as it lies in memory. Narrower than reals the inputs of an output lie side by side, whichever way
+ * round its file has them: few rows of x meet it in dot products, and a scale belongs to neighbours. */
 typedef struct {
     Storage storage;
+    bool turned;         /* a parameter (I,O), which lies as (O,I) */
     void *data;
-    float *scales;       /* int8 alone: one for GROUP inputs of an output: (O,I/GROUP), or (I/GROUP,O) if inputs_first */
+    size_t stride;       /* between the rows as they lie, in numbers */
+    float *scales;       /* int8 alone: (O,I/GROUP), one for GROUP inputs of an output */
     size_t scale_stride;
-    bool inputs_first;   /* its rows are inputs */
 } Stored;
 
 static inline size_t storage_bytes(Storage s) {

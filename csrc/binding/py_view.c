@@ -53,17 +53,18 @@ bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
 
 PyObject *view_parameter(const Parameter *q) {
     const Stored *s = &q->stored;
-    const size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
+    const size_t strides[2] = {s->turned || q->ndim == 1 ? 1 : s->stride, s->turned ? s->stride : 1};
     if (s->storage == STORED_REAL) return view_arena(q->arena, s->data, q->ndim, q->shape, strides);
     if (s->storage == STORED_BFLOAT16) return view(q->arena, s->data, NPY_UINT16, 2, q->ndim, q->shape, strides);
-    int shape[2];
-    parameter_scales(q, shape);
-    PyObject *numbers = view(q->arena, s->data, NPY_INT8, 1, q->ndim, q->shape, strides);
-    PyObject *scales = view(q->arena, s->scales, NPY_FLOAT, sizeof(float), 2, shape, (size_t[]){s->scale_stride, 1});
-    PyObject *pair = numbers && scales ? PyTuple_Pack(2, numbers, scales) : NULL;
+    int lying[2], scaled[2];
+    parameter_lying(q, lying);
+    parameter_scales(q, scaled);
+    PyObject *numbers = view(q->arena, s->data, NPY_INT8, 1, 2, lying, (size_t[]){s->stride, 1});
+    PyObject *scales = view(q->arena, s->scales, NPY_FLOAT, sizeof(float), 2, scaled, (size_t[]){s->scale_stride, 1});
+    PyObject *all = numbers && scales ? PyTuple_Pack(3, numbers, scales, s->turned ? Py_True : Py_False) : NULL;
     Py_XDECREF(numbers);
     Py_XDECREF(scales);
-    return pair;
+    return all;
 }
 
 PyObject *view_tensor(Arena *a, const Tensor *t) {

@@ -54,31 +54,29 @@ ALWAYS_INLINE void add_rows(real *restrict sum, size_t lds, const real *restrict
 
 ALWAYS_INLINE void sums(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int N, int K,
                         bool add, real *sum, const int M, const Storage storage) {
-    const int chain = storage == STORED_INT8 ? GROUP : FEW_CHAIN, width = FEW_SUMS / M;
+    const int width = FEW_SUMS / M;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
-        for (int k = 0; k < K || k == 0; k += chain) {
-            const int depth = smaller(chain, K - k);
-            memset(sum, 0, (size_t)M * width * sizeof(real));
+        for (int k = 0; k < K || k == 0; k += FEW_CHAIN) {
+            const int depth = smaller(FEW_CHAIN, K - k);
+            for (int m = 0; m < M; m++) memset(sum + m * width, 0, cols * sizeof(real));
             int d = 0;
             for (; d + 8 <= depth; d += 8) add_rows(sum, width, a, lda, B, k + d, n, cols, M, 8, storage);
             for (; d < depth; d++) add_rows(sum, width, a, lda, B, k + d, n, cols, M, 1, storage);
             for (int m = 0; m < M; m++) {
                 real *o = out + m * ldo + n;
                 const real *s = sum + m * width;
-                const float *scales = storage == STORED_INT8 ? stored_scale(B, k, n) : NULL;
                 for (int j = 0; j < cols; j++)
-                    o[j] = (s[j] * (scales ? (real)scales[j] : 1) + (bias && k == 0 ? bias[n + j] : 0)) +
-                           (add || k > 0 ? o[j] : 0);
+                    o[j] = (s[j] + (bias && k == 0 ? bias[n + j] : 0)) + (add || k > 0 ? o[j] : 0);
             }
         }
     }
 }
 
 /* --- either ------------------------------------------------------------------------------------------------------- */
-/* A column of the scales belongs to a stored row, or to a stored column: not to each of its numbers. */
+/* Of int8 a scale belongs to neighbours along k. */
 static bool are_read_in_place(const Matrix *A, const Matrix *B) {
-    return A->storage != STORED_INT8 && (B->storage != STORED_INT8 || B->turned != B->inputs_first);
+    return A->storage != STORED_INT8 && (B->storage != STORED_INT8 || B->turned);
 }
 
 static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->turned && A->storage == STORED_REAL; }
@@ -97,7 +95,8 @@ static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const 
 #define FEW_CASE(R)                                                                                                    \
     case R:                                                                                                            \
         if (B->turned) FOR_STORAGE(B->storage, dots(out, ldo, a, lda, *B, bias, N, K, add, R, storage))                \
-        else FOR_STORAGE(B->storage, sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, storage))                      \
+        else if (B->storage == STORED_REAL) sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, STORED_REAL);           \
+        else sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, STORED_BFLOAT16);                                      \
         break;
     switch (M) { FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) }
 #undef FEW_CASE

@@ -21,21 +21,19 @@ typedef struct {
     size_t stride;       /* between stored rows, in numbers */
     bool turned;         /* stored the other way round */
     Storage storage;
-    const float *scales; /* int8 alone: one for GROUP inputs of an output; (O, I/GROUP), or (I/GROUP, O) if inputs_first */
+    const float *scales; /* int8 alone: one for GROUP numbers of a stored row */
     size_t scale_stride;
-    bool inputs_first;   /* the stored rows are inputs */
 } Matrix;
 
-/* The part of a matrix from (row, col) on. Of int8: both are multiples of GROUP. */
+/* The part of a matrix from (row, col) on. Of int8: a stored row is cut at a multiple of GROUP. */
 static inline Matrix matrix_at(Matrix m, size_t row, size_t col) {
     const size_t r = m.turned ? col : row, c = m.turned ? row : col;
     m.data = (const char *)m.data + (r * m.stride + c) * storage_bytes(m.storage);
-    if (m.storage == STORED_INT8)
-        m.scales += m.inputs_first ? r / GROUP * m.scale_stride + c : r * m.scale_stride + c / GROUP;
+    if (m.storage == STORED_INT8) m.scales += r * m.scale_stride + c / GROUP;
     return m;
 }
-static inline Matrix matrix_stored(const Stored *s, size_t stride, bool turned) {
-    return (Matrix){s->data, stride, turned, s->storage, s->scales, s->scale_stride, s->inputs_first};
+static inline Matrix matrix_stored(const Stored *s, bool turned) {
+    return (Matrix){s->data, s->stride, turned != s->turned, s->storage, s->scales, s->scale_stride};
 }
 static inline Matrix matrix_turned(Matrix m) {
     m.turned = !m.turned;

@@ -8,11 +8,10 @@
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
 typedef float vfloat __attribute__((vector_size(WIDTH * 4)));
-typedef float vfloat_unaligned __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 
 /* The scale of the number at (row, col), as stored. */
 static inline const float *stored_scale(const Matrix *m, size_t row, size_t col) {
-    return m->scales + (m->inputs_first ? row / GROUP * m->scale_stride + col : row * m->scale_stride + col / GROUP);
+    return m->scales + row * m->scale_stride + col / GROUP;
 }
 
 /* A number without its scale. */
@@ -39,9 +38,8 @@ ALWAYS_INLINE vreal unscaled_vector(const Matrix *m, size_t row, size_t col, con
 ALWAYS_INLINE vreal stored_vector(const Matrix *m, size_t row, size_t col, const Storage storage) {
     const vreal x = unscaled_vector(m, row, col, storage);
     if (storage != STORED_INT8) return x;
-    const float *scale = stored_scale(m, row, col);
     const vfloat q = __builtin_convertvector(x, vfloat);
-    return __builtin_convertvector(m->inputs_first ? q * *(const vfloat_unaligned *)scale : q * *scale, vreal);
+    return __builtin_convertvector(q * *stored_scale(m, row, col), vreal);
 }
 
 ALWAYS_INLINE void prefetch_stored(const Matrix *m, size_t row, size_t col) {

@@ -63,7 +63,8 @@ static bool declare(Model *m, const char *path, int ndim, const int *shape, Erro
     const Storage storage = storage_of(m, path, ndim);
     if (storage == STORED_REAL) return parameters_add(&m->base, path, ndim, shape, e);
     const Names *n = &m->spec.names;
-    const bool table = is_weight_of(n, n->embed, path) || strncmp(path, n->head, strlen(n->head)) == 0;
+    const bool table = is_weight_of(n, n->embed, path) || is_weight_of(n, n->positions, path) ||
+                       strncmp(path, n->head, strlen(n->head)) == 0;
     return parameters_add_narrow(&m->base, path, shape, storage, m->spec.in_out && !table, e);
 }
 

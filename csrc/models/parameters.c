@@ -30,11 +30,13 @@ static size_t reals_of_numbers(const Parameter *q) {
     return arena_round((q->count + each - 1) / each);
 }
 
+void parameter_lying(const Parameter *q, int *shape) {
+    for (int i = 0; i < 2; i++) shape[i] = q->shape[q->stored.turned ? 1 - i : i];
+}
+
 void parameter_scales(const Parameter *q, int *shape) {
-    for (int i = 0; i < 2; i++) {
-        const bool grouped = q->stored.inputs_first == (i == 0);
-        shape[i] = grouped ? (q->shape[i] - 1) / GROUP + 1 : q->shape[i];
-    }
+    parameter_lying(q, shape);
+    shape[1] = (shape[1] - 1) / GROUP + 1;
 }
 
 static size_t reals_of(const Parameter *q) {
@@ -73,9 +75,8 @@ bool parameters_add(Parameters *list, const char *name, int ndim, const int *sha
     return append(list, q, name, e);
 }
 
-bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool inputs_first,
-                           Error *e) {
-    Parameter q = {.ndim = 2, .shape = {shape[0], shape[1]}, .stored = {storage, .inputs_first = inputs_first}};
+bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e) {
+    Parameter q = {.ndim = 2, .shape = {shape[0], shape[1]}, .stored = {storage, turned}};
     return append(list, q, name, e);
 }
 
@@ -90,8 +91,10 @@ bool parameters_take(Parameters *list, Error *e) {
         Parameter *q = &list->items[i];
         q->arena = list->arena;
         q->stored.data = list->arena->data + q->offset;
-        if (q->stored.storage != STORED_INT8) continue;
         int shape[2];
+        parameter_lying(q, shape);
+        q->stored.stride = (size_t)shape[1];
+        if (q->stored.storage != STORED_INT8) continue;
         parameter_scales(q, shape);
         q->stored.scales = (float *)(void *)(list->arena->data + q->offset + reals_of_numbers(q));
         q->stored.scale_stride = (size_t)shape[1];
@@ -111,8 +114,18 @@ void parameter_widen(const Parameter *q, real *out) {
         memcpy(out, parameter_data(q), q->count * sizeof *out);
         return;
     }
-    const size_t cols = (size_t)q->shape[1];
-    const Matrix weight = matrix_stored(&q->stored, cols, false);
-    for (int32_t row = 0; row < q->shape[0]; row++)
-        engine_kernels(PRECISION_FLOAT32)->embedding_forward(out + (size_t)row * cols, &row, weight, 1, q->shape[1]);
+    const bool turned = q->stored.turned;
+    const Matrix weight = matrix_stored(&q->stored, turned); /* as it lies */
+    int lying[2];
+    parameter_lying(q, lying);
+    for (int32_t row = 0; row < lying[0]; row++)
+        for (int col = 0; col < lying[1]; col += GROUP) {
+            const int count = lying[1] - col < GROUP ? lying[1] - col : GROUP;
+            real group[GROUP];
+            engine_kernels(PRECISION_FLOAT32)->embedding_forward(group, &row, matrix_at(weight, 0, (size_t)col), 1, count);
+            for (int i = 0; i < count; i++) {
+                const size_t r = (size_t)row, c = (size_t)(col + i);
+                out[turned ? c * (size_t)lying[0] + r : r * (size_t)lying[1] + c] = group[i];
+            }
+        }
 }

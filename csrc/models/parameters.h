@@ -24,15 +24,15 @@ typedef struct {
 
 /* False: see e (no memory, an impossible size); the list is as before. */
 bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
-/* The same for a matrix that does not lie as reals; of int8: are its rows inputs? */
-bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool inputs_first,
-                           Error *e);
+/* The same for a matrix that does not lie as reals; turned: its rows are inputs. */
+bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e);
 /* Takes the arena, zeroed. False: no memory. */
 bool parameters_take(Parameters *list, Error *e);
 void parameters_free(Parameters *list);
 Parameter *parameters_find(const Parameters *list, const char *name); /* NULL: there is none */
 
-/* The shape of an int8 parameter's scales. */
+/* The shape of a matrix as it lies; of int8, that of its scales. */
+void parameter_lying(const Parameter *q, int *shape);
 void parameter_scales(const Parameter *q, int *shape);
 /* All numbers as reals, row by row. */
 void parameter_widen(const Parameter *q, real *out);

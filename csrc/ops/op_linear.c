@@ -39,11 +39,14 @@ static int tasks_find(const Tasks *t, size_t *index) {
     return i;
 }
 
-/* --- few rows, weights (I,O): a task takes inputs, not outputs, so that it reads on and on; its sums are partial ----- */
+/* --- few rows, weights that lie as (I,O): a task takes inputs, not outputs, so that it reads on and on; sums are partial */
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
 
-static bool cut_by_inputs(const Step *s) { return in_out_of(s) && s->in[0]->rows <= FEW_ROWS; }
+static bool cut_by_inputs(const Step *s) {
+    const Stored *narrow = s->in[weight_at(0)]->narrow;
+    return in_out_of(s) && !(narrow && narrow->turned) && s->in[0]->rows <= FEW_ROWS;
+}
 
 /* Inputs of a task: whole groups. */
 static size_t inputs_each(const Step *s) {

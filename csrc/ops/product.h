@@ -132,5 +132,5 @@ static inline size_t share_operand(Product *p, Exec *x, real *at) {
 /* A tensor as an operand, as it is or turned. */
 static inline Matrix operand(const Tensor *t, bool turned) {
     if (t->halved) return (Matrix){.data = t->half, .stride = t->stride, .turned = turned, .storage = STORED_BFLOAT16};
-    return t->narrow ? matrix_stored(t->narrow, t->stride, turned) : matrix_of(t->data, t->stride, turned);
+    return t->narrow ? matrix_stored(t->narrow, turned) : matrix_of(t->data, t->stride, turned);
 }

@@ -124,7 +124,7 @@ def _reading():
     for name, config in (("124m", GPT2), ("1.2b", LLAMA_1B)):
         for precision in PRECISIONS:
             peers = torch("float32") if precision == "float32" else torch("bfloat16")
-            what = f"greedy decoding of {name.upper()}, batch 1, prompt 32 + 128 new tokens"
+            what = f"greedy decoding of {name.upper()}, batch 1: 128 tokens after a prompt of 32, timed from the first"
             sizes = {"config": config, "prompt": 32, "new": 128}
             yield Job(f"decode-{name}-{precision}", what, "decode", sizes, precision, "memory", beside=peers,
                       quick=name == "124m")

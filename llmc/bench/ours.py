@@ -6,6 +6,7 @@ computed again), "tokens", and where there is a model its `estimate` of the memo
 
 import math
 import statistics
+import time
 
 import numpy as np
 
@@ -100,14 +101,23 @@ def prompt(config, length, precision):
 
 
 def decode(config, prompt, new, precision):
-    """Greedy decoding: one pass over the prompt and one for every new token but the last."""
+    """Greedy decoding: the passes that read one token each, all but the first of `new`, which reads the prompt."""
     model, ids = _reader(config, precision), tokens(config, 1, prompt)
     longest = prompt + new
     forecast = model.estimate(1, 1, generate=longest)
-    past = forecast["cache"] / longest * sum(prompt + i for i in range(new))
-    about = {"bytes": new * _weights_read(model, forecast["parameters"]) + past, "tokens": new,
+    past = forecast["cache"] / longest * sum(prompt + i for i in range(1, new))
+    about = {"bytes": (new - 1) * _weights_read(model, forecast["parameters"]) + past, "tokens": new - 1,
              "estimate": forecast["memory"]}  # fmt: skip
-    return (lambda: model.generate(ids, max_new_tokens=new, eos_token_id=-1)), about
+
+    def step():
+        tokens = model.stream(ids, max_new_tokens=new, eos_token_id=-1)
+        next(tokens)
+        start = time.perf_counter()
+        for _ in tokens:
+            pass
+        return {"seconds": time.perf_counter() - start}
+
+    return step, about
 
 
 def _weights_read(model, stored):

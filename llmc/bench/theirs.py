@@ -4,6 +4,7 @@ float32 is eager float32; bfloat16 is autocast where weights are trained, and a 
 """
 
 import contextlib
+import time
 
 import torch
 
@@ -75,15 +76,29 @@ def prompt(config, length, precision, compiled):
 
 
 def decode(config, prompt, new, precision, compiled):
-    """Greedy decoding."""
+    """Greedy decoding, from the first new token on."""
     model = _model(config, _narrow(precision), compiled).eval()
     ids = torch.tensor(tokens(config, 1, prompt))
     mask = torch.ones_like(ids)
 
+    class Moments:
+        """A streamer: is given the prompt, then every new token."""
+
+        def __init__(self):
+            self.moments = []
+
+        def put(self, _):
+            self.moments.append(time.perf_counter())
+
+        def end(self):
+            pass
+
     def step():
+        streamer = Moments()
         with torch.inference_mode():
             model.generate(input_ids=ids, attention_mask=mask, do_sample=False, min_new_tokens=new, max_new_tokens=new,
-                           pad_token_id=0)
+                           pad_token_id=0, streamer=streamer)
+        return {"seconds": streamer.moments[-1] - streamer.moments[1]}
 
     return step
 
@@ -106,8 +121,6 @@ def _without_gradients(work):
 
 def attention(batch, length, heads, size, which, precision, compiled):
     """Causal attention."""
-    import time
-
     def attend(q, k, v):
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
