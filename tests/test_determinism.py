@@ -75,6 +75,18 @@ def test_any_number_of_threads_gives_the_same_bits(family):
     assert all(each == found[1] for each in found.values())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_few_tokens_read_on_any_number_of_threads_give_the_same_bits(family, dtype):
+    config = {**TINY[family], "vocab_size": 1100}  # a head of many tasks
+    model, ids = llmc.Model(llmc.Config(**config), dtype=dtype), random_ids(config, 1, 3)
+    results = []
+    for threads in (1, 2, 3, 5, 8):
+        llmc.set_num_threads(threads)
+        results.append(model(ids))
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
 def test_two_runs_give_the_same_bits(family):
     llmc.set_num_threads(3)
     assert everything(family) == everything(family)

@@ -39,6 +39,12 @@ static int tasks_find(const Tasks *t, size_t *index) {
     return i;
 }
 
+/* Which of `count` tasks the index-th is, so that of threads that take turns each reads on where it ended. */
+static size_t reading_on(size_t index, size_t count, size_t threads) {
+    const size_t each = count / threads, longer = count % threads, thread = index % threads;
+    return thread * each + (thread < longer ? thread : longer) + index / threads;
+}
+
 /* --- few rows, weights that lie as (I,O): a task takes inputs, not outputs, so that it reads on and on; sums are partial */
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
@@ -64,7 +70,9 @@ static size_t sums_before(const Step *s, int i) {
 
 static void add_part(void *context, size_t index, int slot) {
     const Work *w = context;
-    const size_t parts = input_parts(w->s), number = index % parts;
+    const size_t parts = input_parts(w->s);
+    index = reading_on(index, (size_t)w->s->outs * parts, (size_t)w->x->slots);
+    const size_t number = index % parts;
     const int i = (int)(index / parts);
     const Tensor *in = w->s->in[0], *out = w->s->out[i];
     const Slice part = slice_at(in->cols, inputs_each(w->s), number);
@@ -115,6 +123,7 @@ typedef struct {
 
 static void forward_tile(void *context, size_t index, int slot) {
     const Forward *f = context;
+    if (f->s->in[0]->rows <= FEW_ROWS) index = reading_on(index, tasks_sum(&f->tiles), (size_t)f->x->slots);
     const int i = tasks_find(&f->tiles, &index);
     const Tensor *out = f->s->out[i];
     if (out->halved) product_tile_halved(&f->products[i], out->half, index, f->x, slot);
