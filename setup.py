@@ -33,7 +33,7 @@ INSTRUCTION_SETS = {
     "avx2": "-mavx2 -mfma -mf16c".split(),
     "avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512".split(),
 }
-INSTRUCTION_SETS["avx512_bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16", "-mavx512vbmi", "-DLLMC_BFLOAT16"]
+INSTRUCTION_SETS["avx512_bf16"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16", "-mavx512vnni", "-DLLMC_BFLOAT16"]
 FLOAT_ONLY = {"avx512_bf16"}  # the double core is there to be exact
 
 CORES = {  # module -> what it defines

@@ -20,7 +20,7 @@ MAY_INCLUDE = {  # layer -> the layers below it that it may see; includes only p
 SOURCES = sorted(path.relative_to(CSRC) for path in CSRC.rglob("*.[ch]"))
 LONGEST_FILE = 500  # lines
 SPELLS_INSTRUCTIONS = {  # the compiler has no products of bfloat16, and widens int8 number by number
-    "kernels/bfloat16.h", "kernels/dot_bfloat16.h", "kernels/pack_bfloat16.h", "kernels/widen.h"}
+    "kernels/bfloat16.h", "kernels/dot_bfloat16.h", "kernels/dot_int8.h", "kernels/pack_bfloat16.h", "kernels/widen.h"}
 
 
 def code(path):

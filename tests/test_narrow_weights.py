@@ -237,3 +237,21 @@ def test_rows_have_the_same_logits_in_a_large_batch(config, dtype, precision):
         np.testing.assert_array_equal(together, alone)
     else:
         close(together, alone, TOLERANCE["company"])
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_shows_in_products_of_few_rows_with_int8(strange):
+    model = llmc.Model(llmc.Config(**GROUPS), dtype="int8")
+    ids = random_ids(GROUPS, 1, 2)
+    assert np.isfinite(model(ids)).all()
+    model.state_dict()["model.norm.weight"][131] = strange
+    assert not np.isfinite(model(ids)).any()
+
+
+def test_numbers_of_any_size_meet_int8_in_products_of_few_rows():
+    model = llmc.Model(llmc.Config(**GROUPS), dtype="int8")
+    ids = random_ids(GROUPS, 1, 2)
+    usual = model(ids)
+    for size in (0, 1e-20, 1e20):
+        model.state_dict()["model.norm.weight"][...] = size
+        close(model(ids), usual * np.float32(size), 0.01 * np.abs(usual).max() * size)

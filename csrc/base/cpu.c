@@ -31,7 +31,7 @@ enum { FMA = 1 << 12, AVX = 1 << 28, F16C = 1 << 29 };                         /
 enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 }; /* leaf 7, ebx */
 #define AVX512VL (1u << 31)
 enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 }; /* leaf 7, edx */
-enum { AVX512_VBMI = 1 << 1 };                   /* leaf 7, ecx */
+enum { AVX512_VNNI = 1 << 11 };                  /* leaf 7, ecx */
 enum { AVX512_BF16 = 1 << 5 };                   /* leaf 7.1, eax */
 
 static bool has_avx2(void) {
@@ -47,7 +47,7 @@ static bool has(const char *isa) {
     if (strcmp(isa, "avx2") == 0) return has_avx2();
     if (strcmp(isa, "avx512") == 0) return has_avx512();
     if (strcmp(isa, "avx512_bf16") == 0)
-        return has_avx512() && bits(leaf(7, 1).a, AVX512_BF16) && bits(leaf(7, 0).c, AVX512_VBMI);
+        return has_avx512() && bits(leaf(7, 1).a, AVX512_BF16) && bits(leaf(7, 0).c, AVX512_VNNI);
     if (strcmp(isa, "amx_bf16") == 0) return bits(leaf(7, 0).d, AMX_BF16 | AMX_TILE) && bits(saved_states(), STATE_AMX);
     return false;
 }

@@ -3,20 +3,21 @@
  *
  *   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)     M <= FEW_ROWS
  *
- * A turned B, whose stored rows run along k, is met by the dot products of dot_real.h or dot_bfloat16.h. In the table of
- * bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a group are summed,
- * then scaled. */
+ * A turned B, whose stored rows run along k, is met by the dot products of dot_real.h, or of dot_bfloat16.h and dot_int8.h.
+ * In the table of bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a
+ * group are summed, then scaled. */
 #include "kernels/kernels.h"
 #include "kernels/stored.h"
+
+#define FEW_DEPTH 8192 /* k at a time, of which A is copied where it does not lie as it is read */
+#define FEW_CHAIN 256  /* k at a time where columns are summed: the same order as packed products in float32 */
+#define FEW_SUMS 3840  /* sums of columns stay in the first-level cache; no power of two, or rows would evict them */
+
 #ifdef LLMC_BFLOAT16
 #include "kernels/dot_bfloat16.h"
 #else
 #include "kernels/dot_real.h"
 #endif
-
-#define FEW_DEPTH 8192 /* k at a time, of which A is copied where it does not lie as it is read */
-#define FEW_CHAIN 256  /* k at a time where columns are summed: the same order as packed products in float32 */
-#define FEW_SUMS 3840  /* sums of columns stay in the first-level cache; no power of two, or rows would evict them */
 
 /* A number as the product takes it, int8 without its scale. */
 ALWAYS_INLINE vreal factors(const Matrix *B, size_t row, size_t col, const Storage storage) {
