@@ -10,7 +10,7 @@
 #include "kernels/stored.h"
 
 #define FEW_DEPTH 8192 /* k at a time, of which A is copied where it does not lie as it is read */
-#define FEW_CHAIN 256  /* k at a time where columns are summed: the same order as packed products in float32 */
+#define FEW_CHAIN KU   /* k at a time where columns are summed: the same order as packed products in float32 */
 #define FEW_SUMS 3840  /* sums of columns stay in the first-level cache; no power of two, or rows would evict them */
 
 #ifdef LLMC_BFLOAT16

@@ -11,6 +11,8 @@
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
+_Static_assert(WHOLE_CHAINS % KC == 0, "who cuts along k cuts between chains");
+
 #define GEMM_WORK (PANELS * A_PANEL + KU * NC)
 
 /* A block of packed columns, `panel` units a panel, meets the rows of A from (0, k) on. */

@@ -75,6 +75,7 @@ typedef struct {
     double grad_scale;                         /* clipping: every gradient is multiplied by it first */
 } AdamwStep;
 
+#define WHOLE_CHAINS 512 /* a product cut along k at its multiples is summed as the whole one, in every table */
 #define FEW_ROWS 6 /* gemm reads B where it lies for so many rows of A: every number once */
 
 typedef struct Kernels {
@@ -88,7 +89,7 @@ typedef struct Kernels {
                  real *work);
     size_t gemm_work;
     /* The same bits from a B that `pack` has packed into packed_size(K, N) reals, its columns [n, n + cols) a call, n a
-     * multiple of 64; gemm_packed takes its part from (k, n) on, both such multiples. */
+     * multiple of 64; gemm_packed takes its part from (k, n) on, k a multiple of WHOLE_CHAINS, n such one. */
     size_t (*packed_size)(int K, int N); /* 0: gemm alone is to be called */
     void (*pack)(real *packed, Matrix B, int K, int N, int n, int cols);
     void (*gemm_packed)(real *out, size_t ldo, Matrix A, Packed B, int k, int n, const real *bias, int M, int N, int K,

@@ -6,7 +6,7 @@
 #pragma once
 #include "ops/product.h"
 
-#define PART_DEPTH 512         /* whole chains of every engine */
+#define PART_DEPTH WHOLE_CHAINS
 #define PARTS_MOST 16
 #define PARTS_LEAST 4          /* fewer do not share the work better than tiles */
 #define PART_SIZE (1024 * 1024) /* larger results make tiles that pack well */

@@ -63,7 +63,7 @@ static inline Product product(real *out, size_t ldo, Matrix A, Matrix B, const r
     return (Product){out, ldo, A, B, bias, K, accumulate, tiles_of(M, N), {NULL, K, N}};
 }
 
-#define DEPTH_EACH 1024 /* between two looks at Ctrl-C */
+#define DEPTH_EACH (2 * WHOLE_CHAINS) /* between two looks at Ctrl-C */
 
 static inline void multiply_tile(const Product *p, Tile t, real *out, size_t ldo, Exec *x, int slot) {
     size_t m = (size_t)t.m, n = (size_t)t.n;
