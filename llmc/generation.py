@@ -115,7 +115,10 @@ def _continue(reader, sampler, prompt, new, ends, pad, least):
 
 
 class _Reader:
-    """The tokens so far, and the logits that follow them, which the next reading overwrites."""
+    """The tokens so far, and the logits that follow them, which the next reading overwrites.
+
+    A reader makes its run first: what is too long for the memory is refused before anything of that length is made.
+    """
 
     def __init__(self, model, prompt, new):
         shape = (prompt.B, prompt.T + new)
@@ -151,9 +154,9 @@ class _Cached(_Reader):
     """
 
     def __init__(self, model, prompt, new, chunk):
+        self.run = Run(model, prompt.B, max(chunk, 1), past=prompt.T + new - 1)
         super().__init__(model, prompt, new)
         self.chunk, self.read, self.known = chunk, 0, None
-        self.run = Run(model, prompt.B, max(chunk, 1), past=prompt.T + new - 1)
 
     def logits(self):
         frequencies = self._frequencies()
@@ -172,8 +175,8 @@ class _Uncached(_Reader):
     """Reads everything at every step."""
 
     def __init__(self, model, prompt, new, chunk):
-        super().__init__(model, prompt, new)
         self.run = Run(model, prompt.B, prompt.T + new - 1)
+        super().__init__(model, prompt, new)
 
     def logits(self):
         return self._read(self.run, 0, self.total, self._frequencies())

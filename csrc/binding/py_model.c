@@ -215,7 +215,7 @@ static PyObject *end_write(PyObject *object, PyObject *unused) {
 }
 
 static PyMethodDef methods[] = {
-    {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass; of int8 numbers and scales as they lie, and whether that is turned."},
+    {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass; of int8 (numbers, scales, turned)."},
     {"shapes", shapes, METH_NOARGS, "{name: shape}, in the order of a forward pass."},
     {"linears", model_linears, METH_NOARGS, "{module path: (in, out)} of every linear; the head, unless it is tied."},
     {"add_adapter", KEYWORDS(model_add), "add_adapter(name, branches, copies): zero low-rank branches; filled copies."},

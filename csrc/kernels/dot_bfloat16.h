@@ -4,6 +4,8 @@
 #include "kernels/dot_int8.h"
 #include "kernels/pack_bfloat16.h"
 
+#define FETCH_AHEAD 8192 /* bytes of int8 between what is read and what is fetched: its work leaves no time to foresee */
+
 /* A group of a stored row of which `count` numbers are there, zeros behind them. */
 ALWAYS_INLINE void group_pairs(__m512i *pairs, const Matrix *m, size_t row, size_t col, int count,
                                const Storage storage) {
@@ -11,32 +13,38 @@ ALWAYS_INLINE void group_pairs(__m512i *pairs, const Matrix *m, size_t row, size
     pairs[1] = (__m512i)pairs_along(m, row, col + GROUP / 2, count - GROUP / 2, storage);
 }
 
-ALWAYS_INLINE void dot_group(vreal *sum, const unit *a, size_t lda, const Matrix *B, size_t n, int k, int count,
-                             const int M, const Storage storage) {
+/* lda: of the rows as they were reals. */
+ALWAYS_INLINE void dot_pairs_group(vreal *sum, const unit *a, size_t lda, const Matrix *B, size_t n, int k, int count,
+                                   const int M, const Storage storage) {
     __m512i b[2];
     group_pairs(b, B, n, k, count, storage);
 #pragma GCC unroll 6
     for (int m = 0; m < M; m++) {
-        const unit *at = a + m * lda + k / PER_UNIT;
+        const unit *at = a + (m * lda + k) / PER_UNIT;
         const __m512bh a0 = (__m512bh)_mm512_loadu_si512(at), a1 = (__m512bh)_mm512_loadu_si512(at + WIDTH);
         const __m512 half = _mm512_dpbf16_ps(_mm512_setzero_ps(), a0, (__m512bh)b[0]);
         sum[m] += (vreal)_mm512_dpbf16_ps(half, a1, (__m512bh)b[1]);
     }
 }
 
+ALWAYS_INLINE void dot_group(vreal *sum, const real *a, size_t lda, const Matrix *B, size_t n, int k, int count,
+                             const int M, const Storage storage) {
+    if (storage == STORED_INT8) dot_int8_group(sum, a, lda, B, n, k, count, M);
+    else dot_pairs_group(sum, (const unit *)a, lda, B, n, k, count, M, storage);
+}
+
 /* a: rows as make_dotted left them. */
 ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix B, const real *bias, int N, int K,
                         bool add, const int M, const Storage storage) {
-    if (storage == STORED_INT8) {
-        dots_int8(out, ldo, a, lda, &B, bias, N, K, add, M);
-        return;
-    }
-    const unit *pairs = (const unit *)a;
+    const size_t ahead = 1 + FETCH_AHEAD / ((size_t)K + 1);
     for (int n = 0; n < N; n++) {
         vreal sum[FEW_ROWS] = {0};
         int k = 0;
-        for (; k + GROUP <= K; k += GROUP) dot_group(sum, pairs, lda / PER_UNIT, &B, n, k, GROUP, M, storage);
-        if (k < K) dot_group(sum, pairs, lda / PER_UNIT, &B, n, k, K - k, M, storage);
+        for (; k + GROUP <= K; k += GROUP) {
+            if (storage == STORED_INT8) prefetch_stored(&B, n + ahead, k);
+            dot_group(sum, a, lda, &B, n, k, GROUP, M, storage);
+        }
+        if (k < K) dot_group(sum, a, lda, &B, n, k, K - k, M, storage);
 #pragma GCC unroll 6
         for (int m = 0; m < M; m++) {
             real *o = out + m * ldo + n;

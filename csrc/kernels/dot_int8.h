@@ -6,10 +6,9 @@
 #include "kernels/fold.h"
 #include "kernels/stored.h"
 
-#define FETCH_AHEAD 8192 /* bytes between what is read and what is fetched: so much work leaves no time to foresee */
 #define LARGEST 32767
 #define SMALLEST 1e-30f /* LARGEST times its inverse is a float */
-_Static_assert(4 * 127 * LARGEST < 1 << 24, "every whole number up to there is a float");
+_Static_assert(4 * 128 * LARGEST < 1 << 24, "every whole number up to there is a float");
 
 /* A row of A, its numbers side by side: together with what is read they stay in the first-level cache. */
 typedef struct {
@@ -63,25 +62,5 @@ ALWAYS_INLINE void dot_int8_group(vreal *sum, const real *a, size_t lda, const M
         const __m512i half = _mm512_dpwssd_epi32(_mm512_setzero_si512(), low, _mm512_loadu_si512(row.numbers + k));
         const __m512i whole = _mm512_dpwssd_epi32(half, high, _mm512_loadu_si512(row.numbers + k + GROUP / 2));
         sum[m] += (vreal)_mm512_cvtepi32_ps(whole) * row.scales[k / GROUP] * scale;
-    }
-}
-
-/* a: rows as make_sixteen left them. */
-ALWAYS_INLINE void dots_int8(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int N,
-                             int K, bool add, const int M) {
-    const size_t ahead = 1 + FETCH_AHEAD / ((size_t)K + 1);
-    for (int n = 0; n < N; n++) {
-        vreal sum[FEW_ROWS] = {0};
-        int k = 0;
-        for (; k + GROUP <= K; k += GROUP) {
-            prefetch_stored(B, n + ahead, k);
-            dot_int8_group(sum, a, lda, B, n, k, GROUP, M);
-        }
-        if (k < K) dot_int8_group(sum, a, lda, B, n, k, K - k, M);
-#pragma GCC unroll 6
-        for (int m = 0; m < M; m++) {
-            real *o = out + m * ldo + n;
-            *o = (lanes_total(sum[m]) + (bias ? bias[n] : 0)) + (add ? *o : 0);
-        }
     }
 }

@@ -1,5 +1,5 @@
-/* op_linear: linears of one x in one step: out_i = x weight_i^T + bias_i, each weight as the file stores it: (O,I), or
- * (I,O) for a Conv1D. Their tasks are one lot, and the gradient of x is written once. */
+/* op_linear: linears of one x in one step: out_i = x weight_i^T + bias_i, each weight as the file has it: (O,I), or
+ * (I,O) for a Conv1D, which lies as (O,I) where it is narrow (storage.h). Their tasks are one lot, and the gradient of x is written once. */
 #include "ops/deep.h"
 #include "ops/ops.h"
 #include "ops/product.h"
@@ -48,16 +48,16 @@ static size_t reading_on(size_t index, size_t count, size_t threads) {
 /* --- few rows, weights that lie as (I,O): a task takes inputs, not outputs, so that it reads on and on; sums are partial */
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
+#define PART_GRAIN 64
 
 static bool cut_by_inputs(const Step *s) {
     const Stored *narrow = s->in[weight_at(0)]->narrow;
     return in_out_of(s) && !(narrow && narrow->turned) && s->in[0]->rows <= FEW_ROWS;
 }
 
-/* Inputs of a task: whole groups. */
 static size_t inputs_each(const Step *s) {
     const size_t I = s->in[0]->cols;
-    return ((I + PARTS - 1) / PARTS + GROUP - 1) / GROUP * GROUP;
+    return ((I + PARTS - 1) / PARTS + PART_GRAIN - 1) / PART_GRAIN * PART_GRAIN;
 }
 static size_t input_parts(const Step *s) { return (size_t)slice_count(s->in[0]->cols, inputs_each(s)); }
 
