@@ -1,5 +1,7 @@
 """Generation: sampling by transformers' rules, ends and padding a row, streaming, windows, limits, errors."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import TINY
@@ -351,3 +353,15 @@ def test_generation_takes_no_gradients_and_gives_its_memory_back(tiny):
     assert model.run(3, 9).nbytes == before
     logits = model(ids)
     assert np.isfinite(logits).all() and logits.shape[-1] == config["vocab_size"]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_more_new_tokens_than_the_memory_holds_are_refused_before_anything_so_long_is_made(use_cache):
+    model = tiny_model(TINY["llama"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(MemoryError):
+            model.generate([[1, 2]], max_new_tokens=10**9, use_cache=use_cache)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
