@@ -47,6 +47,8 @@ CASES = {
     "linear": ("linear", lambda: [normal(2, 3, 17), normal(13, 17), normal(13)], {}),
     "linear without a bias": ("linear", lambda: [normal(5, 3), normal(1, 3)], {}),
     "linear of a vector": ("linear", lambda: [normal(129), normal(67, 129), normal(67)], {}),
+    "linear of a long vector": ("linear", lambda: [normal(1031), normal(259, 1031), normal(259)], {}),
+    "linear of three long rows": ("linear", lambda: [normal(3, 1031), normal(259, 1031)], {}),
     "linear of many rows": ("linear", lambda: [normal(257, 131), normal(135, 131)], {}),
     "linear of thousands of rows": ("linear", lambda: [normal(2601, 37), normal(23, 37), normal(23)], {}),
     "rope": ("rope", lambda: [normal(2, 5, 3, 8)], {}),

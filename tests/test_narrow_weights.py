@@ -12,6 +12,8 @@ from llmc import _core
 
 NARROW = ("bfloat16", "int8")
 GROUPS = {**TINY["llama"], "hidden_size": 132, "intermediate_size": 70}  # more than one group, the last one shorter
+LONG = {**TINY["llama"], "hidden_size": 4170, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+        "vocab_size": 259}  # the head's rows lie far apart
 IN_OUT = {**TINY["gpt2"], "n_embd": 129, "n_inner": 67}
 each_dtype = pytest.mark.parametrize("dtype", NARROW)
 
@@ -60,11 +62,13 @@ def test_int8_holds_linears_and_head_with_a_scale_for_64_inputs(config):
 
 
 @each_dtype
-@pytest.mark.parametrize("config", [*TINY.values(), GROUPS, IN_OUT], ids=[*TINY, "groups", "groups of rows"])
+@pytest.mark.parametrize(
+    "config", [*TINY.values(), GROUPS, IN_OUT, LONG], ids=[*TINY, "groups", "groups of rows", "long rows"]
+)
 def test_narrow_weights_compute_as_a_float32_model_that_holds_their_numbers(config, dtype):
     model = llmc.Model(llmc.Config(**config), seed=1, dtype=dtype, precision="float32")
     wide = twin(model)
-    for shape in ((1, 1), (1, 5), (3, 17)):
+    for shape in ((1, 1), (1, 3), (1, 5), (3, 17)):
         ids = random_ids(config, *shape)
         close(model(ids), wide(ids), TOLERANCE["logits"])  # int8 sums a group before it scales
         assert abs(model.loss(random_ids(config, 2, 9)) - wide.loss(random_ids(config, 2, 9))) < TOLERANCE["loss"]

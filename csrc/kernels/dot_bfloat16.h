@@ -1,10 +1,7 @@
-/* Dot products of a few rows with stored rows, in pairs of bfloat16 numbers. One stored row is read after another: a
- * processor foresees nothing as well as a single long stream. */
+/* Dot products of a few rows with stored rows, in pairs of bfloat16 numbers. */
 #pragma once
 #include "kernels/dot_int8.h"
 #include "kernels/pack_bfloat16.h"
-
-#define FETCH_AHEAD 8192 /* bytes of int8 between what is read and what is fetched: its work leaves no time to foresee */
 
 /* A group of a stored row of which `count` numbers are there, zeros behind them. */
 ALWAYS_INLINE void group_pairs(__m512i *pairs, const Matrix *m, size_t row, size_t col, int count,
@@ -33,26 +30,6 @@ ALWAYS_INLINE void dot_group(vreal *sum, const real *a, size_t lda, const Matrix
     else dot_pairs_group(sum, (const unit *)a, lda, B, n, k, count, M, storage);
 }
 
-/* a: rows as make_dotted left them. */
-ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix B, const real *bias, int N, int K,
-                        bool add, const int M, const Storage storage) {
-    const size_t ahead = 1 + FETCH_AHEAD / ((size_t)K + 1);
-    for (int n = 0; n < N; n++) {
-        vreal sum[FEW_ROWS] = {0};
-        int k = 0;
-        for (; k + GROUP <= K; k += GROUP) {
-            if (storage == STORED_INT8) prefetch_stored(&B, n + ahead, k);
-            dot_group(sum, a, lda, &B, n, k, GROUP, M, storage);
-        }
-        if (k < K) dot_group(sum, a, lda, &B, n, k, K - k, M, storage);
-#pragma GCC unroll 6
-        for (int m = 0; m < M; m++) {
-            real *o = out + m * ldo + n;
-            *o = (lanes_total(sum[m]) + (bias ? bias[n] : 0)) + (add ? *o : 0);
-        }
-    }
-}
-
 ALWAYS_INLINE void make_pairs(unit *to, const real *row, size_t lda) {
     const Matrix numbers = matrix_of(row, lda, false);
     for (size_t k = 0; k < lda; k += GROUP) {
@@ -62,7 +39,7 @@ ALWAYS_INLINE void make_pairs(unit *to, const real *row, size_t lda) {
     }
 }
 
-/* M rows of K reals become what dots() reads, in place, with zeros up to lda, a whole number of groups. */
+/* M rows of K reals become what dot_group reads, in place, with zeros up to lda, a whole number of groups. */
 static void make_dotted(real *a, size_t lda, int M, int K, Storage storage) {
     for (int m = 0; m < M; m++) {
         real *row = a + m * lda;

@@ -55,7 +55,7 @@ ALWAYS_INLINE void dot_int8_group(vreal *sum, const real *a, size_t lda, const M
                                   const int M) {
     const int8_t *at = (const int8_t *)B->data + n * B->stride + k;
     const __m512i low = half_group(at, count), high = half_group(at + GROUP / 2, count - GROUP / 2);
-    const vreal scale = (vreal){0} + *stored_scale(B, n, k);
+    const vreal scale = (vreal)_mm512_set1_ps(*stored_scale(B, n, k));
 #pragma GCC unroll 6
     for (int m = 0; m < M; m++) {
         const Sixteen row = sixteen_at(a, lda, m);

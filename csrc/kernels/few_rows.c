@@ -6,6 +6,7 @@
  * A turned B, whose stored rows run along k, is met by the dot products of dot_real.h, or of dot_bfloat16.h and dot_int8.h.
  * In the table of bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a
  * group are summed, then scaled. */
+#include "kernels/fold.h"
 #include "kernels/kernels.h"
 #include "kernels/stored.h"
 
@@ -27,6 +28,42 @@ ALWAYS_INLINE vreal factors(const Matrix *B, size_t row, size_t col, const Stora
 ALWAYS_INLINE real factor(const Matrix *B, size_t row, size_t col, const Storage storage) {
     const real x = unscaled_number(B, row, col, storage);
     return storage == STORED_REAL ? operand_of((vreal){x})[0] : x;
+}
+
+/* --- a turned B: its stored rows run along k -------------------------------------------------------------------------- */
+#define ABREAST 4                    /* stored rows at most */
+#define FAR_APART ((size_t)64 << 10) /* bytes between them at least */
+
+/* Stored row n of B and every `apart` on, `abreast` of them; a: rows as make_dotted left them. */
+ALWAYS_INLINE void dot_rows(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, size_t n,
+                            size_t apart, int K, bool add, const int M, const int abreast, const Storage storage) {
+    vreal sum[ABREAST][FEW_ROWS] = {0};
+    int k = 0;
+    for (; k + GROUP <= K; k += GROUP)
+#pragma GCC unroll 4
+        for (int i = 0; i < abreast; i++) dot_group(sum[i], a, lda, B, n + i * apart, k, GROUP, M, storage);
+    if (k < K)
+#pragma GCC unroll 4
+        for (int i = 0; i < abreast; i++) dot_group(sum[i], a, lda, B, n + i * apart, k, K - k, M, storage);
+#pragma GCC unroll 4
+    for (int i = 0; i < abreast; i++)
+#pragma GCC unroll 6
+        for (int m = 0; m < M; m++) {
+            const size_t row = n + i * apart;
+            real *o = out + m * ldo + row;
+            *o = (lanes_total(sum[i][m]) + (bias ? bias[row] : 0)) + (add ? *o : 0);
+        }
+}
+
+/* Stored rows abreast, as many as leave registers for the sums, where they lie far apart: a processor foresees a few long
+ * streams better than one, but no streams that are soon over, and what a program fetches ahead only disturbs it. */
+ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix B, const real *bias, int N, int K,
+                        bool add, const int M, const Storage storage) {
+    const int abreast = M == 1 ? ABREAST : M <= 3 ? 2 : 1;
+    const size_t stream = (size_t)(N / abreast) * B.stride * storage_bytes(storage);
+    const int apart = stream < FAR_APART ? 0 : N / abreast;
+    for (int n = 0; n < apart; n++) dot_rows(out, ldo, a, lda, &B, bias, n, apart, K, add, M, abreast, storage);
+    for (int n = apart * abreast; n < N; n++) dot_rows(out, ldo, a, lda, &B, bias, n, 0, K, add, M, 1, storage);
 }
 
 /* --- B as it is: its stored rows run along n ------------------------------------------------------------------------ */
