@@ -98,3 +98,25 @@ def test_gradients_are_those_of_float32_nearly(family):
     for name in exact._parameters:
         true, near = (run.grad(name) for run in runs)
         assert np.linalg.norm(near - true) <= 0.05 * np.linalg.norm(true) + 1e-6, name
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", TINY)
+def test_a_cache_takes_half_the_memory_and_gives_the_text_that_no_cache_gives(family):
+    wide, half = tiny_model(TINY[family]), tiny_model(TINY[family], precision="bfloat16")
+    sizes = [model.estimate(batch=3, length=8, generate=64)["cache"] for model in (wide, half)]
+    assert sizes[0] / 2 <= sizes[1] < 0.6 * sizes[0]  # whole lines
+    ids = random_ids(TINY[family], 3, 8)
+    with_cache, without = (half.generate(ids, max_new_tokens=40, use_cache=use) for use in (True, False))
+    np.testing.assert_array_equal(with_cache, without)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("family", TINY)
+def test_the_rows_of_a_pattern_sum_to_one(family):
+    model = tiny_model(TINY[family], precision="bfloat16")
+    run = model.run(2, 33, keep=["*.pattern"])
+    run.forward(random_ids(TINY[family], 2, 33))
+    for name in run.names():
+        if name.endswith("pattern"):
+            np.testing.assert_allclose(run.output(name).sum(axis=-1), 1, atol=1e-5)

@@ -428,7 +428,7 @@ static PyObject *past(PyObject *object, void *unused) {
 static PyObject *bytes_taken(PyObject *object, void *unused) {
     (void)unused;
     const Run *r = &((RunObject *)object)->run;
-    size_t reals = (r->arena ? r->arena->count : 0) + (r->scratch ? r->scratch->count : 0) + (r->cache ? r->cache->count : 0) +
+    size_t reals = (r->arena ? r->arena->count : 0) + (r->scratch ? r->scratch->count : 0) + (r->cache.arena ? r->cache.arena->count : 0) +
                    (r->gradients ? r->gradients->arena->count : 0);
     return PyLong_FromSize_t(reals * sizeof(real));
 }

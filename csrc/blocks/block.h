@@ -8,7 +8,7 @@
 /* What the blocks of one recording share: the rotary table, and the caches of a generation. */
 typedef struct {
     Tensor *rope; /* of this call's positions; NULL without rope */
-    Tensor *const *keys, *const *values; /* (B,capacity,G*D) a layer; NULL without a past */
+    Tensor *const *keys, *const *values; /* (B,G,capacity,D) a layer; NULL without a past */
 } Memory;
 
 typedef Tensor *(*Branch)(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l);

@@ -310,14 +310,14 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
     }
 }
 
-static void attention_pattern(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k,
-                              size_t ldk, const Attention *a) {
-    for (int t = 0; t < a->T; t++) {
+static void attention_pattern(real *pattern, size_t ldp, const real *logsumexp, Matrix q, Matrix k, const Attention *a,
+                              real *work) {
+    gemm(pattern, ldp, q, matrix_turned(k), NULL, a->T, a->Tk, a->D, false, work);
+    for (int t = 0; t < a->T; t++, pattern += ldp) {
         const Span seen = visible_keys(a, t);
-        real *pattern_t = pattern + (size_t)t * a->Tk;
         for (int s = 0; s < a->Tk; s++) {
             const bool sees = s >= seen.first && s < seen.last && (!a->mask || a->mask[s]);
-            pattern_t[s] = sees ? math_weight(row_dot(q + t * ldq, k + s * ldk, a->D) * a->scale - logsumexp[t]) : 0;
+            pattern[s] = sees ? math_weight(pattern[s] * a->scale - logsumexp[t]) : 0;
         }
     }
 }

@@ -144,8 +144,8 @@ typedef struct Kernels {
     void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
                                size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k, Matrix v,
                                const Attention *a, int s0, int s1, bool accumulate, real *work);
-    void (*attention_pattern)(real *pattern, const real *logsumexp, const real *q, size_t ldq, const real *k, size_t ldk,
-                              const Attention *a);
+    void (*attention_pattern)(real *pattern, size_t ldp, const real *logsumexp, Matrix q, Matrix k, const Attention *a,
+                              real *work);
     size_t (*attention_work)(int D);
 
     /* cross_entropy.c   losses[n] = logsumexp(logits[n,:]) - logits[n,targets[n]], 0 where targets[n] < 0 (ignored)

@@ -63,19 +63,10 @@ static bool head_is_adapted(const Model *m) {
     return false;
 }
 
-size_t cache_each(const Run *r) {
-    const Spec *s = &r->model->spec;
-    return arena_round((size_t)r->options.batch * (size_t)r->capacity * (size_t)s->G * (size_t)s->D);
-}
-
-static void bring_caches(Run *r, int B, Wanted *w) {
-    const Spec *s = &r->model->spec;
-    for (int l = 0; l < 2 * s->L; l++) {
-        real *data = r->cache ? r->cache->data + (size_t)l * cache_each(r) : NULL;
-        r->cached[l] = tensor_outside(&r->plan, 3, (int[]){B, r->capacity, s->G * s->D}, data);
-    }
-    w->keys = r->cached;
-    w->values = r->cached + s->L;
+static void bring_cache(Run *r, int B, Wanted *w) {
+    cache_bring(&r->cache, &r->model->spec, &r->plan, B);
+    w->keys = r->cache.tensors;
+    w->values = r->cache.tensors + r->model->spec.L;
 }
 
 /* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
@@ -120,7 +111,7 @@ void record_call(Run *r, const Call *c) {
     memset(r->by_parameter, 0, (size_t)r->model->total * sizeof *r->by_parameter);
     bool logits = !c->losses || c->all_logits || head_is_adapted(r->model);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
-    if (r->capacity) bring_caches(r, c->B, &w);
+    if (r->cache.capacity) bring_cache(r, c->B, &w);
     r->given = decoder(p, &r->model->spec, &w);
     plan_finish(p, recording_kernels(r));
     check_names(r, c);

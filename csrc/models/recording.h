@@ -8,5 +8,3 @@ char *recording_key(const Run *r, const Call *c);
 const Kernels *recording_kernels(const Run *r);
 /* Records and finishes the plan; see its error. */
 void record_call(Run *r, const Call *c);
-/* Reals of one layer's keys, or values, in the cache. */
-size_t cache_each(const Run *r);

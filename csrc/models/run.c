@@ -8,16 +8,6 @@
 #include <limits.h>
 #include <string.h>
 
-/* A window's cache holds the window and the new tokens; it is compacted when its end is reached, every so often. */
-#define WINDOW_SLACK 256
-
-static int cache_capacity(const Spec *s, const RunOptions *o) {
-    if (!o->past) return 0;
-    long slack = o->length > WINDOW_SLACK ? o->length : WINDOW_SLACK;
-    if (s->window && s->window + slack < o->past) return (int)(s->window + slack);
-    return o->past;
-}
-
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 static bool replace(Arena **arena, size_t count, Error *e) {
     if (*arena && (*arena)->count >= count) return true;
@@ -77,7 +67,7 @@ static Call largest(const RunOptions *o) {
 static bool take_inputs(Run *r) {
     const RunOptions *o = &r->options;
     size_t N = (size_t)o->batch * (size_t)o->length;
-    size_t width = r->capacity ? (size_t)r->capacity : (size_t)o->length;
+    size_t width = r->cache.capacity ? (size_t)r->cache.capacity : (size_t)o->length;
     r->mask_stride = width;
     r->ids = memory_alloc(N, sizeof *r->ids);
     r->targets = memory_alloc(N, sizeof *r->targets);
@@ -99,16 +89,9 @@ static bool copy_keep(Run *r) {
     return true;
 }
 
-/* False: too many to count. */
-static bool cache_reals(const Run *r, size_t *reals) {
-    const Spec *s = &r->model->spec;
-    size_t each;
-    if (!size_mul(&each, (size_t)r->options.batch * (size_t)r->capacity, (size_t)s->G * (size_t)s->D)) return false;
-    return each <= TENSOR_MOST && size_mul(reals, 2 * (size_t)s->L, arena_round(each)) && *reals <= TENSOR_MOST;
-}
-
 static void begin(Run *r, Model *m, const RunOptions *o) {
-    *r = (Run){.model = m, .structure = m->structure, .options = *o, .capacity = cache_capacity(&m->spec, o), .reached = -1};
+    *r = (Run){.model = m, .structure = m->structure, .options = *o, .reached = -1};
+    r->cache = cache_of(&m->spec, o->batch, o->past, o->length, recording_kernels(r)->rounds);
 }
 
 static bool check_options(const Run *r, Error *e) {
@@ -116,9 +99,9 @@ static bool check_options(const Run *r, Error *e) {
     size_t N;
     if (o->batch < 1 || o->length < 1 || o->past < 0)
         error_set(e, ERROR_CONFIG, "a run of batch %d, length %d, past %d is empty", o->batch, o->length, o->past);
-    else if (!size_mul(&N, (size_t)o->batch, (size_t)(o->length > r->capacity ? o->length : r->capacity)) || N > INT_MAX)
+    else if (!size_mul(&N, (size_t)o->batch, (size_t)(o->length > r->cache.capacity ? o->length : r->cache.capacity)) || N > INT_MAX)
         error_set(e, ERROR_CONFIG, "a batch of %d rows of %d tokens is more than 2^31 tokens", o->batch,
-                  o->length > r->capacity ? o->length : r->capacity);
+                  o->length > r->cache.capacity ? o->length : r->cache.capacity);
     else if (o->past && o->backward)
         error_set(e, ERROR_CONFIG, "a run with a past (of %d positions) gives no gradients: make it without one", o->past);
     return e->code == FINE;
@@ -128,10 +111,7 @@ bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e
     begin(r, m, o);
     if (!check_options(r, e)) return false;
     r->by_parameter = memory_alloc((size_t)m->total, sizeof *r->by_parameter);
-    r->cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r->cached);
-    bool fine = copy_keep(r) && r->by_parameter && r->cached;
-    size_t cache = 0;
-    if (fine && r->capacity) fine = cache_reals(r, &cache) && (r->cache = arena_new(cache)) != NULL;
+    bool fine = copy_keep(r) && r->by_parameter && cache_take(&r->cache, &m->spec);
     if (fine && o->backward) fine = (r->gradients = shared ? gradients_retain(shared) : gradients_new(m)) != NULL;
     Call c = largest(o);
     fine = fine && record_and_bind(r, &c, e) && take_scratch(r, e) && take_inputs(r);
@@ -147,7 +127,6 @@ void run_free(Run *r) {
     memory_free(r->keep);
     memory_free(r->recorded);
     memory_free(r->by_parameter);
-    memory_free(r->cached);
     memory_free(r->ids);
     memory_free(r->targets);
     memory_free(r->positions);
@@ -155,7 +134,7 @@ void run_free(Run *r) {
     memory_free(r->inv_freq);
     arena_release(r->arena);
     arena_release(r->scratch);
-    arena_release(r->cache);
+    cache_free(&r->cache);
     gradients_release(r->gradients);
     memset(r, 0, sizeof *r);
 }
@@ -165,13 +144,9 @@ void run_free(Run *r) {
 static void compact(Run *r, int T) {
     const Spec *s = &r->model->spec;
     int stays = s->window - 1 < r->past ? s->window - 1 : r->past, goes = r->past - stays;
-    if (!s->window || r->past + T <= r->capacity || goes <= 0) return;
-    size_t row = (size_t)s->G * (size_t)s->D;
+    if (!s->window || r->past + T <= r->cache.capacity || goes <= 0) return;
+    cache_forget(&r->cache, s, goes, stays);
     for (int b = 0; b < r->options.batch; b++) {
-        for (int l = 0; l < 2 * s->L; l++) {
-            real *slots = r->cache->data + (size_t)l * cache_each(r) + (size_t)b * (size_t)r->capacity * row;
-            memmove(slots, slots + (size_t)goes * row, (size_t)stays * row * sizeof(real));
-        }
         uint8_t *mask = r->mask + (size_t)b * r->mask_stride;
         memmove(mask, mask + goes, (size_t)stays);
     }
@@ -201,10 +176,10 @@ bool run_make_room(Run *r, const Call *c, Error *e) {
     }
     r->reached = -1;
     r->differentiable = false;
-    if (r->capacity) {
+    if (r->cache.capacity) {
         compact(r, c->T);
-        if (r->past + c->T > r->capacity) {
-            error_set(e, ERROR_SHAPE, "%d more tokens do not fit a cache of %d positions that holds %d", c->T, r->capacity,
+        if (r->past + c->T > r->cache.capacity) {
+            error_set(e, ERROR_SHAPE, "%d more tokens do not fit a cache of %d positions that holds %d", c->T, r->cache.capacity,
                       r->past);
             return false;
         }
@@ -222,7 +197,7 @@ bool run_prepare(Run *r, const Call *c, Error *e) {
                           .inv_freq = r->inv_freq, .rope_factor = r->rope_factor,
                           .past = r->past, .items = r->items, .seed = r->options.seed, .update = r->update,
                           .micro = r->micro};
-    r->any_masked |= r->capacity && c->masked;
+    r->any_masked |= r->cache.capacity && c->masked;
     r->exec.losses_wanted = false;
     r->reached = 0;
     return true;
@@ -245,7 +220,7 @@ bool run_forward(Run *r, const char *until, Cancel *cancel) {
     }
     r->reached = to;
     if (to < r->plan.count) return true;
-    if (r->capacity) r->past += r->exec.T;
+    if (r->cache.capacity) r->past += r->exec.T;
     sum_losses(r);
     r->differentiable = r->given.losses && r->options.backward;
     return true;
@@ -307,14 +282,14 @@ bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) 
     begin(&r, (Model *)m, o);
     if (!check_options(&r, e)) return false;
     r.by_parameter = memory_alloc((size_t)m->total, sizeof *r.by_parameter);
-    r.cached = memory_alloc(2 * (size_t)m->spec.L, sizeof *r.cached);
-    bool fine = copy_keep(&r) && r.by_parameter && r.cached;
+    r.cache.tensors = memory_alloc(2 * (size_t)m->spec.L, sizeof *r.cache.tensors);
+    bool fine = copy_keep(&r) && r.by_parameter && r.cache.tensors;
     if (!fine) error_set(e, ERROR_MEMORY, "no memory to record the plan");
     Call c = largest(o);
     if (fine) record_call(&r, &c);
     if (fine && !r.plan.finished) fine = fail(e, &r.plan.error);
-    if (fine && !cache_reals(&r, &cache)) {
-        error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", o->batch, r.capacity);
+    if (fine && !cache_reals(&r.cache, &m->spec, &cache)) {
+        error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", o->batch, r.cache.capacity);
         fine = false;
     }
     if (fine) {

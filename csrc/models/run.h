@@ -3,6 +3,7 @@
  * A call is prepared (recorded again when its shape differs from the last one; this can fail, with words) and then
  * replayed (this cannot fail; it can be cancelled). Generation is the same recording with a past. */
 #pragma once
+#include "models/cache.h"
 #include "models/decoder.h"
 #include "models/gradients.h"
 
@@ -43,9 +44,9 @@ typedef struct {
     Tensor **by_parameter; /* this recording's tensor of every parameter */
     Given given;
     Gradients *gradients;
-    Arena *arena, *scratch, *cache;
-    Tensor **cached; /* 2L: keys, values */
-    int capacity, past;
+    Arena *arena, *scratch;
+    Cache cache;
+    int past; /* positions in the cache */
     int slots;
     int32_t *ids, *targets, *positions;
     uint8_t *mask;       /* (batch, length), or (batch, capacity) with a past; stride: mask_stride */

@@ -15,9 +15,12 @@ typedef struct {
     Dropout dropout;
 } Job;
 
+/* Rows of k a head: the positions of this call, or of the whole cache. */
+static int keys_in(const Tensor *k, const AttendNumbers *n) { return k->shape[n->cached ? 2 : 1]; }
+
 static Job job_of(const Step *s, Exec *x) {
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
-    int T = s->in[0]->shape[1], keys = s->in[1]->shape[1];
+    int T = s->in[0]->shape[1], keys = keys_in(s->in[1], n);
     return (Job){s, x, T, n->cached ? x->feed.past + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
 }
 
@@ -38,6 +41,12 @@ static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
     return t->data + (size_t)b * (size_t)rows * t->stride + (size_t)head * (size_t)D;
 }
 
+/* A key/value head's rows of k or v, which may be a cache. */
+static Matrix shared_head_of(const Job *j, const Tensor *t, int b, int g) {
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    return n->cached ? head_of(t, b * n->G + g, j->keys, 0, n->D) : head_of(t, b, j->keys, g, n->D);
+}
+
 /* The last queries see the most keys, and go first: the short tasks are left for the end. */
 static void forward_block(void *context, size_t index, int slot) {
     const Job *j = context;
@@ -52,8 +61,8 @@ static void forward_block(void *context, size_t index, int slot) {
     size_t first = ((size_t)b * (size_t)j->T + (size_t)t0) * out->stride + (size_t)h * (size_t)n->D, D = (size_t)n->D;
     real *work = scratch_of(j->x, slot), *spare = work + j->x->k->attention_work(n->D);
     j->x->k->attention_forward(write_to(out, first, spare), out->halved ? D : out->stride, logsumexp,
-                               head_of(q, b, j->T, h, n->D), head_of(k, b, j->keys, g, n->D),
-                               head_of(v, b, j->keys, g, n->D), &a, t0, t1, work);
+                               head_of(q, b, j->T, h, n->D), shared_head_of(j, k, b, g), shared_head_of(j, v, b, g), &a,
+                               t0, t1, work);
     for (size_t t = 0; out->halved && t < (size_t)(t1 - t0); t++)
         write_back(out, first + t * out->stride, D, spare + t * D, j->x);
 }
@@ -143,7 +152,7 @@ static void backward(const Step *s, Exec *x) {
 
 static double flops(const Step *s, int output) {
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
-    double T = s->in[0]->shape[1], keys = s->in[1]->shape[1], B = s->in[0]->shape[0];
+    double T = s->in[0]->shape[1], keys = keys_in(s->in[1], n), B = s->in[0]->shape[0];
     double seen = n->causal && T == keys ? (keys + 1) / 2 : keys;
     if (n->window && seen > n->window) seen = n->window;
     return output == 0 ? 4.0 * B * n->H * n->D * T * seen : 0;
@@ -166,15 +175,14 @@ static const Op ATTEND = {.name = "attend", .forward = forward, .backward = back
 
 /* --- the pattern, (B,H,T,Tk): in q, k, v, logsumexp; nothing flows back through it -------------------------------- */
 static void pattern_head(void *context, size_t index, int slot) {
-    (void)slot;
     const Job *j = context;
     const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
     const Tensor *q = j->s->in[0], *k = j->s->in[1];
     int b = (int)index / n->H, h = (int)index % n->H;
     Attention a = attention_of(j, b, h);
-    j->x->k->attention_pattern(j->s->out[0]->data + index * (size_t)j->T * (size_t)j->keys,
-                               j->s->in[2]->data + index * (size_t)j->T, head_at(q, b, j->T, h, n->D), q->stride,
-                               head_at(k, b, j->keys, h / (n->H / n->G), n->D), k->stride, &a);
+    j->x->k->attention_pattern(j->s->out[0]->data + index * (size_t)j->T * (size_t)j->keys, (size_t)j->keys,
+                               j->s->in[2]->data + index * (size_t)j->T, head_of(q, b, j->T, h, n->D),
+                               shared_head_of(j, k, b, h / (n->H / n->G)), &a, scratch_of(j->x, slot));
 }
 
 static void pattern_forward(const Step *s, Exec *x) {
@@ -182,13 +190,16 @@ static void pattern_forward(const Step *s, Exec *x) {
     parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H), pattern_head, &job);
 }
 
-static const Op PATTERN = {.name = "pattern", .forward = pattern_forward};
+static size_t pattern_scratch(const Step *s, const Kernels *k) { return k->attention_work(step_numbers(s, AttendNumbers)->D); }
+
+static const Op PATTERN = {.name = "pattern", .forward = pattern_forward, .scratch = pattern_scratch, .multiplies = 3};
 
 Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern) {
     int B = q->shape[0], T = q->shape[1];
     if (n.G < 1 || n.H % n.G)
         error_set(&p->error, ERROR_SHAPE, "%s: %d query heads do not share %d key/value heads evenly", p->path, n.H, n.G);
-    if (q->cols != (size_t)n.H * (size_t)n.D || k->cols != (size_t)n.G * (size_t)n.D || v->cols != k->cols)
+    const size_t shared = (size_t)(n.cached ? 1 : n.G) * (size_t)n.D;
+    if (q->cols != (size_t)n.H * (size_t)n.D || k->cols != shared || v->cols != shared)
         error_set(&p->error, ERROR_SHAPE, "%s: widths %zu, %zu, %zu of q, k, v are not %d and %d heads of %d", p->path,
                   q->cols, k->cols, v->cols, n.H, n.G, n.D);
     if (!p->training) n.dropout = 0;
@@ -196,7 +207,7 @@ Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor
     Tensor *out = tensor_like(p, q), *logsumexp = tensor_new(p, 3, (int[]){B, n.H, T});
     record(p, &ATTEND, 3, TENSORS(q, k, v), 2, TENSORS(out, logsumexp), &n, sizeof n);
     if (pattern) {
-        *pattern = tensor_new(p, 4, (int[]){B, n.H, T, k->shape[1]});
+        *pattern = tensor_new(p, 4, (int[]){B, n.H, T, keys_in(k, &n)});
         record(p, &PATTERN, 3, TENSORS(q, k, logsumexp), 1, TENSORS(*pattern), &n, sizeof n);
     }
     return out;

@@ -1,27 +1,36 @@
-/* op_cache: keys or values of this call go behind those of the past. */
+/* op_cache: keys or values of this call go behind those of the past, head by head. */
 #include "ops/ops.h"
 #include "ops/slices.h"
 
 #include <string.h>
 
-static void copy_row(void *context, size_t b, int slot) {
+static void copy_head(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
     const Tensor *k = w->s->in[0], *cache = w->s->in[1];
-    size_t T = (size_t)k->shape[1], capacity = (size_t)cache->shape[1], past = (size_t)w->x->feed.past;
-    for (size_t t = 0; t < T; t++)
-        memcpy(cache->data + (b * capacity + past + t) * cache->cols, k->data + (b * T + t) * k->stride,
-               k->cols * sizeof(real));
+    const size_t T = (size_t)k->shape[1], G = (size_t)cache->shape[1], D = cache->cols;
+    const real *from = k->data + index / G * T * k->stride + index % G * D;
+    size_t to = (index * (size_t)cache->shape[2] + (size_t)w->x->feed.past) * D;
+    for (size_t t = 0; t < T; t++, from += k->stride, to += D) {
+        if (cache->halved) w->x->k->round(cache->half + to, from, D);
+        else memcpy(cache->data + to, from, D * sizeof(real));
+    }
 }
 
 static void forward(const Step *s, Exec *x) {
-    parallel_slices(s, x, (size_t)s->in[0]->shape[0], 1, copy_row);
+    Work work = {s, x};
+    const Tensor *cache = s->in[1];
+    const size_t heads = (size_t)cache->shape[0] * (size_t)cache->shape[1];
+    if (s->in[0]->shape[1] > 1) parallel(x, heads, copy_head, &work);
+    else
+        for (size_t i = 0; i < heads; i++) copy_head(&work, i, 0); /* sooner done than handed out */
 }
 
 static const Op REMEMBER = {.name = "remember", .forward = forward};
 
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache) {
-    Tensor *out = tensor_outside(p, cache->ndim, cache->shape, cache->data);
+    Tensor *out = cache->halved ? tensor_outside_halved(p, cache->ndim, cache->shape, cache->half)
+                                : tensor_outside(p, cache->ndim, cache->shape, cache->data);
     record(p, &REMEMBER, 2, TENSORS(k, cache), 1, TENSORS(out), NULL, 0);
     return out;
 }

@@ -37,10 +37,10 @@ Tensor *observe(Plan *p, Tensor *x, Tensor *y);
 Tensor *rope_table(Plan *p, int D);
 Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
 
-/* op_cache.c   appends k (B,T,C) after the past in `cache` (B,capacity,C) and gives the cache */
+/* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) and gives the cache */
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache);
 
-/* op_attend.c   q (B,T,H*D), k and v (B,T|capacity,G*D) -> (B,T,H*D) */
+/* op_attend.c   q (B,T,H*D), k and v (B,T,G*D), or a cache (B,G,capacity,D) -> (B,T,H*D) */
 typedef struct {
     int H, G, D, window; /* window 0: none */
     bool cached;         /* k and v are a cache: keys [0, past+T) count */

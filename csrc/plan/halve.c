@@ -6,7 +6,7 @@ static Tensor *whole_of(Tensor *t) { return t->whole ? t->whole : t; }
 
 /* Could it, as far as its producer goes? */
 static bool may_lie_in_half(const Plan *p, const Tensor *t) {
-    if (t->kind != TENSOR_STEP || t->whole || t->kept || t->producer < 0) return false;
+    if (t->whole || t->kept || t->producer < 0) return false;
     if (t->last == t->producer) return false; /* nobody in the plan reads it */
     const Step *producer = &p->steps[t->producer];
     for (int i = 0; i < producer->outs; i++)
@@ -15,11 +15,12 @@ static bool may_lie_in_half(const Plan *p, const Tensor *t) {
 }
 
 void plan_halve(Plan *p) {
-    for (int i = 0; i < p->tensor_count; i++) p->tensors[i]->halved = may_lie_in_half(p, p->tensors[i]);
+    for (int i = 0; i < p->tensor_count; i++)
+        if (p->tensors[i]->kind == TENSOR_STEP) p->tensors[i]->halved = may_lie_in_half(p, p->tensors[i]);
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         for (int k = 0; k < s->ins; k++)
-            if (s->in[k] && !(s->op->multiplies >> k & 1)) whole_of(s->in[k])->halved = false;
+            if (s->in[k] && s->in[k]->kind == TENSOR_STEP && !(s->op->multiplies >> k & 1)) whole_of(s->in[k])->halved = false;
     }
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];

@@ -136,6 +136,14 @@ Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data) {
     return t;
 }
 
+Tensor *tensor_outside_halved(Plan *p, int ndim, const int *shape, uint16_t *half) {
+    Tensor *t = tensor_outside(p, ndim, shape, NULL);
+    if (t == &p->nowhere) return t;
+    t->half = half;
+    t->halved = true;
+    return t;
+}
+
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad) {
     Tensor *t = make(p, TENSOR_PARAMETER, ndim, shape);
     if (t == &p->nowhere) return t;

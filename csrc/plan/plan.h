@@ -68,6 +68,7 @@ Tensor *tensor_like(Plan *p, const Tensor *t);
 Tensor *tensor_wide(Plan *p, const Tensor *t, int cols);              /* t's shape, another last dimension */
 Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols);
 Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data);
+Tensor *tensor_outside_halved(Plan *p, int ndim, const int *shape, uint16_t *half);
 /* The parameter `leaf` ("weight", "bias") of the module being recorded. */
 Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
