@@ -92,32 +92,39 @@ def _steps(model, prompt, max_new_tokens, ends, pad, do_sample=False, temperatur
 
 def _continue(reader, sampler, prompt, new, ends, pad, least):
     seen = [prompt.ids[row][prompt.mask[row] == 1] for row in range(prompt.B)]
-    ended = np.zeros(prompt.B, dtype=bool)
+    ended, all_ended, can_end = np.zeros(prompt.B, dtype=bool), False, len(ends) > 0
     for step in range(new):
-        logits = reader.logits()
-        if not np.isfinite(logits).all():
-            row = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        likeliest = reader.likeliest()
+        if -1 in likeliest:
+            row = likeliest.index(-1)
             raise NonFiniteError(f"the logits of row {row} are not finite at new token {step}; are the weights?")
-        if step < least or sampler.looks_back:
-            logits = logits.copy()
-        if step < least:
-            logits[:, ends] = -np.inf
-        tokens = sampler.next(logits, seen)
-        if len(ends):
+        if step >= least and sampler.takes_the_likeliest:
+            tokens = np.array(likeliest)
+        else:
+            logits = reader.logits()
+            if step < least or sampler.looks_back:
+                logits = logits.copy()
+            if step < least:
+                logits[:, ends] = -np.inf
+            tokens = sampler.next(logits, seen)
+        if can_end:
             if pad is not None:
                 tokens[ended] = pad
             ended |= np.isin(tokens, ends)
+            all_ended = ended.all()
         yield tokens
-        if ended.all() or step + 1 == new:
+        if all_ended or step + 1 == new:
             return
         seen = [np.append(row, token) for row, token in zip(seen, tokens)] if sampler.looks_back else seen
         reader.append(tokens)
 
 
 class _Reader:
-    """The tokens so far, and the logits that follow them, which the next reading overwrites.
+    """The tokens so far, and what follows them.
 
     A reader makes its run first: what is too long for the memory is refused before anything of that length is made.
+    What it does between two tokens is little on purpose: the weights that were read meanwhile have driven Python itself
+    out of the processor's caches.
     """
 
     def __init__(self, model, prompt, new):
@@ -126,24 +133,30 @@ class _Reader:
         self.ids, self.mask = np.zeros(shape, dtype=np.int32), np.ones(shape, dtype=np.uint8)
         self.ids[:, : prompt.T], self.mask[:, : prompt.T] = prompt.ids, prompt.mask
         self.positions = as_positions(None, self.mask, shape, None)
+        self.furthest = self.positions.max(axis=0)
         self.padded = bool((prompt.mask == 0).any())
 
     def append(self, tokens):
         self.ids[:, self.total] = tokens
         self.total += 1
 
-    def _read(self, run, start, end, frequencies):
-        read = (self.ids, self.positions, self.mask)
-        ids, positions, mask = (np.ascontiguousarray(array[:, start:end]) for array in read)
-        run._core.forward(
-            ids=ids, targets=None, positions=positions, mask=mask if self.padded and not mask.all() else None,
-            inv_freq=frequencies[0], rope_factor=frequencies[1], items=0.0, shape=ids.shape, skip=[], until=None,
-            all_logits=False, last=1,
-        )  # fmt: skip
-        return run._core.logits[:, 0, :]
+    def logits(self):
+        """(B, V), of what was read last; the next reading overwrites them."""
+        return self.run._core.logits[:, 0, :]
+
+    def _read(self, start, end, frequencies):
+        """Reads [start, end) and gives the likeliest token that follows, of every row."""
+        core = self.run._core
+        ids = np.ascontiguousarray(self.ids[:, start:end])
+        positions = np.ascontiguousarray(self.positions[:, start:end])
+        mask = np.ascontiguousarray(self.mask[:, start:end]) if self.padded else None
+        if mask is not None and mask.all():
+            mask = None
+        core.forward(ids, None, positions, mask, *frequencies, 0.0, ids.shape, [], None, False, 1)
+        return core.likeliest()
 
     def _frequencies(self):
-        return self.model._frequencies(int(self.positions[:, self.total - 1].max()) + 1)
+        return self.model._frequencies(int(self.furthest[self.total - 1]) + 1)
 
 
 class _Cached(_Reader):
@@ -158,7 +171,7 @@ class _Cached(_Reader):
         super().__init__(model, prompt, new)
         self.chunk, self.read, self.known = chunk, 0, None
 
-    def logits(self):
+    def likeliest(self):
         frequencies = self._frequencies()
         if self.known is not None and frequencies is not self.known:
             self.run._core.rewind()
@@ -166,9 +179,9 @@ class _Cached(_Reader):
         self.known = frequencies
         while self.read < self.total:
             end = min(self.read + self.chunk, self.total)
-            logits = self._read(self.run, self.read, end, frequencies)
+            tokens = self._read(self.read, end, frequencies)
             self.read = end
-        return logits
+        return tokens
 
 
 class _Uncached(_Reader):
@@ -178,5 +191,5 @@ class _Uncached(_Reader):
         self.run = Run(model, prompt.B, prompt.T + new - 1)
         super().__init__(model, prompt, new)
 
-    def logits(self):
-        return self._read(self.run, 0, self.total, self._frequencies())
+    def likeliest(self):
+        return self._read(0, self.total, self._frequencies())

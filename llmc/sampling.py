@@ -24,6 +24,7 @@ class Sampler:
         seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed", most=None)
         self.generators = [_generator(seed, row) for row in range(rows)]
         self.looks_back = self.penalty != 1
+        self.takes_the_likeliest = not self.do_sample and not self.looks_back
 
     def next(self, logits, seen):
         """The next token of every row.

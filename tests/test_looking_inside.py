@@ -446,3 +446,16 @@ def test_flops_of_a_pass_are_those_of_its_products(tiny):
     attention = 4 * B * c.num_hidden_layers * c.num_attention_heads * c.head_dim * seen
     assert forecast["flops"] == pytest.approx(2 * B * T * matrices + attention, rel=0.03)
     assert 2.5 < model.estimate(batch=B, length=T, train=True)["flops"] / forecast["flops"] < 3.5
+
+
+def test_the_likeliest_token_is_the_first_of_the_highest_logits_and_none_where_one_is_not_finite(tiny):
+    _, model, ids = tiny
+    run = model.run(B, T)
+    with pytest.raises(llmc.Error, match="no logits"):
+        run._core.likeliest()
+    run.forward(ids)
+    assert run._core.likeliest() == run.logits.argmax(axis=-1).ravel().tolist()
+    highest = run.logits.max() + 1
+    run.logits[0, 0], run.logits[0, 1, [70, 9]] = 7, highest
+    run.logits[0, 2, 0], run.logits[0, 3, 5], run.logits[0, 4, -1] = np.nan, -np.inf, np.inf
+    assert run._core.likeliest()[:5] == [0, 9, -1, -1, -1]

@@ -357,6 +357,22 @@ static PyObject *logits(PyObject *object, void *unused) {
     return view_tensor(r->arena, r->given.logits);
 }
 
+static PyObject *likeliest(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const RunObject *self = (RunObject *)object;
+    const Run *r = &self->run;
+    if (!r->given.logits || r->reached < r->plan.count)
+        return PyErr_Format(state_of_type(Py_TYPE(object))->error, "there are no logits: a forward pass forms them");
+    PyObject *list = PyList_New((Py_ssize_t)r->given.logits->rows);
+    for (Py_ssize_t row = 0; list && row < PyList_GET_SIZE(list); row++) {
+        const size_t token = run_likeliest(r, (size_t)row);
+        PyObject *number = PyLong_FromLong(token == NOT_FINITE ? -1 : (long)token);
+        if (number) PyList_SET_ITEM(list, row, number);
+        else Py_CLEAR(list);
+    }
+    return list;
+}
+
 static PyObject *losses(PyObject *object, void *unused) {
     (void)unused;
     const Run *r = &((RunObject *)object)->run;
@@ -444,6 +460,7 @@ static PyMethodDef methods[] = {
     {"observed", observed, METH_NOARGS, "{path, or path@stream: (B,T,6) view} of a run made with observe=True."},
     {"shapes", shapes, METH_NOARGS, "{path: (input shape or None, output shape)} of the last recording."},
     {"steps", steps, METH_NOARGS, "[(op, path, shape, flops, bytes, kept, differentiated)]."},
+    {"likeliest", likeliest, METH_NOARGS, "[the likeliest token of a row of the logits; -1: one of them is not finite]."},
     {"zero_grad", zero_grad, METH_NOARGS, "Forgets the gradients."},
     {"rewind", rewind_past, METH_NOARGS, "Forgets the past."},
     {"set_moment", set_moment, METH_VARARGS, "set_moment(update, micro): keys of the next dropout."},

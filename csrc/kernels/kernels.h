@@ -49,6 +49,8 @@ typedef struct {
     int K, N;
 } Packed;
 
+#define NOT_FINITE SIZE_MAX /* in the place of an index */
+
 /* Dropout is counter-based: element i of a tensor is kept iff rng_uniform(key, i) >= rate, and scaled by 1/(1-rate). */
 typedef struct {
     uint64_t key;
@@ -169,6 +171,7 @@ typedef struct Kernels {
     double (*sum)(const real *x, size_t n);
     double (*sum_squares)(const real *x, size_t n);
     bool (*all_finite)(const real *x, size_t n);
+    size_t (*likeliest)(const real *x, size_t n); /* the first i with the highest x[i]; NOT_FINITE: one is infinite or NaN */
 
     /* observe.c   sums (N,6): what a module did to its input, see ops/op_observe.c. x (N,I), y (N,O) with row strides */
     void (*observe)(real *sums, const real *x, size_t ldx, const real *y, size_t ldy, int N, int I, int O);

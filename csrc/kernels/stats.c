@@ -2,6 +2,7 @@
  *   sum          sum_i x[i]
  *   sum_squares  sum_i x[i]^2
  *   all_finite   no x[i] is infinite or NaN
+ *   likeliest    the first i with the highest x[i]; NOT_FINITE where all_finite is false
  *
  * Element i goes to partial sum i mod LANES, and the partial sums are folded in halves: the order depends on n only. */
 #include <math.h>
@@ -36,4 +37,20 @@ static bool all_finite(const real *x, size_t n) {
     #pragma omp simd reduction(| : odd)
     for (size_t i = 0; i < n; i++) odd |= !(fabs(x[i]) < (real)INFINITY);
     return !odd;
+}
+
+static size_t likeliest(const real *x, size_t n) {
+    real top = -(real)INFINITY;
+    if (!all_finite(x, n)) return NOT_FINITE;
+    #pragma omp simd reduction(max : top)
+    for (size_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (size_t first = 0; first < n; first += LANES) {
+        const size_t count = n - first < LANES ? n - first : LANES;
+        int here = 0;
+        #pragma omp simd reduction(| : here)
+        for (size_t i = 0; i < count; i++) here |= x[first + i] == top;
+        for (size_t i = 0; here && i < count; i++)
+            if (x[first + i] == top) return first + i;
+    }
+    return NOT_FINITE; /* n is 0 */
 }

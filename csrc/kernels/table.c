@@ -60,6 +60,7 @@ const Kernels LLMC_TABLE = {
     .sum = sum,
     .sum_squares = sum_squares,
     .all_finite = all_finite,
+    .likeliest = likeliest,
     .adamw = adamw,
     .observe = observe,
     .peak_multiply_add = peak_multiply_add,

@@ -226,6 +226,11 @@ bool run_forward(Run *r, const char *until, Cancel *cancel) {
     return true;
 }
 
+size_t run_likeliest(const Run *r, size_t row) {
+    const Tensor *logits = r->given.logits;
+    return r->exec.k->likeliest(logits->data + row * logits->stride, logits->cols);
+}
+
 /* Parameters that this pass did not reach have a gradient of zero, and must show it. */
 static void clear_unreached(Run *r) {
     for (int i = 0; i < r->model->total; i++) {

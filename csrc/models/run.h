@@ -75,6 +75,8 @@ bool run_forward(Run *r, const char *until, Cancel *cancel);
 bool run_backward(Run *r, Cancel *cancel);
 /* The forward pass of a prepared call up to its losses, then the backward pass, which forms them on its way. */
 bool run_forward_backward(Run *r, Cancel *cancel);
+/* The likeliest token of a row of the logits, which a forward pass formed; NOT_FINITE: one of them is infinite or NaN. */
+size_t run_likeliest(const Run *r, size_t row);
 void run_rewind(Run *r); /* forgets the past */
 
 /* What a run of these options would take, without taking it. */

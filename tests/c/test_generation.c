@@ -70,11 +70,11 @@ static void check_long_window(void) {
     tiny_model(&m, "mistral");
     Run r;
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = 40, .past = 100000});
-    CHECK(r.capacity < 1000, "a window of %d keeps %d positions", m.spec.window, r.capacity);
+    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", m.spec.window, r.cache.capacity);
     Call c = {.B = ROWS, .T = 40, .last = 1};
     for (int i = 0; i < 30; i++) {
         forward(&r, &c, (uint64_t)i);
-        CHECK(r.past <= r.capacity && isfinite((double)r.given.logits->data[0]), "piece %d", i);
+        CHECK(r.past <= r.cache.capacity && isfinite((double)r.given.logits->data[0]), "piece %d", i);
     }
     run_free(&r);
     model_free(&m);
