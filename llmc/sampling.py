@@ -78,11 +78,17 @@ def _softmax(row):
 
 def _nucleus(row, top_p):
     """The smallest set of best tokens whose probabilities reach top_p, the one that crosses it included."""
-    order = np.argsort(-row, kind="stable")
-    p = _softmax(row)[order]
-    before = np.cumsum(p) - p
-    row[order[before >= top_p]] = -np.inf
-    return row
+    p = _softmax(row)
+    likely = np.flatnonzero(p > (1 - top_p) / len(p))  # all others together are too few to reach beyond top_p
+    for tokens in (likely, np.arange(len(p))):  # all of them, should rounding have it otherwise
+        order = tokens[np.argsort(-row[tokens], kind="stable")]
+        reached = np.cumsum(p[order])
+        if len(order) and reached[-1] >= top_p:
+            break
+    kept = order[reached - p[order] < top_p]
+    nucleus = np.full_like(row, -np.inf)
+    nucleus[kept] = row[kept]
+    return nucleus
 
 
 def _check(name, value, low, high, open_low=False):
