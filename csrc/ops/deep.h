@@ -7,7 +7,7 @@
 #include "ops/product.h"
 
 #define PART_DEPTH WHOLE_CHAINS
-#define PARTS_MOST 16
+#define PARTS_MOST 8
 #define PARTS_LEAST 4          /* fewer do not share the work better than tiles */
 #define PART_SIZE (1024 * 1024) /* larger results make tiles that pack well */
 
