@@ -116,6 +116,9 @@ def test_the_version_is_the_package_s(capsys):
     (["train", "x.txt", "--dtype", "int8"], "no flag --dtype"),
     (["eval", "dir"], "--text"),
     (["tokenize", "x.txt"], "--tokenizer"),
+    (["tokenize", "x.txt", "--tokenizer", "t", "--out", "y.txt"], "ends in .bin"),
+    (["tokenize", "x.txt", "--tokenizer", "t", "--vocab-size", "9" * 30], "2147483647 at most"),
+    (["compare", "dir", "--batch", "9" * 19], "2147483647 at most"),
     (["doctor", "now"], "one word too many"),
 ])  # fmt: skip
 def test_wrong_usage_is_said_in_a_line_and_exits_2(words, expected, capsys):
@@ -160,6 +163,8 @@ def files(tmp_path, monkeypatch, trained):
     (["lora", "model", "empty.jsonl"], "llmc: empty.jsonl: there is no line in it"),
     (["tokenize", "empty.txt", "--tokenizer", "model"], "empty.txt: no tokens"),
     (["tokenize", "text.txt", "--tokenizer", "model", "--out", "nowhere/x.bin"], "nowhere: there is no such folder"),
+    (["tokenize", "text.txt", "--tokenizer", "model", "--vocab-size", "300"], "model: there is a tokenizer in it"),
+    (["tokenize", "text.txt", "--tokenizer", "new", "--vocab-size", "9999999"], "it may be 1048576 at most"),
     (["demo", "--out", "text.txt"], "text.txt: "),
 ])  # fmt: skip
 def test_work_that_fails_is_said_in_a_line_and_exits_1(words, expected, files, capsys):

@@ -17,7 +17,7 @@ SAMPLING = {
     "top_k": (whole(1), "only the k best tokens"),
     "top_p": (between(0, 1, open_low=True), "only the best tokens that together have this probability"),
     "min_p": (between(0, 1), "only tokens with at least this share of the best one's probability"),
-    "seed": (whole(0), "the same seed gives the same text"),
+    "seed": (whole(0, 2**64 - 1), "the same seed gives the same text"),
 }
 
 

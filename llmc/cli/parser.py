@@ -45,8 +45,8 @@ class Parser(argparse.ArgumentParser):
         return nearest(flag, [option for option in self._option_string_actions if option.startswith("--")])
 
 
-def whole(least):
-    """The type of a flag that is a whole number of at least `least`."""
+def whole(least, most=2**31 - 1):
+    """The type of a flag that is a whole number from `least` to `most`."""
 
     def convert(text):
         try:
@@ -55,6 +55,8 @@ def whole(least):
             value = None
         if value is None or value < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is too large; it may be {most} at most")
         return value
 
     return convert

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from llmc.cli.outcome import Usage
 from llmc.cli.parser import whole
 from llmc.cli.sources import located
 from llmc.table import Table
@@ -25,10 +26,15 @@ def run(args):
     from llmc.data import tokenize_file
 
     out = args.out or f"{os.path.splitext(args.files[0])[0]}.bin"
+    if not out.endswith(".bin"):
+        raise Usage(f"tokenize: --out {out}: token ids go into a file that ends in .bin, by which they are known")
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: there is no such folder to write {os.path.basename(out)} into")
     if args.vocab_size:
+        if os.path.exists(os.path.join(args.tokenizer, "tokenizer.json")):
+            raise FileExistsError(f"{args.tokenizer}: there is a tokenizer in it; name another folder for the new one, or "
+                                  "leave out --vocab-size")
         tokenizer = Tokenizer.train(files=args.files, vocab_size=args.vocab_size)
         tokenizer.save_pretrained(args.tokenizer)
     else:

@@ -85,7 +85,7 @@ class Tokenizer:
         files : list of str or Path
             Names of UTF-8 files, in place of `texts`; read in bounded memory.
         vocab_size : int
-            Special tokens and the 256 bytes included.
+            Special tokens and the 256 bytes included; 2**20 at most.
         special_tokens : list of str, or dict
             They get the first ids. In a list, the end of text and its kin are known by their usual names
             ("<|endoftext|>", "</s>", "<pad>" …); a dict says it: `{"eos_token": "<end>"}`.

@@ -9,6 +9,7 @@ from llmc.data.files import read_chunks, whole_lines
 from llmc.errors import DataError
 from llmc.tokenizer.files import library
 
+_MOST = 2**20  # tokens; the trainer takes room for all of them at once, and a process without it is lost
 # Training takes time quadratic in the length of a word, and base64 or a row of dashes is one word.
 _LONG_RUN = re.compile(r"\S{256}|\s{256}")
 
@@ -22,6 +23,8 @@ def train_backend(texts, files, vocab_size, special_tokens, min_frequency, progr
     if vocab_size < 256 + len(special_tokens):
         raise DataError(f"vocab_size is {vocab_size}; 256 bytes and {len(special_tokens)} special tokens need "
                         f"{256 + len(special_tokens)}")
+    if vocab_size > _MOST:
+        raise DataError(f"vocab_size is {vocab_size}; it may be {_MOST} at most")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
