@@ -14,7 +14,8 @@ def arguments(parser):
     parser.add_argument("--text", help="what both read, with the checkpoint's tokenizer; by default random tokens")
     parser.add_argument("--length", type=whole(2), default=32, metavar="T", help="random tokens of a row (%(default)s)")
     parser.add_argument("--batch", type=whole(1), default=2, metavar="B", help="random rows (%(default)s)")
-    parser.add_argument("--seed", type=whole(0, 2**64 - 1), default=0, metavar="N", help="of the random tokens (%(default)s)")
+    parser.add_argument("--seed", type=whole(0, 2**64 - 1), default=0, metavar="N",
+                        help="of the random tokens (%(default)s)")
     parser.add_argument("--tolerance", type=between(0, float("inf")), default=TOLERANCE, metavar="X",
                         help="the largest difference, relative to a module's largest output where that is above 1 "
                              "(%(default)s)")

@@ -25,7 +25,8 @@ def arguments(parser):
     parser.add_argument("--compare", metavar="DIR",
                         help="another checkpoint, or a LoRA adapter of this one; --out then takes .png")
     parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="where to write: .png, .html, .csv, .json")
-    parser.add_argument("--max-tokens", type=whole(2, 2**63 - 1), default=16384, metavar="N", help="of the text (%(default)s)")
+    parser.add_argument("--max-tokens", type=whole(2, 2**63 - 1), default=16384, metavar="N",
+                        help="of the text (%(default)s)")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context; by default the model's, at most {LONGEST}")
     parser.add_argument("--batch-size", type=whole(1), default=4, metavar="B", help="blocks at once (%(default)s)")

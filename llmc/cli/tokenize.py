@@ -33,8 +33,8 @@ def run(args):
         raise FileNotFoundError(f"{folder}: there is no such folder to write {os.path.basename(out)} into")
     if args.vocab_size:
         if os.path.exists(os.path.join(args.tokenizer, "tokenizer.json")):
-            raise FileExistsError(f"{args.tokenizer}: there is a tokenizer in it; name another folder for the new one, or "
-                                  "leave out --vocab-size")
+            raise FileExistsError(f"{args.tokenizer}: there is a tokenizer in it; name another folder for the new one, "
+                                  "or leave out --vocab-size")
         tokenizer = Tokenizer.train(files=args.files, vocab_size=args.vocab_size)
         tokenizer.save_pretrained(args.tokenizer)
     else:
