@@ -267,9 +267,10 @@ def test_a_full_disk_leaves_the_checkpoints_there_are(whole, tmp_path):
     assert bits(resumed) == whole[1]
 
 
-def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_disk_that_has_become_too_small_is_said_before_a_checkpoint_is_begun(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    left = [usage.free]  # at the start; later
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=left.pop() if left else 1000))
     with pytest.raises(OSError, match="1,000 are free"):
         trainer(tmp_path, eval_strategy="no", eval_steps=None).train()
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

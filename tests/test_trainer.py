@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -429,3 +431,12 @@ def test_wrong_things_are_refused_by_name(tmp_path):
         llmc.Trainer(model(), callbacks=["stop"])
     with pytest.raises(llmc.ConfigError, match="give Trainer a train_dataset"):
         llmc.Trainer(model(), llmc.TrainingArguments(str(tmp_path))).train()
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    starting = trainer(tmp_path / "out")
+    with pytest.raises(OSError, match="1,000 are free; nothing was touched"):
+        starting.train()
+    assert os.listdir(tmp_path / "out") == [] and same(starting.model, model())

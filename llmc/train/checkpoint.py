@@ -39,22 +39,33 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     OSError
         When the place cannot be written to, or the disk is too small; what was there stays.
     """
-    moments = optimizer.state_dict()
-    tensors = {f"{kind}.{name}": view for kind in ("exp_avg", "exp_avg_sq") for name, view in moments[kind].items()}
-    parameters = model._trained_parameters()
+    parameters, tensors = model._trained_parameters(), _moments(optimizer)
     require_finite(path, {**parameters, **tensors})
-    nbytes = sum(view.nbytes for view in (*parameters.values(), *tensors.values()))
-    require_space(os.path.dirname(os.path.abspath(path)), nbytes + _ROOM)
+    require_room(os.path.dirname(os.path.abspath(path)), model, optimizer)
     with staged_directory(path) as folder:
         model._save_trained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         apart = os.path.join(folder, "optimizer")
-        checkpoint.write(apart, tensors, max_shard_size=nbytes)
+        checkpoint.write(apart, tensors, max_shard_size=_nbytes(tensors))
         os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
         os.rmdir(apart)
         write_state(folder, state, **beside)
         checkpoint.write_manifest(folder)
+
+
+def require_room(folder, model, optimizer):
+    """Raise OSError unless the disk of a folder has room for one more checkpoint."""
+    require_space(folder, _nbytes(model._trained_parameters()) + _nbytes(_moments(optimizer)) + _ROOM)
+
+
+def _moments(optimizer):
+    moments = optimizer.state_dict()
+    return {f"{kind}.{name}": view for kind in ("exp_avg", "exp_avg_sq") for name, view in moments[kind].items()}
+
+
+def _nbytes(arrays):
+    return sum(view.nbytes for view in arrays.values())
 
 
 def require_finite(path, arrays):

@@ -46,6 +46,7 @@ class Training:
             self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
             weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
         )
+        checkpoints.require_room(self.output_dir, self.model, self.optimizer)
         self.saved_step = 0
         self.good = None  # the last good checkpoint
         if resume:
