@@ -99,7 +99,7 @@ def _continue(reader, sampler, prompt, new, ends, pad, least):
             row = likeliest.index(-1)
             raise NonFiniteError(f"the logits of row {row} are not finite at new token {step}; are the weights?")
         if step >= least and sampler.takes_the_likeliest:
-            tokens = np.array(likeliest)
+            tokens = np.array(likeliest, dtype=np.int64)
         else:
             logits = reader.logits()
             if step < least or sampler.looks_back:

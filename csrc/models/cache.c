@@ -17,7 +17,9 @@ static size_t bytes_each(const Cache *c) { return c->halved ? storage_bytes(STOR
 
 /* Numbers of one layer's keys, or values; false: too many to count. */
 static bool numbers(const Cache *c, const Spec *s, size_t *count) {
-    return size_mul(count, (size_t)c->batch * (size_t)c->capacity, (size_t)s->G * (size_t)s->D) && *count <= TENSOR_MOST;
+    size_t positions;
+    return size_mul(&positions, (size_t)c->batch, (size_t)c->capacity) &&
+           size_mul(count, positions, (size_t)s->G * (size_t)s->D) && *count <= TENSOR_MOST;
 }
 
 Cache cache_of(const Spec *s, int batch, int past, int length, bool halved) {
@@ -56,6 +58,7 @@ void cache_forget(Cache *c, const Spec *s, int goes, int stays) {
     const size_t position = (size_t)s->D * bytes_each(c), head = (size_t)c->capacity * position;
     for (int i = 0; i < 2 * s->L; i++) {
         char *at = (char *)(c->arena->data + (size_t)i * c->each);
-        for (int h = 0; h < c->batch * s->G; h++, at += head) memmove(at, at + (size_t)goes * position, (size_t)stays * position);
+        for (size_t h = 0; h < (size_t)c->batch * (size_t)s->G; h++, at += head)
+            memmove(at, at + (size_t)goes * position, (size_t)stays * position);
     }
 }
