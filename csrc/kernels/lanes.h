@@ -4,14 +4,16 @@
  * width, and a rounding error that grows with n / LANES instead of n. */
 #pragma once
 #include <math.h>
-#include "base/real.h"
+#include "kernels/fold.h"
 
 #define LANES ((size_t)64)
 
-static inline real lanes_sum(real *lane) {
-    for (size_t half = LANES / 2; half > 0; half /= 2)
-        for (size_t j = 0; j < half; j++) lane[j] += lane[j + half];
-    return lane[0];
+static inline real lanes_sum(const real *lane) {
+    vreal sum[LANES / WIDTH];
+    for (size_t i = 0; i < LANES / WIDTH; i++) sum[i] = vload(lane + i * WIDTH);
+    for (size_t half = LANES / WIDTH / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) sum[i] += sum[i + half];
+    return lanes_total(sum[0]);
 }
 
 /* sum_i x[i] */
