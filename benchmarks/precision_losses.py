@@ -15,7 +15,7 @@ import numpy as np
 import llmc
 from llmc.checkpoint.atomic import atomic_write
 from llmc.cli.demo import BLOCK, config
-from llmc.table import Table
+from llmc.show.table import Table
 from llmc.train.plot import GREY, HELD_OUT, INK, LINE, TRAIN
 
 PRECISIONS = {"float32": TRAIN, "bfloat16": HELD_OUT}  # and their colours

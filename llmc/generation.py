@@ -5,7 +5,7 @@ import numpy as np
 from llmc.errors import ConfigError, DataError, NonFiniteError
 from llmc.inputs import as_ids, as_mask, as_positions, whole
 from llmc.run import Run
-from llmc.sampling import Sampler
+from llmc.generate.sampling import Sampler
 
 
 def generate(model, ids, attention_mask=None, max_new_tokens=64, eos_token_id=None, pad_token_id=None, **options):

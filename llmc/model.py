@@ -6,16 +6,17 @@ import os
 import ml_dtypes
 import numpy as np
 
-from llmc import checkpoint, core, generation, hub, tree
+from llmc import checkpoint, core, generation, tree
+from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
-from llmc.initialise import initialise
+from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
-from llmc.lora.files import base_of
-from llmc.rope import inverse_frequencies
+from llmc.lora.adapter_files import base_of
+from llmc.config.rope import inverse_frequencies
 from llmc.run import Run
-from llmc.stored import Readable, read_into, stored
+from llmc.weights.stored import Readable, read_into, stored
 
 
 class Model(Adapters):

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
 from llmc.inputs import as_ids, as_mask, as_positions, as_targets, whole
-from llmc.table import Table, count
+from llmc.show.table import Table, count
 
 
 class Run:

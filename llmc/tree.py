@@ -1,8 +1,8 @@
 """The tree of a model: as torch prints it, and as a table."""
 
-from llmc.lora import report
+from llmc.lora import overview
 from llmc.run import Run
-from llmc.table import Table, count
+from llmc.show.table import Table, count
 
 
 def _modules(model):
@@ -49,7 +49,7 @@ def text(model):
         node = root
         for part in path.split("."):
             node = node.setdefault(part, {})
-    beside = report.in_tree(model._adapters, model._states())
+    beside = overview.in_tree(model._adapters, model._states())
     kinds = {path: _kind(model, path, weights[path], steps[path][0]) + beside.get(path, "")
              for path in weights if path in steps}
     name = (model.config.architectures or [type(model).__name__])[0]

@@ -14,7 +14,7 @@ from llmc.bench.alternate import Worker, WorkerError, alternate
 from llmc.bench.company import Company
 from llmc.bench.jobs import Beside, Job, torch
 from llmc.bench.machine import UNITS, yardstick
-from llmc.bench.report import line
+from llmc.bench.rates import line
 from llmc.bench.room import PROGRAM, need
 from llmc.cli import main
 from llmc.core import _core

@@ -180,7 +180,7 @@ def test_a_prompt_on_the_standard_input_is_utf_8(trained, tmp_path):
 
 
 def test_text_that_memory_has_no_room_for_is_refused_with_both_numbers(corpus, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("llmc.memory.free_memory", lambda: 50_000)
+    monkeypatch.setattr("llmc.system.free_memory.free_memory", lambda: 50_000)
     line = says(capsys, ["train", corpus, "--output-dir", tmp_path / "out"], 1)
     assert "24 kB of text" in line and "50 kB are free; llmc tokenize" in line and not (tmp_path / "out").exists()
 

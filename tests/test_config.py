@@ -12,7 +12,7 @@ from conftest import TINY
 
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError
-from llmc.families import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
+from llmc.config.fields import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
 
 SPEC = {
     "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

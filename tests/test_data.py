@@ -21,7 +21,7 @@ from llmc.data import (
     split_text,
     tokenize_file,
 )
-from llmc.data.files import read_chunks, whole_lines
+from llmc.data.text_files import read_chunks, whole_lines
 from llmc.errors import DataError
 from llmc.tokenizer import Tokenizer
 
@@ -268,7 +268,7 @@ def test_text_files_are_read_in_chunks_without_loss(tmp_path, monkeypatch):
     text = "é漢👩‍👧\r\n\x00" * 1000 + CORPUS
     (tmp_path / "text").write_bytes(text.encode())
     for size in (1, 7, 1000):
-        monkeypatch.setattr("llmc.data.files.CHUNK_BYTES", size if size > 1 else 4096 + 1)
+        monkeypatch.setattr("llmc.data.text_files.CHUNK_BYTES", size if size > 1 else 4096 + 1)
         read = []
         assert "".join(read_chunks(tmp_path / "text", read.append)) == text
         assert sum(read) == len(text.encode())
@@ -288,7 +288,7 @@ def test_bytes_that_are_no_utf8_are_named_by_their_offset(tok, tmp_path, data, a
 
 def test_tokenize_file_gives_the_ids_of_the_whole_text(tok, framed, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "PIECE", 3000)
-    monkeypatch.setattr("llmc.data.files.CHUNK_BYTES", 5000)
+    monkeypatch.setattr("llmc.data.text_files.CHUNK_BYTES", 5000)
     text = CORPUS + "\r\n<|endoftext|>\n\n" + CORPUS[:3000]
     (tmp_path / "text.txt").write_bytes(text.encode())
     for tokenizer in (tok, framed):

@@ -8,7 +8,7 @@ from conftest import TINY
 from tiny import fields, pair, random_ids, rope_change, tiny_model
 
 import llmc
-from llmc.sampling import Sampler
+from llmc.generate.sampling import Sampler
 
 
 @pytest.fixture

@@ -14,8 +14,11 @@ MAY_INCLUDE = {  # layer -> the layers below it that it may see; includes only p
     "plan": {"base", "plan"},
     "ops": {"base", "kernels", "plan", "ops"},
     "blocks": {"base", "plan", "ops", "blocks"},
-    "models": {"base", "kernels", "plan", "ops", "blocks", "models"},
-    "binding": {"base", "plan", "models", "binding"},
+    "engine": {"base", "kernels", "engine"},
+    "weights": {"base", "kernels", "plan", "engine", "weights"},
+    "models": {"base", "plan", "ops", "blocks", "engine", "weights", "models"},
+    "runs": {"base", "kernels", "plan", "ops", "blocks", "engine", "weights", "models", "runs"},
+    "binding": {"base", "kernels", "plan", "ops", "blocks", "engine", "weights", "models", "runs", "binding"},
 }
 SOURCES = sorted(path.relative_to(CSRC) for path in CSRC.rglob("*.[ch]"))
 LONGEST_FILE = 500  # lines
@@ -61,6 +64,15 @@ def test_file_names_are_unique():
     for path in SOURCES:
         folders.setdefault(path.stem, set()).add(path.parent)
     assert {stem: where for stem, where in folders.items() if len(where) > 1} == {}
+
+
+def test_file_names_of_the_package_are_unique():
+    """Folders, __init__ and __main__ do not count; a command may carry the name of what it shows."""
+    folders = {}
+    for path in sorted((ROOT / "llmc").rglob("*.py")):
+        if not path.stem.startswith("__") and path.parent.name != "cli":
+            folders.setdefault(path.stem, []).append(str(path.relative_to(ROOT)))
+    assert [paths for paths in folders.values() if len(paths) > 1] == []
 
 
 def test_only_the_binding_sees_python():

@@ -8,7 +8,7 @@ from conftest import TINY
 from huggingface_hub import constants
 
 import llmc
-from llmc import hub
+from llmc.system import hub
 
 COMMIT = "a" * 40
 OPENERS = [llmc.Model.from_pretrained, llmc.Config.from_pretrained, llmc.Tokenizer.from_pretrained]

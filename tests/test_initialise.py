@@ -10,7 +10,7 @@ from test_config import VARIANTS, fields_of, peer_config
 import llmc
 from llmc.config import Config
 from llmc.errors import UnknownNameError
-from llmc.initialise import initialise
+from llmc.weights.initialise import initialise
 
 
 @pytest.mark.parametrize("family, changes", VARIANTS)
@@ -53,7 +53,7 @@ def restored_threads():
 
 
 def test_initialisation_does_not_depend_on_threads(monkeypatch, restored_threads):
-    monkeypatch.setattr("llmc.initialise._BLOCK", 1 << 12)  # so that threads share a tensor
+    monkeypatch.setattr("llmc.weights.initialise._BLOCK", 1 << 12)  # so that threads share a tensor
     config = Config(**TINY["llama"])
     found = []
     for threads in (1, 2, 7):

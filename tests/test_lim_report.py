@@ -15,8 +15,8 @@ from tiny import random_ids, tiny_model
 
 import llmc
 from llmc.analysis import METRICS, lim
-from llmc.analysis.colours import Colours
-from llmc.analysis.grid import shown
+from llmc.show.colours import Colours
+from llmc.show.grid import shown
 from llmc.analysis.ranks import rank_correlation
 from llmc.cli import main
 

@@ -12,7 +12,7 @@ from tiny import close, hf_model, random_ids, tiny_model
 
 import llmc
 from llmc.errors import ConfigError, UnknownNameError
-from llmc.lora.report import spans
+from llmc.lora.overview import spans
 
 IDS = random_ids(TINY["llama"], 2, 9)
 RANDOM = dict(r=4, init_lora_weights=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmc.memory import free_memory
+from llmc.system.free_memory import free_memory
 
 GIB = 1 << 30
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import llmc.checkpoint
-from llmc.checkpoint import entry
+from llmc.checkpoint.formats import entry
 from llmc.errors import CheckpointError, ShapeError, UnknownNameError
 
 CONFIG = dict(model_type="llama", vocab_size=8192, hidden_size=768, num_hidden_layers=2, num_attention_heads=12,
@@ -136,7 +136,7 @@ def test_an_array_is_what_was_read_whatever_becomes_of_the_file(tmp_path):
 
 
 def test_a_legacy_file_of_long_names_is_read_through_its_window(tmp_path, monkeypatch):
-    monkeypatch.setattr("llmc.checkpoint.regular_file.WINDOW", 7)
+    monkeypatch.setattr("llmc.checkpoint.formats.regular_file.WINDOW", 7)
     names = {"v" * 300: make.tensor(make.storage(legacy=True)), "w": make.tensor(make.storage(legacy=True))}
     (tmp_path / "a.bin").write_bytes(make.torch_legacy(make.mapping(names), {"0": (6, SIX.tobytes())}))
     with llmc.checkpoint.open(tmp_path / "a.bin") as files:

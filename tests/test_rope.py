@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import TINY, TOLERANCE
 
-from llmc import rope
+from llmc.config import rope
 from llmc.config import Config
 from llmc.errors import ConfigError
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from llmc.errors import ConfigError
-from llmc.schedule import SCHEDULES, schedule
+from llmc.train.schedule import SCHEDULES, schedule
 
 OPTIONS = {
     "linear": [{}],

@@ -14,7 +14,7 @@ from conftest import TINY, TOLERANCE
 from tiny import close, random_ids, tiny_model
 
 import llmc
-from llmc.sampling import Sampler
+from llmc.generate.sampling import Sampler
 
 DEFECTS = {
     1: ("generating beyond max_position_embeddings crashed", "test_text_beyond_the_trained_length"),

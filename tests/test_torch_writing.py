@@ -8,7 +8,7 @@ import pytest
 from conftest import require_peers
 
 from llmc import checkpoint
-from llmc.checkpoint.dtypes import TORCH_STORAGE
+from llmc.checkpoint.formats.dtypes import TORCH_STORAGE
 from llmc.errors import CheckpointError
 
 ARRAYS = {

@@ -76,7 +76,7 @@ def test_a_loop_by_hand_takes_the_same_steps(tmp_path):
     optimizer = llmc.AdamW(by_hand, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, max_grad_norm=0.5)
     batches = Batches(Rows(), 2, 1, 5)
     for step in range(9):
-        optimizer.lr = llmc.schedule.schedule("cosine", step, learning_rate=1e-2, warmup_steps=2, max_steps=9)
+        optimizer.lr = llmc.train.schedule.schedule("cosine", step, learning_rate=1e-2, warmup_steps=2, max_steps=9)
         for _, items in batches.take():
             batch = llmc.data.collate(items)
             loss = run.forward_backward(batch["input_ids"], batch["labels"], batch["attention_mask"])

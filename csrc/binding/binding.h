@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "base/pool.h"
 #include "models/model.h"
-#include "models/optimizer.h"
-#include "models/run.h"
+#include "weights/optimizer.h"
+#include "runs/estimate.h"
 
 typedef struct {
     PyObject *error, *config, *shape, *data, *name, *busy, *nonfinite; /* llmc.errors' classes */

@@ -2,9 +2,9 @@
 #include "base/cpu.h"
 #include "base/memory.h"
 #include "binding/binding.h"
-#include "models/engine.h"
+#include "engine/engine.h"
 #include "models/families.h"
-#include "models/machine.h"
+#include "engine/machine.h"
 
 State *state_of(PyObject *module) { return PyModule_GetState(module); }
 State *state_of_type(PyTypeObject *type) { return PyType_GetModuleState(type); }

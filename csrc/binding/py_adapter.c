@@ -6,15 +6,12 @@ PyObject *model_linears(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->base.count; i++) {
-        const char *name = m->base.items[i].name;
-        size_t length = strlen(name), tail = strlen(".weight");
-        if (length < tail || strcmp(name + length - tail, ".weight") != 0) continue;
-        PyObject *module = PyUnicode_FromStringAndSize(name, (Py_ssize_t)(length - tail)), *sizes = NULL;
-        int in, out;
-        const char *path = module ? PyUnicode_AsUTF8(module) : NULL;
-        if (path && model_linear(m, path, &in, &out)) sizes = Py_BuildValue("(ii)", in, out);
-        if (!path || (sizes && PyDict_SetItem(all, module, sizes) < 0) || PyErr_Occurred()) Py_CLEAR(all);
+    for (int i = 0; all && i < m->weights.base.count; i++) {
+        const Parameter *q = &m->weights.base.items[i];
+        if (!q->inputs) continue;
+        PyObject *module = PyUnicode_FromStringAndSize(q->name, strrchr(q->name, '.') - q->name);
+        PyObject *sizes = Py_BuildValue("(ii)", q->inputs, q->outputs);
+        if (!module || !sizes || PyDict_SetItem(all, module, sizes) < 0) Py_CLEAR(all);
         Py_XDECREF(module);
         Py_XDECREF(sizes);
     }
@@ -55,13 +52,13 @@ PyObject *model_add(PyObject *object, PyObject *args, PyObject *kwargs) {
     PyObject *branches, *copied;
     int pair_count = 0, copy_count = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sOO:add_adapter", names, &name, &branches, &copied)) return NULL;
-    if (!self->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
+    if (!self->model.weights.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     LowRank *pairs = borrow_pairs(branches, &pair_count);
     const char **copies = pairs ? borrow_strings(copied, &copy_count) : NULL;
     Error e = {0};
     bool fine = copies && guard_write(s, &self->guard, "add_adapter");
     if (fine) {
-        fine = model_add_adapter(&self->model, name, pairs, pair_count, copies, copy_count, &e);
+        fine = weights_add_adapter(&self->model.weights, name, pairs, pair_count, copies, copy_count, &e);
         self->guard.writing = false;
         if (!fine) raise_error(s, &e);
     }
@@ -77,7 +74,7 @@ PyObject *model_delete(PyObject *object, PyObject *args) {
     const char *name;
     if (!PyArg_ParseTuple(args, "s:delete_adapter", &name) || !guard_write(s, &self->guard, "delete_adapter")) return NULL;
     Error e = {0};
-    bool fine = model_delete_adapter(&self->model, name, &e);
+    bool fine = weights_delete_adapter(&self->model.weights, name, &e);
     self->guard.writing = false;
     if (!fine) return raise_error(s, &e);
     Py_RETURN_NONE;
@@ -95,7 +92,7 @@ PyObject *model_set(PyObject *object, PyObject *args, PyObject *kwargs) {
     Error e = {0};
     bool fine = trainable && guard_write(s, &self->guard, "set_adapters");
     if (fine) {
-        fine = model_set_adapters(&self->model, active, active_count, trainable, trainable_count, &e);
+        fine = weights_set_adapters(&self->model.weights, active, active_count, trainable, trainable_count, &e);
         self->guard.writing = false;
         if (!fine) raise_error(s, &e);
     }
@@ -109,7 +106,7 @@ PyObject *model_adapter_views(PyObject *object, PyObject *args) {
     const State *s = state_of_type(Py_TYPE(object));
     const char *name;
     if (!PyArg_ParseTuple(args, "s:adapter_parameters", &name)) return NULL;
-    const Adapter *a = model_adapter(&((ModelObject *)object)->model, name);
+    const Adapter *a = weights_adapter(&((ModelObject *)object)->model.weights, name);
     if (!a) return PyErr_Format(s->name, "there is no adapter '%.100s'", name);
     PyObject *all = PyDict_New();
     for (int i = 0; all && i < a->parameters.count; i++)

@@ -132,11 +132,11 @@ static void model_end(PyObject *object) {
 static PyObject *parameters(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
-    if (!m->base.arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
+    if (!m->weights.base.arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->base.count; i++) {
-        PyObject *stored = view_parameter(&m->base.items[i]);
-        if (!stored || PyDict_SetItemString(all, m->base.items[i].name, stored) < 0) Py_CLEAR(all);
+    for (int i = 0; all && i < m->weights.base.count; i++) {
+        PyObject *stored = view_parameter(&m->weights.base.items[i]);
+        if (!stored || PyDict_SetItemString(all, m->weights.base.items[i].name, stored) < 0) Py_CLEAR(all);
         Py_XDECREF(stored);
     }
     return all;
@@ -146,8 +146,8 @@ static PyObject *shapes(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->base.count; i++) {
-        const Parameter *q = &m->base.items[i];
+    for (int i = 0; all && i < m->weights.base.count; i++) {
+        const Parameter *q = &m->weights.base.items[i];
         PyObject *shape = q->ndim == 1 ? Py_BuildValue("(i)", q->shape[0]) : Py_BuildValue("(ii)", q->shape[0], q->shape[1]);
         if (!shape || PyDict_SetItemString(all, q->name, shape) < 0) Py_CLEAR(all);
         Py_XDECREF(shape);
@@ -157,7 +157,7 @@ static PyObject *shapes(PyObject *object, PyObject *unused) {
 
 static PyObject *parameter_count(PyObject *object, void *unused) {
     (void)unused;
-    return PyLong_FromSize_t(model_parameter_count(&((ModelObject *)object)->model));
+    return PyLong_FromSize_t(weights_count(&((ModelObject *)object)->model.weights));
 }
 
 static PyObject *head_name(PyObject *object, void *unused) {

@@ -14,13 +14,13 @@ static PyObject *optimizer_make(PyTypeObject *type, PyObject *args, PyObject *kw
     PyObject *model;
     int decay_all;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!p:AdamW", names, s->model, &model, &decay_all)) return NULL;
-    if (!((ModelObject *)model)->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
+    if (!((ModelObject *)model)->model.weights.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     OptimizerObject *self = (OptimizerObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Py_INCREF(model);
     self->owner = (ModelObject *)model;
     Error e = {0};
-    self->ready = optimizer_init(&self->optimizer, &self->owner->model, decay_all, &e);
+    self->ready = optimizer_init(&self->optimizer, &self->owner->model.weights, decay_all, &e);
     if (self->ready) return (PyObject *)self;
     Py_DECREF(self);
     return raise_error(s, &e);
@@ -38,7 +38,7 @@ static void optimizer_end(PyObject *object) {
 static bool may_step(const State *s, const OptimizerObject *self, const RunObject *run) {
     const Optimizer *o = &self->optimizer;
     if (run->owner != self->owner) PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
-    else if (o->structure != o->model->structure)
+    else if (o->structure != o->weights->structure)
         PyErr_SetString(s->error, "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
     else if (!run_current(s, run)) return false;
     else if (!run->run.gradients) PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
@@ -90,20 +90,20 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
     return Py_BuildValue("(dOs)", norm, result == UPDATE_DONE ? Py_True : Py_False, e.message);
 }
 
-static PyObject *views(const Model *m, Arena *arena) {
+static PyObject *views(const Weights *w, Arena *arena) {
     PyObject *all = PyDict_New();
-    for (int i = 0; all && i < m->total; i++)
-        if (m->all[i]->trainable && !add_view(all, m->all[i], arena, m->all[i]->slot)) Py_CLEAR(all);
+    for (int i = 0; all && i < w->total; i++)
+        if (w->all[i]->trainable && !add_view(all, w->all[i], arena, w->all[i]->slot)) Py_CLEAR(all);
     return all;
 }
 
 static PyObject *moments(PyObject *object, PyObject *unused) {
     (void)unused;
     const Optimizer *o = &((OptimizerObject *)object)->optimizer;
-    if (o->structure != o->model->structure)
+    if (o->structure != o->weights->structure)
         return PyErr_Format(state_of_type(Py_TYPE(object))->error,
                             "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
-    PyObject *m = views(o->model, o->m), *v = m ? views(o->model, o->v) : NULL;
+    PyObject *m = views(o->weights, o->m), *v = m ? views(o->weights, o->v) : NULL;
     if (!v) {
         Py_XDECREF(m);
         return NULL;

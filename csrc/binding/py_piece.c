@@ -1,7 +1,7 @@
 /* py_piece: _core.piece, one op on the caller's arrays. */
 #include "base/memory.h"
 #include "binding/binding.h"
-#include "models/pieces.h"
+#include "runs/functional.h"
 
 #include <string.h>
 

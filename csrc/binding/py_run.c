@@ -20,7 +20,7 @@ void run_leave(RunObject *r) {
 }
 
 bool run_current(const State *s, const RunObject *r) {
-    if (r->run.structure == r->owner->model.structure) return true;
+    if (r->run.structure == r->owner->model.weights.structure) return true;
     PyErr_SetString(s->error, "the model's adapters changed since this run was made: make it anew with model.run(...)");
     return false;
 }
@@ -51,7 +51,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
                                      &backward, &dropout, &keep, &keep_all, &o.past, &seed, &gradients, &observe,
                                      &float32))
         return NULL;
-    if (!((ModelObject *)model)->model.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
+    if (!((ModelObject *)model)->model.weights.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     if (o.batch < 1 || o.length < 1 || o.past < 0) {
         PyErr_Format(s->config, "a run of batch %d, length %d is empty", o.batch, o.length);
         return NULL;
@@ -299,8 +299,8 @@ static PyObject *parameter_gradient(PyObject *object, PyObject *args) {
     const char *name;
     if (!PyArg_ParseTuple(args, "s:parameter_gradient", &name)) return NULL;
     const Run *r = &self->run;
-    if (r->structure != r->model->structure) Py_RETURN_NONE; /* the slots are no longer those of this run */
-    const Parameter *q = model_find(r->model, name);
+    if (r->structure != r->model->weights.structure) Py_RETURN_NONE; /* the slots are no longer those of this run */
+    const Parameter *q = weights_find(&r->model->weights, name);
     if (!q) Py_RETURN_NONE;
     if (!gradients_enter(state_of_type(Py_TYPE(object)), self)) return NULL; /* showing them may clear them */
     const real *grad = run_parameter_gradient(&self->run, q);

@@ -16,7 +16,7 @@ static void live(Tensor *t, int moment) {
     if (moment > t->last) t->last = moment;
 }
 
-static void forward_lives(Plan *p) {
+void plan_lives(Plan *p) {
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         for (int k = 0; k < s->outs; k++) live(s->out[k], i);
@@ -66,7 +66,7 @@ static bool can_be_rebuilt(const Plan *p, const Tensor *t, const Readers *r) {
     return true;
 }
 
-static void rebuild_cheap(Plan *p) {
+void plan_rebuild(Plan *p) {
     int recorded = p->tensor_count;
     for (int i = 0; i < recorded; i++) {
         Tensor *t = p->tensors[i];
@@ -86,23 +86,6 @@ static void rebuild_cheap(Plan *p) {
         t->next_again = before->again;
         before->again = t;
     }
-}
-
-/* Where a tensor lies during the forward pass. */
-static real *address(const Plan *p, const Tensor *t) {
-    const Tensor *place = t->place;
-    while (place->place != place) place = place->place;
-    return p->base + place->offset;
-}
-
-static void lie_at(Tensor *t, real *at) {
-    if (t->halved) t->half = (uint16_t *)(void *)at;
-    else t->data = at;
-}
-
-void plan_rewind(Plan *p) {
-    for (int i = 0; i < p->count; i++)
-        for (Tensor *t = p->steps[i].again; t; t = t->next_again) lie_at(t, address(p, t));
 }
 
 /* --- taking a place over ----------------------------------------------------------------------------------------- */
@@ -164,6 +147,7 @@ static size_t lowest_free(Tensor *const *by_offset, int count, const Tensor *t) 
 }
 
 void plan_place(Plan *p) {
+    take_over(p);
     Tensor **order = memory_alloc((size_t)p->tensor_count, sizeof *order);
     Tensor **by_offset = memory_alloc((size_t)p->tensor_count, sizeof *by_offset);
     if (order && by_offset) {
@@ -187,37 +171,4 @@ void plan_place(Plan *p) {
     }
     memory_free(order);
     memory_free(by_offset);
-}
-
-static size_t most(size_t a, size_t b) { return a > b ? a : b; }
-
-bool plan_finish(Plan *p, const struct Kernels *k) {
-    if (p->error.code == FINE) forward_lives(p);
-    if (p->error.code == FINE && p->backward) plan_differentiate(p);
-    if (p->error.code == FINE && p->bfloat16) plan_halve(p);
-    if (p->error.code == FINE && p->backward) rebuild_cheap(p);
-    if (p->error.code == FINE) {
-        take_over(p);
-        plan_place(p);
-    }
-    for (int i = 0; i < p->count && p->error.code == FINE; i++) {
-        const Step *s = &p->steps[i];
-        if (s->op->scratch) p->scratch = most(p->scratch, arena_round(s->op->scratch(s, k)));
-        if (s->op->workspace) p->workspace = most(p->workspace, arena_round(s->op->workspace(s, k)));
-    }
-    p->finished = p->error.code == FINE;
-    return p->finished;
-}
-
-void plan_bind(Plan *p, real *base) {
-    p->base = base;
-    for (int i = 0; i < p->tensor_count; i++) {
-        Tensor *t = p->tensors[i];
-        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) lie_at(t, address(p, t));
-    }
-    for (int i = 0; i < p->tensor_count; i++) {
-        Tensor *t = p->tensors[i];
-        if (t->whole && t->whole->data) t->data = t->whole->data + t->column;
-        if (t->whole && t->whole->half) t->half = t->whole->half + t->column;
-    }
 }

@@ -1,8 +1,9 @@
-/* parts: what plan.c, differentiate.c and layout.c share and nobody else needs. */
+/* parts: the decisions that replay.c takes in turn when a recording is finished; nobody else needs them. */
 #pragma once
 #include "plan/plan.h"
 
+void plan_lives(Plan *p);         /* moments at which the forward pass needs a tensor */
 void plan_differentiate(Plan *p); /* modes and lifetimes of the gradients, lifetimes of what they need */
 void plan_halve(Plan *p);         /* which tensors lie in bfloat16 */
+void plan_rebuild(Plan *p);       /* what is cheap is written anew for the backward pass instead of being kept */
 void plan_place(Plan *p);         /* an offset for every tensor */
-void plan_rewind(Plan *p);        /* tensors that were written anew are back where the forward pass puts them */

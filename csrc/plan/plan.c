@@ -1,4 +1,4 @@
-/* Plan: recording and replaying. What a recording implies is decided in differentiate.c and layout.c. */
+/* Plan: recording. What a recording implies is decided in differentiate.c, halve.c and layout.c; replay.c replays it. */
 #include "plan/parts.h"
 
 #include "base/memory.h"
@@ -297,27 +297,4 @@ double plan_flops(const Plan *p, bool backward) {
                 if (s->grad[k] != GRAD_NONE) flops += s->op->gradient_flops(s, k);
     }
     return flops;
-}
-
-/* --- replaying --------------------------------------------------------------------------------------------------- */
-static bool going(const Exec *x) { return !x->cancel || !atomic_load(&x->cancel->stop); }
-
-bool plan_forward(Plan *p, Exec *x, int from, int to) {
-    if (from == 0) plan_rewind(p);
-    for (int i = from; i < to && going(x); i++) p->steps[i].op->forward(&p->steps[i], x);
-    return going(x);
-}
-
-bool plan_backward(Plan *p, Exec *x) {
-    for (int i = p->count - 1; i >= 0 && going(x); i--) {
-        Step *s = &p->steps[i];
-        for (Tensor *t = s->again; t; t = t->next_again) {
-            t->data = t->again->data;
-            t->half = t->again->half;
-            const Step *producer = &p->steps[t->producer];
-            producer->op->forward(producer, x);
-        }
-        if (s->differentiated) s->op->backward(s, x);
-    }
-    return going(x);
 }

@@ -1,18 +1,18 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
 from llmc.analysis.ablation import measure_ablation
-from llmc.analysis.adapters import Adapters
-from llmc.analysis.batches import batches, length
+from llmc.analysis.adapted import Adapters
+from llmc.analysis.feeding import batches, length
 from llmc.analysis.cka import measure_cka
 from llmc.analysis.measurement import Measurement
 from llmc.analysis.metrics import OBSERVED, checked
 from llmc.analysis.observe import observed
-from llmc.analysis.progress import Progress
+from llmc.show.bar import Progress
 from llmc.analysis.report import Report
 from llmc.errors import ConfigError
 from llmc.model import Model
 from llmc.run import Run
-from llmc.table import count
+from llmc.show.table import count
 
 PROJECTIONS = ("truncate", "feature-mean")
 

@@ -4,13 +4,14 @@ import csv
 import io
 import os
 
-from llmc.analysis import page, picture
-from llmc.analysis.grid import Grid, shown
+from llmc.show import page
+from llmc.analysis import lim_picture
+from llmc.show.grid import Grid, shown
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.errors import ConfigError, UnknownNameError, nearest
-from llmc.table import Table
+from llmc.show.table import Table
 
 ABLATION = "ablation"
 
@@ -126,7 +127,7 @@ class Report:
         ImportError
             Without matplotlib.
         """
-        picture.plot(self, path, self._metric(metric))
+        lim_picture.plot(self, path, self._metric(metric))
 
     def compare(self, other, path=None, metric=None, names=("before", "after")):
         """This report beside another: two models, or one before and after a training.
@@ -163,7 +164,7 @@ class Report:
         if not any(row["layer"] is not None for row in rows):
             raise ConfigError(f"no block of {self.title} has the name of one of {other.title}")
         if path is not None:
-            picture.plot_comparison(self, other, rows, path, metric, names)
+            lim_picture.plot_comparison(self, other, rows, path, metric, names)
         return rows
 
     def _metric(self, metric):

@@ -7,6 +7,6 @@ Weights are random, of public models' shapes: nothing is downloaded.
 from llmc.bench.jobs import JOBS, PRECISIONS, Job, select
 from llmc.bench.machine import Machine
 from llmc.bench.measure import Result, measure, missing
-from llmc.bench.report import Report
+from llmc.bench.rates import Report
 
 __all__ = ["JOBS", "PRECISIONS", "Job", "Machine", "Report", "Result", "measure", "missing", "select"]

@@ -4,8 +4,8 @@ from llmc.bench.alternate import WorkerError
 from llmc.config import Config
 from llmc.core import _core
 from llmc.errors import ConfigError
-from llmc.memory import free_memory
-from llmc.table import count
+from llmc.system.free_memory import free_memory
+from llmc.show.table import count
 
 PROGRAM = {"llmc": 0.2e9, "torch": 0.7e9}  # bytes of a process that has imported it and done nothing
 TIMES = {"llmc": 1.0, "torch": 4.0}  # what torch keeps of a pass, in ours: GPT-2's training step in RESULTS.md

@@ -5,7 +5,7 @@ from llmc.checkpoint.names import Alignment, align
 from llmc.checkpoint.reading import Checkpoint
 from llmc.checkpoint.reading import open_checkpoint as open
 from llmc.checkpoint.roles import role
-from llmc.checkpoint.torch_writing import write_torch
+from llmc.checkpoint.formats.torch_writing import write_torch
 from llmc.checkpoint.writing import write
 
 __all__ = ["Alignment", "Checkpoint", "align", "newest_whole", "open", "role", "verify", "write", "write_manifest",

@@ -4,9 +4,9 @@ import hashlib
 import os
 import re
 
-from llmc.checkpoint import strict_json
+from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.regular_file import RegularFile
+from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.checkpoint.wording import quoted
 from llmc.errors import CheckpointError
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmc.checkpoint import magic, strict_json
-from llmc.checkpoint.regular_file import RegularFile
+from llmc.checkpoint.formats import magic
+from llmc.checkpoint.formats import strict_json
+from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.checkpoint.roles import role
-from llmc.checkpoint.safetensors_file import read_safetensors
-from llmc.checkpoint.torch_file import read_torch
+from llmc.checkpoint.formats.safetensors_file import read_safetensors
+from llmc.checkpoint.formats.torch_file import read_torch
 from llmc.checkpoint.wording import hint, quoted
 from llmc.errors import CheckpointError, ShapeError, UnknownNameError
 

@@ -9,7 +9,7 @@ import secrets
 import numpy as np
 
 from llmc.checkpoint.atomic import require_space, sweep, sync, temporary_directory, write_json
-from llmc.checkpoint.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
+from llmc.checkpoint.formats.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
 from llmc.errors import CheckpointError, ConfigError
 
 SINGLE = "model.safetensors"

@@ -31,7 +31,7 @@ def run(args):
     """Run the jobs with a bar, print the tables, and write what was asked for."""
     import llmc
     from llmc.bench import Machine, Report, measure, missing, select
-    from llmc.bench.report import line
+    from llmc.bench.rates import line
 
     for path in args.out:
         if os.path.splitext(path)[1] not in ENDINGS:
@@ -67,7 +67,7 @@ def run(args):
 
 def listed(jobs):
     """A table of jobs."""
-    from llmc.table import Table
+    from llmc.show.table import Table
 
     rows = [{"job": job.name, "what": job.what,
              "beside": ", ".join(each.label for each in job.beside if not each.compiled),
@@ -79,6 +79,6 @@ def listed(jobs):
 def _bar(jobs):
     from tqdm import tqdm
 
-    from llmc.terminal import bars_are_seen
+    from llmc.system.terminal import bars_are_seen
 
     return tqdm(total=len(jobs), unit="job", dynamic_ncols=True, disable=not bars_are_seen())

@@ -2,7 +2,7 @@
 
 from llmc.cli.outcome import say
 from llmc.cli.parser import between, threads, whole
-from llmc.table import Table
+from llmc.show.table import Table
 
 EXAMPLE = "llmc compare llmc-demo --text 'The statement of a class'"
 TOLERANCE = 1e-4  # of the largest element, or of 1: two float32 forwards sum in different orders

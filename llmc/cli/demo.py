@@ -4,7 +4,7 @@ import os
 
 from llmc.cli.outcome import say
 from llmc.cli.parser import precision, threads, whole
-from llmc.table import Table, count
+from llmc.show.table import Table, count
 
 EXAMPLE = "llmc demo && llmc generate llmc-demo \"The class\" --top-p 0.9"
 STEPS = 600  # about a minute on two slow cores

@@ -4,7 +4,7 @@ import math
 
 from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
-from llmc.table import Table
+from llmc.show.table import Table
 
 EXAMPLE = "llmc eval llmc-demo --text README.md"
 LONGEST = 1024  # tokens of context, unless more are asked for

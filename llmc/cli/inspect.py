@@ -3,7 +3,7 @@
 import fnmatch
 import os
 
-from llmc.table import Table, count
+from llmc.show.table import Table, count
 
 EXAMPLE = "llmc inspect llmc-demo --match 'model.layers.0.*'"
 

@@ -66,7 +66,7 @@ def _check_out(args):
 def _batches(args, model, tokenizer):
     """Batches of blocks of the text, up to --max-tokens."""
     from llmc.data import StreamingTextDataset, TokenBlockDataset
-    from llmc.data.batches import collate
+    from llmc.data.collate import collate
 
     block_size = min(args.block_size or min(model.config.max_position_embeddings, LONGEST), args.max_tokens)
     if ends_in_bin(args.text):

@@ -22,7 +22,7 @@ def arguments(parser):
 def run(args):
     """Merge, save, open what was saved, and print how far its logits are from the attached adapter's."""
     import llmc
-    from llmc.lora.files import base_of
+    from llmc.lora.adapter_files import base_of
     from llmc.lora.merging import probe
 
     if os.path.abspath(args.out) in (os.path.abspath(args.adapter), os.path.abspath(args.base or args.adapter)):

@@ -6,7 +6,7 @@ import sys
 from llmc.cli.outcome import Usage
 from llmc.cli.parser import whole
 from llmc.cli.sources import located
-from llmc.table import Table
+from llmc.show.table import Table
 
 EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corpus.bin"
 

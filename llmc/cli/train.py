@@ -9,7 +9,7 @@ from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
 from llmc.cli.train_run import (
     LONGEST, carry_out, forecast, last_checkpoint, saved_settings, settings_file, training_arguments,
 )
-from llmc.table import count
+from llmc.show.table import count
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
            "--eval-steps 100 --output-dir out\n"

@@ -3,7 +3,7 @@
 import os
 
 from llmc.cli.sources import ends_in_bin
-from llmc.table import count
+from llmc.show.table import count
 
 HELD_OUT = 0.05
 ROOM = 4  # bytes of memory, at least, for a byte of text: the text itself and its ids
@@ -34,9 +34,9 @@ def read_texts(paths):
     MemoryError
         For texts that the free memory has no room for.
     """
-    from llmc.data.files import read_chunks
+    from llmc.data.text_files import read_chunks
     from llmc.errors import DataError
-    from llmc.memory import free_memory
+    from llmc.system.free_memory import free_memory
 
     size, free = sum(map(os.path.getsize, paths)), free_memory()
     if free is not None and ROOM * size > free:

@@ -19,7 +19,7 @@ def add(parser, other, when="from scratch"):
         When they hold, in the words of --help.
     """
     from llmc import TrainingArguments
-    from llmc.schedule import SCHEDULES
+    from llmc.train.schedule import SCHEDULES
 
     words = descriptions(TrainingArguments.__doc__)
     words["lr_scheduler_type"] = f"one of {', '.join(SCHEDULES)}"

@@ -4,7 +4,7 @@ import os
 
 from llmc.cli.outcome import Usage
 from llmc.errors import CheckpointError
-from llmc.table import Table, count
+from llmc.show.table import Table, count
 
 LONGEST = 512  # tokens of a training item, unless more are asked for
 TRAINED = {"train": "model", "lora": "adapter"}  # what each command leaves
@@ -37,7 +37,7 @@ def settings_file(command, output_dir):
 
 def saved_settings(command, output_dir):
     """What a training was told; nothing when that is not there."""
-    from llmc.config_file import read_json
+    from llmc.config.json_files import read_json
 
     path = settings_file(command, output_dir)
     return read_json(path) if os.path.exists(path) else {}

@@ -1,6 +1,6 @@
 """Data: texts and token files as items of `input_ids`, `labels` and `attention_mask`, and the batches made of them."""
 
-from llmc.data.batches import collate
+from llmc.data.collate import collate
 from llmc.data.blocks import TokenBlockDataset, tokenize_file
 from llmc.data.builtin import builtin_text, split_text
 from llmc.data.jsonl import JsonlDataset

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from llmc.data.files import read_chunks
+from llmc.data.text_files import read_chunks
 from llmc.data.items import check_block_size, item
 from llmc.data.pieces import encode_documents
 from llmc.errors import DataError

@@ -3,12 +3,12 @@
 import contextlib
 import warnings
 
-from llmc import hub
+from llmc.system import hub
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.inputs import whole
-from llmc.lora import files, initialise, report
+from llmc.lora import adapter_files, initial_weights, overview
 from llmc.lora.attached import attach, copy_name
-from llmc.lora.config import LoraConfig
+from llmc.lora.lora_config import LoraConfig
 from llmc.lora.merging import Merging
 from llmc.lora.mixing import Mixing
 from llmc.lora.trained import Trained
@@ -47,12 +47,12 @@ class Adapters(Merging, Mixing, Trained):
         self._check_new(adapter_name)
         seed, adapter = whole(seed, "seed"), self._attach(config)
         for branch in adapter.branches.values():
-            initialise.check(config.init_lora_weights, branch.rank)
+            initial_weights.check(config.init_lora_weights, branch.rank)
 
         def fill(tensors):
             for path in adapter.branches:
                 A, B = (tensors[f"{path}.lora_{half}.{adapter_name}.weight"] for half in "AB")
-                initialise.start(A, B, config.init_lora_weights, path, seed)
+                initial_weights.start(A, B, config.init_lora_weights, path, seed)
 
         self._put(adapter_name, adapter, fill, trainable=True)
 
@@ -79,14 +79,14 @@ class Adapters(Merging, Mixing, Trained):
             When it computes what llmc does not, or the name is taken. Nothing is changed in any case.
         """
         self._check_new(adapter_name)
-        folder = files.find(hub.folder(directory), adapter_name)
+        folder = adapter_files.find(hub.folder(directory), adapter_name)
         config = LoraConfig.from_pretrained(folder)
         if is_trainable and config.init_lora_weights == "mica":
             raise ConfigError(f"{folder}: init_lora_weights 'mica' trains A alone, which llmc does not; load it with "
                               f"is_trainable=False")
         adapter = self._attach(config, strict=False)
         keys = adapter.keys(adapter_name)
-        arrays = files.load(folder, adapter.shapes(self._model.linears(), self._model.shapes()), self._beside())
+        arrays = adapter_files.load(folder, adapter.shapes(self._model.linears(), self._model.shapes()), self._beside())
 
         def fill(tensors):
             for key, array in arrays.items():
@@ -116,8 +116,8 @@ class Adapters(Merging, Mixing, Trained):
         keys = self._adapter(adapter_name).keys(adapter_name)
         tensors = self._model.adapter_parameters(adapter_name)
         arrays = {key: tensors[name] for key, name in keys.items()}
-        folder = files.folder_of(directory, adapter_name)
-        files.save(folder, self._saved_config(adapter_name), arrays, safe_serialization)
+        folder = adapter_files.folder_of(directory, adapter_name)
+        adapter_files.save(folder, self._saved_config(adapter_name), arrays, safe_serialization)
 
     def _saved_config(self, name):
         config = self._adapters[name].config
@@ -190,8 +190,8 @@ class Adapters(Merging, Mixing, Trained):
     # --- looking -----------------------------------------------------------------------------------------------------
     def print_trainable_parameters(self):
         """Print peft's line, and a table of what got an adapter."""
-        print(report.line(*self._count_parameters()))
-        table = report.table(self._adapters, self._model.linears(), self._states())
+        print(overview.line(*self._count_parameters()))
+        table = overview.table(self._adapters, self._model.linears(), self._states())
         if table.rows:
             print(table)
 
@@ -257,7 +257,7 @@ class Adapters(Merging, Mixing, Trained):
         """Weights of the base that peft may store beside an adapter, by their keys in its file."""
         embeddings = (self._model.embedding_name, self._model.head_name)
         views = {path: self._stored_tensors().get(f"{path}.weight") for path in embeddings}
-        return {f"{files.PREFIX}{path}{inside}.weight": view for path, view in views.items() if view is not None
+        return {f"{adapter_files.PREFIX}{path}{inside}.weight": view for path, view in views.items() if view is not None
                 for inside in ("", ".base_layer")}
 
     def _adapter(self, name):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llmc.errors import ConfigError
-from llmc.lora.files import PREFIX
+from llmc.lora.adapter_files import PREFIX
 from llmc.lora.presets import translate
 from llmc.lora.suffixes import condense
 from llmc.lora.targets import find_targets, is_saved, pattern_value, warn_unused

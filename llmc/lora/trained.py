@@ -2,8 +2,8 @@
 
 from llmc import checkpoint
 from llmc.errors import ConfigError
-from llmc.lora import files
-from llmc.lora.config import LoraConfig
+from llmc.lora import adapter_files
+from llmc.lora.lora_config import LoraConfig
 
 
 class Trained:
@@ -44,9 +44,10 @@ class Trained:
             return
         read = {}
         for name in self._trained_adapters():
-            folder, adapter = files.find(directory, name), self._adapters[name]
+            folder, adapter = adapter_files.find(directory, name), self._adapters[name]
             _compare(folder, name, LoraConfig.from_pretrained(folder), self._saved_config(name))
-            arrays = files.load(folder, adapter.shapes(self._model.linears(), self._model.shapes()), self._beside())
+            shapes = adapter.shapes(self._model.linears(), self._model.shapes())
+            arrays = adapter_files.load(folder, shapes, self._beside())
             read[name] = {adapter.keys(name)[key]: array for key, array in arrays.items()}
         with self._writing():
             for name, arrays in read.items():

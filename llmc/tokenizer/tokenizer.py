@@ -9,8 +9,8 @@ import tokenizers
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
-from llmc.tokenizer.config import check_added_ids, configure, habitual
-from llmc.tokenizer.files import SPECIAL_NAMES, library, locate, read_folder
+from llmc.tokenizer.tokenizer_config import check_added_ids, configure, habitual
+from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder
 from llmc.tokenizer.training import refuse_surrogates, train_backend
 
 END_OF_TEXT = "<|endoftext|>"

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import tokenizers
 
-from llmc.data.files import read_chunks, whole_lines
+from llmc.data.text_files import read_chunks, whole_lines
 from llmc.errors import DataError
-from llmc.tokenizer.files import library
+from llmc.tokenizer.tokenizer_files import library
 
 _MOST = 2**20  # tokens; the trainer takes room for all of them at once, and a process without it is lost
 # Training takes time quadratic in the length of a word, and base64 or a row of dashes is one word.

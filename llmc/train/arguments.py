@@ -6,7 +6,7 @@ import numbers
 import os
 
 from llmc.errors import ConfigError, nearest
-from llmc.schedule import SCHEDULES, schedule
+from llmc.train.schedule import SCHEDULES, schedule
 
 STRATEGIES = ("no", "steps", "epoch")
 
@@ -32,7 +32,7 @@ class TrainingArguments:
         Micro-batches of an optimizer step, weighted by the tokens that count: 4 of 1 row are 1 of 4.
     learning_rate : float
     lr_scheduler_type : str
-        One of `llmc.schedule.SCHEDULES`.
+        One of `llmc.train.schedule.SCHEDULES`.
     lr_scheduler_kwargs : dict, optional
         What that schedule takes besides, such as `min_lr`.
     warmup_steps : int, or float below 1

@@ -11,7 +11,7 @@ import numpy as np
 from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
-from llmc.lora.config import FILE as CONFIG
+from llmc.lora.lora_config import FILE as CONFIG
 from llmc.train.state import read_state, write_state
 
 BEST = "checkpoint-best"

@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 
-from llmc.terminal import bars_are_seen
+from llmc.system.terminal import bars_are_seen
 
 SILENCE = 30.0  # seconds after which a line is printed though it is not its turn
 

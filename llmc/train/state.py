@@ -3,9 +3,9 @@
 import dataclasses
 import os
 
-from llmc.checkpoint import strict_json
+from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.regular_file import RegularFile
+from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.errors import CheckpointError
 
 STATE = "trainer_state.json"

@@ -5,7 +5,7 @@ import math
 import os
 import time
 
-from llmc.data.batches import collate
+from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model

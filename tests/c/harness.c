@@ -34,8 +34,8 @@ void fill(real *x, size_t n, uint64_t seed) {
 }
 
 void fill_parameters(Model *m) {
-    for (int i = 0; i < m->base.count; i++) {
-        const Parameter *q = &m->base.items[i];
+    for (int i = 0; i < m->weights.base.count; i++) {
+        const Parameter *q = &m->weights.base.items[i];
         real *x = parameter_data(q);
         fill(x, q->count, (uint64_t)i + 1);
         bool near_one = q->ndim == 1 && strstr(q->name, "weight");

@@ -2,11 +2,11 @@
 #pragma once
 #include "base/memory.h"
 #include "base/rng.h"
-#include "models/engine.h"
+#include "engine/engine.h"
 #include "models/families.h"
-#include "models/optimizer.h"
-#include "models/pieces.h"
-#include "models/run.h"
+#include "weights/optimizer.h"
+#include "runs/functional.h"
+#include "runs/estimate.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -6,9 +6,9 @@ static const Call CALL = {.B = 2, .T = 9, .losses = true};
 static void adapt(Model *m, const char *name, const char *module, int rank) {
     Error e = {0};
     LowRank pair = {.module = module, .rank = rank, .scale = (real)0.5};
-    const char *copy = m->base.items[m->base.count - 2].name;
-    CHECK(model_add_adapter(m, name, &pair, 1, &copy, 1, &e), "%s", e.message);
-    CHECK(model_set_adapters(m, &name, 1, &name, 1, &e), "%s", e.message);
+    const char *copy = m->weights.base.items[m->weights.base.count - 2].name;
+    CHECK(weights_add_adapter(&m->weights, name, &pair, 1, &copy, 1, &e), "%s", e.message);
+    CHECK(weights_set_adapters(&m->weights, &name, 1, &name, 1, &e), "%s", e.message);
 }
 
 static void check_adapter(const char *family, const char *module) {
@@ -25,7 +25,7 @@ static void check_adapter(const char *family, const char *module) {
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
     CHECK(r.gradients->arena->count == m.trained, "%zu gradients for %zu", r.gradients->arena->count, m.trained);
     CHECK(forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
-    const Adapter *a = model_adapter(&m, "a");
+    const Adapter *a = weights_adapter(&m.weights, "a");
     fill(parameter_data(adapter_A(a, 0)), adapter_A(a, 0)->count, 1);
     fill(parameter_data(adapter_B(a, 0)), adapter_B(a, 0)->count, 2);
     forward(&r, &CALL, 6);
@@ -42,7 +42,7 @@ static void check_adapter(const char *family, const char *module) {
         CHECK(fabs(slope - gradient[q->count / 2]) < 1e-7, "%s: slope %g, gradient %g", q->name, slope,
               (double)gradient[q->count / 2]);
     }
-    CHECK(model_delete_adapter(&m, "a", &e), "%s", e.message);
+    CHECK(weights_delete_adapter(&m.weights, "a", &e), "%s", e.message);
     CHECK(!prepare(&r, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
     run_free(&r);
     model_free(&m);
@@ -50,8 +50,8 @@ static void check_adapter(const char *family, const char *module) {
 
 static void refused(Model *m, const LowRank *pair, const char *copy, ErrorCode code) {
     Error e = {0};
-    CHECK(!model_add_adapter(m, "bad", pair, 1, &copy, 1, &e) && e.code == code, "%d '%s'", e.code, e.message);
-    CHECK(m->adapter_count == 0 && m->total == m->base.count && m->structure == 0, "it changed the model");
+    CHECK(!weights_add_adapter(&m->weights, "bad", pair, 1, &copy, 1, &e) && e.code == code, "%d '%s'", e.code, e.message);
+    CHECK(m->weights.adapter_count == 0 && m->weights.total == m->weights.base.count && m->weights.structure == 0, "it changed the model");
 }
 
 void test_adapters(void) {

@@ -59,7 +59,7 @@ static bool attempt_estimate(Fixture *f, Error *e) {
 
 static bool attempt_optimizer(Fixture *f, Error *e) {
     Optimizer o;
-    if (!optimizer_init(&o, f->model, true, e)) return false;
+    if (!optimizer_init(&o, &f->model->weights, true, e)) return false;
     optimizer_free(&o);
     return true;
 }
@@ -73,10 +73,10 @@ static bool attempt_adapters(Fixture *f, Error *e) {
     bool fine = true;
     for (int i = 0; fine && i < 3; i++) {
         const char *name = (const char *[]){"a", "b", "c"}[i];
-        fine = model_add_adapter(&m, name, pairs, 2, &copy, 1, e) && model_set_adapters(&m, &name, 1, &name, 1, e);
+        fine = weights_add_adapter(&m.weights, name, pairs, 2, &copy, 1, e) && weights_set_adapters(&m.weights, &name, 1, &name, 1, e);
         CHECK(m.adapter_count == i + fine && m.total == m.base.count + 5 * m.adapter_count, "%d", m.adapter_count);
     }
-    fine = fine && model_delete_adapter(&m, "b", e);
+    fine = fine && weights_delete_adapter(&m.weights, "b", e);
     model_free(&m);
     return fine;
 }

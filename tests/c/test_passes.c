@@ -111,7 +111,7 @@ static void check_training(const char *family) {
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = LENGTH, .backward = true});
     Optimizer o;
     Error e = {0};
-    CHECK(optimizer_init(&o, &m, false, &e), "%s", e.message);
+    CHECK(optimizer_init(&o, &m.weights, false, &e), "%s", e.message);
     AdamwOptions options = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1,
                             .max_grad_norm = 1};
     double first = 0, last = 0, norm;

@@ -1,0 +1,74 @@
+/* replay: a recording is finished (every decision taken), bound to memory, and replayed forwards and back. */
+#include "plan/parts.h"
+
+#include "base/arena.h"
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+bool plan_finish(Plan *p, const struct Kernels *k) {
+    if (p->error.code == FINE) plan_lives(p);
+    if (p->error.code == FINE && p->backward) plan_differentiate(p);
+    if (p->error.code == FINE && p->bfloat16) plan_halve(p);
+    if (p->error.code == FINE && p->backward) plan_rebuild(p);
+    if (p->error.code == FINE) plan_place(p);
+    for (int i = 0; i < p->count && p->error.code == FINE; i++) {
+        const Step *s = &p->steps[i];
+        if (s->op->scratch) p->scratch = most(p->scratch, arena_round(s->op->scratch(s, k)));
+        if (s->op->workspace) p->workspace = most(p->workspace, arena_round(s->op->workspace(s, k)));
+    }
+    p->finished = p->error.code == FINE;
+    return p->finished;
+}
+
+/* Where a tensor lies during the forward pass. */
+static real *address(const Plan *p, const Tensor *t) {
+    const Tensor *place = t->place;
+    while (place->place != place) place = place->place;
+    return p->base + place->offset;
+}
+
+static void lie_at(Tensor *t, real *at) {
+    if (t->halved) t->half = (uint16_t *)(void *)at;
+    else t->data = at;
+}
+
+void plan_bind(Plan *p, real *base) {
+    p->base = base;
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) lie_at(t, address(p, t));
+    }
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        if (t->whole && t->whole->data) t->data = t->whole->data + t->column;
+        if (t->whole && t->whole->half) t->half = t->whole->half + t->column;
+    }
+}
+
+/* Tensors that were written anew are back where the forward pass puts them. */
+static void rewind_plan(Plan *p) {
+    for (int i = 0; i < p->count; i++)
+        for (Tensor *t = p->steps[i].again; t; t = t->next_again) lie_at(t, address(p, t));
+}
+
+static bool going(const Exec *x) { return !x->cancel || !atomic_load(&x->cancel->stop); }
+
+bool plan_forward(Plan *p, Exec *x, int from, int to) {
+    if (from == 0) rewind_plan(p);
+    for (int i = from; i < to && going(x); i++) p->steps[i].op->forward(&p->steps[i], x);
+    return going(x);
+}
+
+bool plan_backward(Plan *p, Exec *x) {
+    for (int i = p->count - 1; i >= 0 && going(x); i--) {
+        Step *s = &p->steps[i];
+        for (Tensor *t = s->again; t; t = t->next_again) {
+            t->data = t->again->data;
+            t->half = t->again->half;
+            const Step *producer = &p->steps[t->producer];
+            producer->op->forward(producer, x);
+        }
+        if (s->differentiated) s->op->backward(s, x);
+    }
+    return going(x);
+}

@@ -1,0 +1,29 @@
+/* Gradients: a counted arena, and what its numbers are worth. */
+#include "weights/gradients.h"
+
+#include "base/memory.h"
+
+Gradients *gradients_new(const Weights *w) {
+    Gradients *g = memory_alloc(1, sizeof *g);
+    if (!g) return NULL;
+    g->arena = arena_new(w->trained);
+    if (!g->arena) {
+        memory_free(g);
+        return NULL;
+    }
+    atomic_init(&g->references, 1);
+    return g;
+}
+
+Gradients *gradients_retain(Gradients *g) {
+    if (g) atomic_fetch_add(&g->references, 1);
+    return g;
+}
+
+void gradients_release(Gradients *g) {
+    if (!g || atomic_fetch_sub(&g->references, 1) != 1) return;
+    arena_release(g->arena);
+    memory_free(g);
+}
+
+void gradients_clear(Gradients *g) { g->held = g->interrupted = false; }

@@ -1,0 +1,47 @@
+/* Parameters: named weights in one arena, in the order they were declared. */
+#pragma once
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/storage.h"
+
+typedef struct {
+    char *name; /* Hugging Face's, dotted */
+    int ndim, shape[2];
+    int inputs, outputs;  /* of a linear's weight; 0: it is no linear */
+    size_t count, offset; /* numbers; where they lie in the arena, in reals */
+    Arena *arena;         /* borrowed from the list; NULL until it is taken */
+    Stored stored;
+    int index;            /* among all parameters of the model, its adapters' included */
+    bool trainable;
+    size_t slot;          /* of its gradient and its moments in their arenas, when it is trainable */
+} Parameter;
+
+typedef struct {
+    Parameter *items;
+    int count, room;
+    Arena *arena;
+    size_t size; /* reals of all, padding included */
+} Parameters;
+
+/* False: see e (no memory, an impossible size); the list is as before. */
+bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
+/* The same for a matrix that does not lie as reals; turned: its rows are inputs. */
+bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e);
+/* Takes the arena, zeroed. False: no memory. */
+bool parameters_take(Parameters *list, Error *e);
+void parameters_free(Parameters *list);
+Parameter *parameters_find(const Parameters *list, const char *name); /* NULL: there is none */
+/* The weight of the linear `module`; NULL: it is no linear. */
+const Parameter *parameters_linear(const Parameters *list, const char *module);
+
+/* The shape of a matrix as it lies; of int8, that of its scales. */
+void parameter_lying(const Parameter *q, int *shape);
+void parameter_scales(const Parameter *q, int *shape);
+/* All numbers as reals, row by row. */
+void parameter_widen(const Parameter *q, real *out);
+
+static inline bool parameter_is_narrow(const Parameter *q) { return q->stored.storage != STORED_REAL; }
+/* NULL: it is not taken yet, or does not lie as reals. */
+static inline real *parameter_data(const Parameter *q) {
+    return q->arena && !parameter_is_narrow(q) ? q->arena->data + q->offset : NULL;
+}

@@ -1,0 +1,1 @@
+"""The readers of checkpoint files, each checked byte by byte."""

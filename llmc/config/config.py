@@ -1,0 +1,402 @@
+"""Config: the fields of Hugging Face's config.json, in every spelling, checked, for the families of families.py."""
+
+import copy
+import difflib
+import json
+import os
+import types
+import warnings
+
+from llmc.config import rope
+from llmc.checkpoint.atomic import write_json
+from llmc.config.json_files import check_writable, locate, read_json
+from llmc.errors import ConfigError, nearest
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of, shown
+
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
+
+
+class Config:
+    """What a model is: the fields of its config.json.
+
+    Every field can be read, given and set under each of its names: `n_embd` and `hidden_size` are one field, as are
+    `n_layer` and `num_hidden_layers`, `dtype` and `torch_dtype`, `rope_parameters` and `rope_theta` with
+    `rope_scaling`. Fields that llmc does not know are kept and written back.
+
+    Parameters
+    ----------
+    model_type : str
+        "openai-gpt", "gpt2", "llama" or "mistral".
+    **fields
+        As in config.json; what is not given has transformers' default.
+
+    Raises
+    ------
+    ConfigError
+        When a number is impossible, two numbers disagree, or a field asks for what llmc does not do.
+    """
+
+    def __init__(self, model_type="llama", **fields):
+        self._fill(model_type, fields)
+        self.validate()
+        if self._family.rope:
+            rope.warn(self)
+        for name in self._extra:
+            close = difflib.get_close_matches(name, CANONICAL, n=1, cutoff=0.85)
+            if close and name not in REFUSED:
+                warnings.warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?", stacklevel=2)
+
+    def _fill(self, model_type, fields):
+        family = family_of(model_type)
+        state = self.__dict__
+        state.update(
+            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None
+        )
+        given = {}
+        for name, value in fields.items():
+            canonical = CANONICAL.get(name)
+            if canonical is None:
+                if name not in ROPE_FIELDS and name != "architectures":
+                    self._extra[name] = copy.deepcopy(value)
+                continue
+            before = given.setdefault(canonical, (name, value))
+            if before[1] != value:
+                raise ConfigError(
+                    f"{before[0]} {shown(before[1])} and {name} {shown(value)} are the same field and disagree; "
+                    "give one of them"
+                )
+        for canonical, (name, value) in given.items():
+            self._set(canonical, name, value)
+        self._set_rope(fields)
+
+    def _set(self, canonical, name, value):
+        check, _ = FIELDS[canonical]
+        try:
+            value = check(value)
+        except ConfigError as error:
+            raise ConfigError(f"{name} {shown(value)} {error}") from None
+        if value is None and canonical in DERIVED and canonical not in self._family.may_be_none:
+            raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
+        if canonical in self._family.fixed:
+            only = self._family.fixed[canonical]
+            if canonical not in DERIVED and value not in (None, only):
+                raise ConfigError(
+                    f"{name} {shown(value)}: {self.model_type} has no such field and computes as with {only!r}; "
+                    "leave it out"
+                )
+        self._fields[canonical] = value
+        if canonical in _IDS and self._generation is not None:
+            self._generation[canonical] = value
+
+    def _set_rope(self, fields):
+        given = {name: fields[name] for name in ROPE_FIELDS if fields.get(name) is not None}
+        if not self._family.rope:
+            if given:
+                name, value = next(iter(given.items()))
+                raise ConfigError(f"{name} {shown(value)}: {self.model_type} has learned positions; leave it out")
+            return
+        theta = given.get("rope_theta", rope.DEFAULT_THETA)
+        parameters = given.get("rope_scaling") or given.get("rope_parameters")
+        sizes = {"max_position_embeddings": self._fields["max_position_embeddings"]}
+        self.__dict__["_rope"] = rope.standardise(parameters, theta, {**fields, **sizes})
+
+    # Reading and setting
+
+    def __getattr__(self, name):
+        state = self.__dict__
+        if "_family" not in state or name.startswith("__"):
+            raise AttributeError(name)
+        if name in CANONICAL:
+            return self._value(CANONICAL[name])
+        if name == "architectures":
+            return [self._family.architecture]
+        if name in ROPE_FIELDS:
+            return self._rope_value(name)
+        if name in self._extra:
+            return self._extra[name]
+        near = nearest(name, [*CANONICAL, *self._extra])
+        raise AttributeError(f"a {self.model_type} configuration has no {name}; {near}")
+
+    def _value(self, canonical):
+        if canonical in _IDS and self._generation is not None:
+            return self._generation.get(canonical)
+        value = self._fields.get(canonical)
+        if value is None:
+            value = self._family.fixed.get(canonical)
+        return self._derived(canonical) if value is None and canonical in DERIVED else value
+
+    def _derived(self, canonical):
+        if canonical == "head_dim":
+            return self.hidden_size // self.num_attention_heads
+        return self.num_attention_heads if canonical == "num_key_value_heads" else 4 * self.hidden_size
+
+    def _rope_value(self, name):
+        if not self._family.rope:
+            return None
+        if name == "rope_parameters":
+            return self._rope
+        if name == "rope_scaling":
+            scaling = {key: value for key, value in self._rope.items() if key != "rope_theta"}
+            return None if scaling == {"rope_type": "default"} else types.MappingProxyType(scaling)
+        return self._rope.get(name)
+
+    def __setattr__(self, name, value):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in ("model_type", "architectures"):
+            raise AttributeError(f"{name} cannot be changed; make a new Config")
+        if name in CANONICAL:
+            self._set(CANONICAL[name], name, value)
+        elif name not in ROPE_FIELDS:
+            self._extra[name] = value
+            if name == rope.ORIGINAL and self._family.rope:
+                self._set_rope({**self._extra, "rope_parameters": self._rope})
+        elif not self._family.rope or name in ("rope_parameters", "rope_scaling"):
+            theta = self.rope_theta
+            self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
+        else:
+            self._rope[name] = value
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *CANONICAL, *ROPE_FIELDS, *self._extra})
+
+    def __eq__(self, other):
+        return self.to_dict() == other.to_dict() if isinstance(other, Config) else NotImplemented
+
+    def __repr__(self):
+        return "Config " + json.dumps(self.to_dict(), indent=2, default=repr)
+
+    @property
+    def padding_idx(self):
+        """The row of the embedding that starts as zeros and gets no gradient as an input, or None (torch's word)."""
+        pad = self._fields["pad_token_id"]
+        return None if pad is None or not self._family.pads else pad % self.vocab_size
+
+    # Checking
+
+    def validate(self):
+        """Check every field against the others.
+
+        Raises
+        ------
+        ConfigError
+            Naming the field, the values that disagree, and the remedy.
+        """
+        width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
+        name_width, name_heads = self._name("hidden_size"), self._name("num_attention_heads")
+        if width % heads and (self._family.heads_divide_width or self._fields["head_dim"] is None):
+            raise ConfigError(f"{name_width} {width} is not a multiple of {name_heads} {heads}; change one of them")
+        if heads % groups:
+            raise ConfigError(
+                f"{name_heads} {heads} is not a multiple of num_key_value_heads {groups}; every key/value head serves "
+                "the same number of query heads"
+            )
+        for canonical in DERIVED:
+            value, needed = self._value(canonical), self._derived(canonical)
+            if canonical in self._family.fixed and value != needed:
+                raise ConfigError(
+                    f"{self._name(canonical)} {value}: {self.model_type} has no such field and computes with {needed}; "
+                    "leave it out"
+                )
+        if self.hidden_act not in self._family.activations:
+            raise ConfigError(
+                f"{self._name('hidden_act')} {shown(self.hidden_act)} is not one that {self.model_type} has in llmc; "
+                f"those are {', '.join(sorted(self._family.activations))}"
+            )
+        pad = self._fields["pad_token_id"]
+        if self._family.pads and pad is not None and not -self.vocab_size <= pad < self.vocab_size:
+            raise ConfigError(
+                f"pad_token_id {pad} has no row in an embedding of vocab_size {self.vocab_size}; set it to null or "
+                "to a token that exists"
+            )
+        self._validate_sizes()
+        self._validate_refused()
+        if self._family.rope:
+            rope.validate(self)
+
+    def _validate_sizes(self):
+        def said(canonical):
+            return f"{self._name(canonical)} {self._value(canonical)}"
+
+        width, heads, head_dim = self.hidden_size, self.num_attention_heads, self.head_dim
+        if heads * head_dim > LARGEST:
+            raise ConfigError(
+                f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
+                "make one smaller"
+            )
+        tables = ("vocab_size", "intermediate_size") + (() if self._family.rope else ("max_position_embeddings",))
+        for canonical in tables:
+            if self._value(canonical) * width > _LARGEST_TENSOR:
+                raise ConfigError(
+                    f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
+                )
+        block = width * (4 * max(heads * head_dim, width) + 3 * self.intermediate_size)
+        if self.num_hidden_layers * block > _LARGEST_TENSOR:
+            raise ConfigError(
+                f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
+                f"{said('head_dim')} are larger than any memory; make one smaller"
+            )
+
+    def _validate_refused(self):
+        for name, (harmless, reason) in REFUSED.items():
+            if name in self._extra and not any(self._extra[name] is v or self._extra[name] == v for v in harmless):
+                raise ConfigError(f"{name} {shown(self._extra[name])}: {reason}")
+        kinds = self._extra.get("layer_types")
+        if kinds is None:
+            return
+        kind = "full_attention" if self.sliding_window is None else "sliding_attention"
+        if kinds != [kind] * self.num_hidden_layers:
+            raise ConfigError(
+                f"layer_types {shown(kinds)}: with sliding_window {self.sliding_window} every one of the "
+                f"{self.num_hidden_layers} layers of {self.model_type} is {kind}; leave it out"
+            )
+
+    def _name(self, canonical):
+        return self._family.names.get(canonical, canonical)
+
+    # For the core
+
+    def spec(self):
+        """The numbers that the C core builds a model from.
+
+        Returns
+        -------
+        dict
+            {str: int or float}, and `model_type`.
+
+        Raises
+        ------
+        ConfigError
+            As `validate`.
+        """
+        self.validate()
+        return {
+            "model_type": self.model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
+            "window": self.sliding_window or 0,
+            "norm_eps": self.norm_eps,
+            "activation": self._family.activations[self.hidden_act],
+            "attention_bias": int(self.attention_bias),
+            "mlp_bias": int(self.mlp_bias),
+            "tie_word_embeddings": int(self.tie_word_embeddings),
+            "attention_scale": self.head_dim**-0.5 if self.scale_attn_weights else 1.0,
+            "scale_by_layer": int(self.scale_attn_by_inverse_layer_idx),
+            "embd_pdrop": self.embd_pdrop,
+            "resid_pdrop": self.resid_pdrop,
+            "attn_pdrop": self.attn_pdrop,
+            "rope_grows": int(self._family.rope and self._rope["rope_type"] in rope.GROWING),
+        }
+
+    # Files
+
+    def to_dict(self):
+        """The fields as config.json holds them, in the family's spelling.
+
+        Rope is written as `rope_theta` and `rope_scaling`, which every transformers reads: releases before 5 would
+        take `rope_parameters` for an unknown field and compute with the default base.
+
+        Returns
+        -------
+        dict
+            {str: JSON value}.
+        """
+        written = {"model_type": self.model_type, "architectures": [self._family.architecture]}
+        for canonical, value in self._fields.items():
+            # As transformers does: n_inner stays null and follows the width, the other two are spelled out.
+            if value is None and canonical in ("head_dim", "num_key_value_heads"):
+                value = self._derived(canonical)
+            written[self._name(canonical)] = value
+        if self._family.rope:
+            scaling = self.rope_scaling
+            written["rope_theta"] = self._rope["rope_theta"]
+            written["rope_scaling"] = None if scaling is None else dict(scaling)
+        written.update(self._extra)
+        first = {name: written[name] for name in ("model_type", "architectures")}
+        return copy.deepcopy(first | {name: written[name] for name in sorted(written)})
+
+    def save_pretrained(self, directory):
+        """Write config.json, and generation_config.json where there was one; both appear whole or not at all.
+
+        Parameters
+        ----------
+        directory : str or os.PathLike
+            Made if it is not there.
+
+        Raises
+        ------
+        ConfigError
+            When the configuration is impossible, or a field cannot be written as JSON.
+        OSError
+            When the folder cannot be written.
+        """
+        self.validate()
+        files = {"config.json": self.to_dict()}
+        if self._generation is not None:
+            files["generation_config.json"] = self._generation
+        for name, fields in files.items():
+            check_writable(name, fields)
+        os.makedirs(directory, exist_ok=True)
+        for name, fields in files.items():
+            write_json(os.path.join(directory, name), fields)
+
+    @classmethod
+    def from_pretrained(cls, source, revision=None, local_files_only=False):
+        """Read a configuration.
+
+        Parameters
+        ----------
+        source : str or os.PathLike
+            A folder with config.json (and perhaps generation_config.json, whose eos, bos and pad ids then count for
+            generation, as in transformers), the path of a config.json, or the name of a repository on the hub.
+        revision : str, optional
+            Branch, tag or commit on the hub.
+        local_files_only : bool
+            Take a hub name from the cache and ask no network.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such file, or the hub has none or cannot be reached.
+        CheckpointError
+            When the file is not JSON.
+        ConfigError
+            When what it says is impossible, or llmc does not do it.
+        """
+        path, beside = locate(os.fspath(source), revision, local_files_only)
+        fields = read_json(path)
+        config = cls.__new__(cls)
+        try:
+            if "model_type" not in fields:
+                found = f"its architectures are {fields.get('architectures')}"
+                raise ConfigError(f"there is no model_type; add the one that fits: {found}")
+            config._fill(fields.pop("model_type"), fields)
+            config.validate()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        if config._family.rope:
+            rope.warn(config)
+        if beside is not None:
+            config._read_generation(beside)
+        return config
+
+    def _read_generation(self, path):
+        generation = read_json(path)
+        for name in generation.keys() & set(_IDS):
+            try:
+                generation[name] = FIELDS[name][0](generation[name])
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
+        self.__dict__["_generation"] = generation

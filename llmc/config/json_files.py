@@ -1,0 +1,70 @@
+"""The JSON files of a configuration: found, read with suspicion, and made sure to be writable."""
+
+import json
+import os
+
+from llmc.system import hub
+from llmc.checkpoint.formats import magic
+from llmc.checkpoint.formats import strict_json
+from llmc.checkpoint.formats.budget import Budget
+from llmc.errors import CheckpointError, ConfigError
+from llmc.config.fields import shown
+
+FILES = ("config.json", "generation_config.json")
+_LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
+
+
+def locate(source, revision, local_files_only):
+    """Where a configuration lies: the paths of its config.json, and of its generation_config.json or None.
+
+    Parameters
+    ----------
+    source : str
+        A folder, a file, or the name of a repository on the hub.
+    revision : str or None
+        Branch, tag or commit on the hub.
+    local_files_only : bool
+        Take a hub name from the cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none, or the hub cannot be reached.
+    """
+    if os.path.isfile(source):
+        return source, None
+    folder = hub.folder(source, revision, local_files_only, patterns=FILES)
+    path, beside = (os.path.join(folder, name) for name in FILES)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
+    return path, beside if os.path.isfile(beside) else None
+
+
+def read_json(path):
+    """The object in a JSON file.
+
+    Raises
+    ------
+    CheckpointError
+        Saying what the file is instead.
+    """
+    with open(path, "rb") as file:
+        data = file.read(_LARGEST_FILE + 1)
+    if len(data) > _LARGEST_FILE:
+        raise CheckpointError(f"{path}: more than {_LARGEST_FILE} bytes is no configuration; is it the right file?")
+    _, words = magic.identify(data[:512])
+    if words and not data.lstrip().startswith(b"{"):
+        raise CheckpointError(f"{path}: the file is {words}")
+    fields = strict_json.parse(data, path, Budget(path, len(data)))
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: this is JSON, but a {type(fields).__name__} and not an object of fields")
+    return fields
+
+
+def check_writable(file, fields):
+    """Raise ConfigError, naming the field, unless all of `fields` can stand in a JSON file."""
+    for name, value in fields.items():
+        try:
+            json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{name} {shown(value)} cannot be written to {file} ({error}); take it out") from None

@@ -1,0 +1,1 @@
+"""The parts of a generation: the choice of the next token."""

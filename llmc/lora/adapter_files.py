@@ -1,0 +1,165 @@
+"""An adapter's files as peft lays them out: adapter_config.json and adapter_model.safetensors or .bin."""
+
+import contextlib
+import os
+import re
+
+import numpy as np
+
+from llmc import checkpoint
+from llmc.checkpoint.atomic import sync, temporary_directory
+from llmc.errors import CheckpointError, ConfigError, NonFiniteError, ShapeError, nearest
+from llmc.lora import lora_config
+
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+PREFIX = "base_model.model."
+_TWICE = re.compile(r".*\.(modules_to_save|original_module)\.bias")  # peft's, of bias="all" beside modules_to_save
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+
+def folder_of(directory, name):
+    """Where the files of adapter `name` stand: the default one's in `directory` itself, others' in `directory/name`."""
+    return os.fspath(directory) if name == "default" else os.path.join(directory, name)
+
+
+def find(directory, name):
+    """The folder to read adapter `name` from: its own in `directory`, or `directory` itself.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no adapter in either.
+    """
+    places = dict.fromkeys([folder_of(directory, name), os.fspath(directory)])
+    for place in places:
+        if os.path.isfile(os.path.join(place, lora_config.FILE)):
+            return place
+    raise FileNotFoundError(f"{os.path.join(directory, lora_config.FILE)}: there is no such file; an adapter's folder "
+                            f"holds {lora_config.FILE} and {WEIGHTS[0]}")
+
+
+def base_of(folder):
+    """The base that a folder with an adapter alone names; None for any other folder.
+
+    Raises
+    ------
+    ConfigError
+        When it names none.
+    """
+    path = os.path.join(folder, lora_config.FILE)
+    if not os.path.isfile(path) or os.path.isfile(os.path.join(folder, "config.json")):
+        return None
+    base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
+    if not base:
+        raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open "
+                          f"the base, and load_adapter({str(folder)!r})")
+    return base
+
+
+def save(directory, config, tensors, safe_serialization=True):
+    """Write an adapter; each of its two files appears whole, in the place of its predecessor.
+
+    Parameters
+    ----------
+    directory : path
+    config : LoraConfig
+    tensors : dict
+        {key in the file: array}.
+    safe_serialization : bool
+        Write safetensors; otherwise torch's format. Weights in the other one are removed: a reader takes what it
+        finds first.
+
+    Raises
+    ------
+    NonFiniteError
+        When a number is not finite; nothing is written.
+    OSError
+        When the place cannot be written to, or is full; what was there stays.
+    """
+    for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"{directory}: {key} is not finite; nothing was saved")
+    os.makedirs(directory, exist_ok=True)
+    written, other = WEIGHTS if safe_serialization else WEIGHTS[::-1]
+    with temporary_directory(directory, WEIGHTS[0]) as temporary:
+        if safe_serialization:
+            checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
+            os.rename(os.path.join(temporary, "model.safetensors"), os.path.join(temporary, written))
+        else:
+            singles = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
+            checkpoint.write_torch(os.path.join(temporary, written), singles)
+        config.save_pretrained(temporary)
+        for file in (written, lora_config.FILE):
+            os.replace(os.path.join(temporary, file), os.path.join(directory, file))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(directory, other))
+    sync(directory)
+
+
+def load(folder, wanted, beside):
+    """The tensors of an adapter, checked against those that the model expects.
+
+    Parameters
+    ----------
+    folder : path
+    wanted : dict
+        {key in the file: shape}.
+    beside : dict
+        {key: array} of base weights that peft may store along; they must be the model's own.
+
+    Returns
+    -------
+    dict
+        {key in the file: float array}.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no file of weights.
+    CheckpointError, ShapeError
+        When a tensor is missing, surplus, of another shape, or not finite; the message names it, and both shapes.
+    """
+    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if os.path.isfile(path)), None)
+    if path is None:
+        raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
+    with checkpoint.open(path) as stored:
+        found = {_key(key): key for key in stored.names() if not _TWICE.fullmatch(key)}
+        _check_names(path, found, wanted, beside)
+        for key in wanted.keys() & found.keys():
+            shape = tuple(stored.shape(found[key]))
+            if shape != tuple(wanted[key]):
+                raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: the "
+                                 f"adapter is of another base, or its adapter_config.json is of another adapter")
+        tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
+        for key in (beside.keys() & found.keys()) - wanted.keys():
+            theirs = _numbers(path, stored, found[key])
+            ours = np.asarray(beside[key]).astype(stored.dtype(found[key])).astype(theirs.dtype)
+            if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
+                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the "
+                                      f"adapter was trained on another base, or on one that was resized")
+    return tensors
+
+
+def _key(key):
+    return key if key.startswith(PREFIX) else PREFIX + key
+
+
+def _check_names(path, found, wanted, beside):
+    missing = [key for key in wanted if key not in found]
+    surplus = [found[key] for key in found if key not in wanted and key not in beside]
+    if not missing and not surplus:
+        return
+    said = [f"{word} {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+            for word, names in (("missing", missing), ("surplus", surplus)) if names]
+    near = nearest(surplus[0], wanted) if surplus else nearest(missing[0], found)
+    raise CheckpointError(f"{path}: the tensors are not those of its adapter_config.json on this model: "
+                          f"{'; '.join(said)}{f' ({near})' if near else ''}; the adapter is of another base")
+
+
+def _numbers(path, stored, name):
+    if str(stored.dtype(name)) not in _FLOATS:
+        raise CheckpointError(f"{path}: {name} has dtype {stored.dtype(name)}; adapters are {', '.join(_FLOATS)}")
+    array = np.asarray(stored[name], dtype=np.float64 if str(stored.dtype(name)) == "float64" else np.float32)
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path}: {name} holds numbers that are not finite; the adapter is broken")
+    return array

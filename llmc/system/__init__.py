@@ -1,0 +1,1 @@
+"""The machine around the process: the hub, free memory, the terminal."""

@@ -1,0 +1,1 @@
+"""Weights: how they start, and how narrow ones are stored."""
