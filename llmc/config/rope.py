@@ -13,8 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmc.errors import ConfigError
-from llmc.config.fields import shown
+from llmc.errors import ConfigError, shown
 
 DEFAULT_THETA = 10000.0
 ORIGINAL = "original_max_position_embeddings"
@@ -135,6 +134,22 @@ def validate(config):
                 f"{config.max_position_embeddings} gives frequencies that are not finite at length {length}; choose "
                 "other parameters"
             )
+
+
+def tables(config):
+    """The parameters of every rotary table that a model has.
+
+    Returns
+    -------
+    list of dict
+        `rope_parameters`, once for each base where `rope_theta` is a list of one a layer.
+    """
+    return [config.rope_parameters]
+
+
+def grows(config):
+    """Whether the frequencies depend on the length."""
+    return config.rope_parameters["rope_type"] in GROWING
 
 
 def inverse_frequencies(config, length):

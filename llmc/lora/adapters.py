@@ -208,8 +208,8 @@ class Adapters(Merging, Mixing, Trained):
     # --- for these ---------------------------------------------------------------------------------------------------
     def _attach(self, config, strict=True):
         tied = tuple(name for pair in self._tied().items() for name in pair)
-        adapter = attach(config, self.config.model_type, self._model.linears(), self._model.shapes(),
-                         self._model.head_name, tied, self.config.num_hidden_layers, strict)
+        adapter = attach(config, self.config._family, self._model.layout(), self._model.shapes(),
+                         tied, self.config.num_hidden_layers, strict)
         other = next((name for name, known in self._adapters.items() if known.config.bias != "none"), None)
         if config.bias != "none" and other is not None:
             raise ConfigError(f"bias {config.bias!r}: adapter {other!r} trains biases already, and one alone can")
