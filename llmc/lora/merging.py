@@ -4,7 +4,7 @@ import numpy as np
 
 from llmc.errors import ConfigError, NonFiniteError
 from llmc.lora.attached import copy_name
-from llmc.run import Run
+from llmc.weights.stored import Int8, writing
 
 # How far the logits of the merged model may be from those of the attached one, by how weights are stored.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "bfloat16": 2e-2, "float16": 2e-2}
@@ -56,91 +56,70 @@ def compare(before, after, stored):
     return apart
 
 
-class Merging:
-    """The part of a Model that merges its adapters."""
+def require_wide(parameters):
+    """Raise ConfigError when weights are stored as int8."""
+    if any(isinstance(view, Int8) for view in parameters.values()):
+        raise ConfigError("nothing is merged into weights stored as int8, whose rounding would swallow most of an "
+                          "adapter: keep it attached, or open the model with dtype='bfloat16' or 'float32'")
 
-    def merge_adapter(self, adapter_names=None):
-        """Add the active adapters, or those named, to the weights; what is overwritten is kept for `unmerge_adapter`.
 
-        Raises
-        ------
-        ConfigError
-            When they are merged already or disabled, or when the logits would differ by more than 1e-4 (2e-2 for
-            weights stored as bfloat16, whose rounding loss is printed); nothing is changed.
-        NonFiniteError
-            When a merged weight is not finite; nothing is changed.
-        """
-        self._require_adapters("merge_adapter")
-        if self.dtype == "int8":
-            raise ConfigError("nothing is merged into weights stored as int8, whose rounding would swallow most of an "
-                              "adapter: keep it attached, or open the model with dtype='bfloat16' or 'float32'")
-        if self._merged:
-            raise ConfigError(f"adapters are merged already: {', '.join(self._merged)}; call unmerge_adapter() first")
-        if not self._enabled:
-            raise ConfigError("adapters are disabled; call enable_adapters() first")
-        if isinstance(adapter_names, str):
-            raise TypeError(f"adapter_names is a list of names, not {adapter_names!r}")
-        names = self.active_adapters() if adapter_names is None else list(adapter_names)
-        adapters = {name: self._adapter(name) for name in names}
-        ids, dtype = probe(self.config), self._parameters[f"{self._model.embedding_name}.weight"].dtype
-        try:
-            self._model.set_adapters(names, [])
-            before = self._exact_logits(ids)
-            self._overwrite(adapters)
-            self._model.set_adapters([], [])
-            compare(before, self._exact_logits(ids), dtype)
-        except BaseException:
-            self._restore()
-            self._tell_core()
-            raise
-        self._merged = names
+def changes(adapters, tensors, is_in_out):
+    """What adapters make of the base's parameters.
 
-    def unmerge_adapter(self):
-        """Put back the base's weights, to the bit; the adapters count as before."""
-        if not self._merged:
-            raise ConfigError("no adapter is merged; merge_adapter() merges the active ones")
-        self._restore()
-        self._merged = []
-        self._tell_core()
+    Parameters
+    ----------
+    adapters : dict of str to Attached
+    tensors : dict of str to dict
+        {tensor: array} of each.
+    is_in_out : callable
+        Does the weight of the linear at this path lie as (I, O)?
 
-    def merge_and_unload(self):
-        """Merge the active adapters, forget all adapters, and return the model, now plain."""
-        if not self._merged:
-            self.merge_adapter()
-        for name in list(self._adapters):
-            self._model.delete_adapter(name)
-        self._start_without_adapters()
-        return self
+    Returns
+    -------
+    dict
+        {parameter: (the copy that takes its place, or None, [arguments of `delta`])}
+    """
+    copies, deltas = {}, {}
+    for name, adapter in adapters.items():
+        for path, branch in adapter.branches.items():
+            A, B = (tensors[name][f"{path}.lora_{half}.{name}.weight"] for half in "AB")
+            deltas.setdefault(f"{path}.weight", []).append((A, B, branch.scale, is_in_out(path)))
+        copies |= {parameter: tensors[name][copy_name(parameter, name)] for parameter in adapter.copies}
+    return {parameter: (copies.get(parameter), deltas.get(parameter, ()))
+            for parameter in dict.fromkeys([*copies, *deltas])}
 
-    def _exact_logits(self, ids):
-        """The logits by float32 products: others would round more than merging does."""
-        run = Run(self, *ids.shape, float32=True)
-        run.forward(ids)
-        return run.logits.copy()
 
-    def _overwrite(self, adapters):
-        """Write the merged weights, keeping what they replace."""
-        deltas, copies = {}, {}
-        for name, adapter in adapters.items():
-            tensors = self._model.adapter_parameters(name)
-            for path, branch in adapter.branches.items():
-                A, B = (tensors[f"{path}.lora_{half}.{name}.weight"] for half in "AB")
-                deltas.setdefault(f"{path}.weight", []).append((A, B, branch.scale, self._is_in_out(path)))
-            copies |= {parameter: tensors[copy_name(parameter, name)] for parameter in adapter.copies}
+class Overwritten:
+    """The weights of a base whose place merged ones have taken, to be put back to the bit.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+        The base's.
+    """
+
+    def __init__(self, parameters):
+        self._parameters, self._kept = parameters, {}
+
+    def __len__(self):
+        return len(self._kept)
+
+    def write(self, core, changed):
+        """Write what `changes` gives, keeping what it replaces; after a failure `restore` is due."""
         lost = 0.0
-        with self._writing():
-            for name in dict.fromkeys([*copies, *deltas]):
+        with writing(core):
+            for name, (copy, deltas) in changed.items():
                 view = self._parameters[name]
-                weight = copies.get(name, view)
-                stored, loss = add(name, weight, (delta(*pair) for pair in deltas.get(name, ())))
+                stored, loss = add(name, view if copy is None else copy, (delta(*each) for each in deltas))
                 lost = max(lost, loss)
-                self._overwritten[name] = view.copy()
+                self._kept[name] = view.copy()
                 view[...] = stored
         if view.dtype.itemsize < 4:
             print(f"merged into {view.dtype} weights: rounding lost up to {lost:.3g}")
 
-    def _restore(self):
-        with self._writing():
-            for name, array in self._overwritten.items():
+    def restore(self, core):
+        """Put back what was replaced."""
+        with writing(core):
+            for name, array in self._kept.items():
                 self._parameters[name][...] = array
-        self._overwritten = {}
+        self._kept = {}
