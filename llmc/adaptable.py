@@ -108,13 +108,22 @@ class Adaptable:
 
     # --- merging -----------------------------------------------------------------------------------------------------
     def merge_adapter(self, adapter_names=None):
-        """Add the active adapters, or those named, to the weights; what is overwritten is kept for `unmerge_adapter`.
+        """Add the active adapters, or those named, to the weights; others that are active with them stay so.
+
+        What is overwritten is kept for `unmerge_adapter`. The model's outputs stay what they are: into float32 weights
+        but for rounding; for weights stored as bfloat16 the share of the change that rounding loses is printed. Of an
+        adapter that is not active, the outputs become those of the named ones alone.
+
+        Parameters
+        ----------
+        adapter_names : list of str, optional
 
         Raises
         ------
         ConfigError
-            When they are merged already or disabled, or when the logits would differ by more than 1e-4 (2e-2 for
-            weights stored as bfloat16, whose rounding loss is printed); nothing is changed.
+            When they are merged already or disabled; when weights are stored as int8; when the logits of a float32
+            model would differ by more than 1e-4 (of logits above 8 by more than their largest / 8 times that). Nothing
+            is changed.
         NonFiniteError
             When a merged weight is not finite; nothing is changed.
         """

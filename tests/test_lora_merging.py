@@ -176,8 +176,12 @@ def test_unmerging_what_is_not_merged_is_refused():
 
 
 def test_a_merge_that_would_change_the_logits_is_refused_and_undone():
-    model, ids = adapted_model(), random_ids(TINY["llama"], 2, 9)
-    model.state_dict()["lm_head.weight"][...] *= 1000  # so that rounding becomes 1e-3
+    """Two huge columns that cancel: what is added to them is lost by rounding."""
+    model, ids = adapted_model(target_modules=["o_proj"]), random_ids(TINY["llama"], 2, 9)
+    weights = model.state_dict()
+    values, out = (weights[f"model.layers.0.self_attn.{name}_proj.weight"] for name in "vo")
+    values[1] = values[0]
+    out[:, 0], out[:, 1] = 2.0**20, -(2.0**20)
     before, attached = bits(model), model(ids)
     with pytest.raises(ConfigError, match="nothing was merged"):
         model.merge_adapter()
@@ -193,13 +197,15 @@ def test_a_broken_adapter_is_not_merged():
     assert same(model, before) and model.adapters.merged() == []
 
 
-def test_narrow_weights_tell_what_rounding_lost():
-    weight, delta = np.random.default_rng(0).standard_normal((2, 5, 7), np.float32)
+def test_narrow_weights_tell_what_rounding_lost(capsys):
+    weight, A, B = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((5, 7), (2, 7), (5, 2)))
+    changed = {"w": (None, [(A, B, 0.1)])}
     weight = weight.astype(ml_dtypes.bfloat16)
-    stored, lost = merging.add("w", weight, [delta])
-    exact = weight.astype(np.float32) + delta
-    assert stored.dtype == weight.dtype and lost == np.abs(stored.astype(np.float32) - exact).max() > 0
-    assert merging.add("w", exact, [delta])[1] == 0
+    stored, exact = merging.merged({"w": weight}, changed)["w"], weight.astype(np.float32) + 0.1 * B @ A
+    lost = np.linalg.norm(stored.astype(np.float32) - exact) / np.linalg.norm(exact - weight.astype(np.float32))
+    assert stored.dtype == weight.dtype and f"bfloat16 weights: rounding loses {100 * lost:.3g} %" in capsys.readouterr().out
+    merging.merged({"w": exact}, changed)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_comparison_fits_a_model_of_few_positions():

@@ -35,7 +35,7 @@ class Adapters(Mapping):
 
     def _start(self):
         self._attached, self._states, self._enabled = {}, {}, True  # states as if enabled, the active ones first
-        self.overwritten = merging.Overwritten(self._parameters)
+        self.overwritten, self._unmerged = {}, None  # the base's weights that merged ones replace; the states before
 
     def __getitem__(self, name):
         self._require(name)
@@ -193,46 +193,92 @@ class Adapters(Mapping):
 
     # --- merging -----------------------------------------------------------------------------------------------------
     def merge(self, names, logits):
-        """Add adapters to the weights; `logits` gives those of the model for ids, by float32 products."""
+        """Add adapters to the weights; others that are active with them stay so. Narrow weights say what they lose.
+
+        Parameters
+        ----------
+        names : list of str or None
+            None: those that are active and not merged yet.
+        logits : callable
+            From ids to those of the model, by float32 products.
+        """
         self._require_any("merge_adapter")
         merging.require_wide(self._parameters)
-        if merged := self.merged():
-            raise ConfigError(f"adapters are merged already: {', '.join(merged)}; call unmerge_adapter() first")
         if not self._enabled:
             raise ConfigError("adapters are disabled; call enable_adapters() first")
-        if isinstance(names, str):
-            raise TypeError(f"adapter_names is a list of names, not {names!r}")
-        adapters = {name: self[name] for name in (self.active() if names is None else names)}
-        ids, dtype = merging.probe(self._config), self._parameters[f"{self._core.embedding_name}.weight"].dtype
+        names, merged = self._to_merge(names), self.merged()
+        went = self._states if set(names) <= set(self.active()) else dict.fromkeys(self, State.INACTIVE)
+        beside = [name for name, state in went.items() if state.computes and name not in names]
+        changed = self._changes([*merged, *names], beside)
+        weights, ids, kept = merging.merged({**self._parameters, **self.overwritten}, changed), None, {}
+        narrow = any(weight.dtype.itemsize < 4 for weight in weights.values())
         try:
-            self._core.set_adapters(list(adapters), [])
-            before = logits(ids)
-            self.overwritten.write(self._core, merging.changes(
-                adapters, {name: self.parameters(name) for name in adapters}, self._is_in_out))
-            self._core.set_adapters([], [])
-            merging.compare(before, logits(ids), dtype)
+            if not narrow:
+                ids = merging.probe(self._config)
+                self._core.set_adapters([*names, *beside], [])
+                before = logits(ids)
+            merging.replace(self._core, self._parameters, weights, kept)
+            if not narrow:
+                self._core.set_adapters(beside, [])
+                merging.compare(before, logits(ids))
         except BaseException:
-            self.overwritten.restore(self._core)
+            merging.replace(self._core, self._parameters, kept, {})
             self._tell_core()
             raise
-        self._unmerged = self._states
-        self._set_states(adapters, State.MERGED)
+        self.overwritten = kept | self.overwritten
+        self._unmerged = self._unmerged or self._states
+        self._states = went | dict.fromkeys([*merged, *names], State.MERGED)
+        self._tell_core()
 
     def unmerge(self):
         """Put back the base's weights, to the bit; the adapters count as before."""
         if not self.merged():
             raise ConfigError("no adapter is merged; merge_adapter() merges the active ones")
-        self.overwritten.restore(self._core)
-        self._states = self._unmerged
+        merging.replace(self._core, self._parameters, self.overwritten, {})
+        self._states, self._unmerged, self.overwritten = self._unmerged, None, {}
         self._tell_core()
 
     def unload(self, logits):
         """Merge the active adapters, and forget them all."""
-        if not self.merged():
+        if self.computing() or not self.merged():
             self.merge(None, logits)
         for name in self:
             self._core.delete_adapter(name)
         self._start()
+
+    def say_rounding(self, dtype):
+        """Print what the merged weights lose when they are written in a dtype narrower than theirs."""
+        rounding = merging.Rounding()
+        for name, base in self.overwritten.items():
+            exact = merging.wide(self._parameters[name])
+            rounding.add(exact.astype(dtype), exact, merging.wide(base))
+        rounding.say()
+
+    def _to_merge(self, names):
+        """The names to merge, checked."""
+        if isinstance(names, str):
+            raise TypeError(f"adapter_names is a list of names, not {names!r}")
+        merged = self.merged()
+        wanted = [name for name in self.active() if name not in merged] if names is None else list(dict.fromkeys(names))
+        for name in wanted:
+            self._require(name)
+        if not wanted and names is not None:
+            raise ConfigError("merge_adapter: no adapter is named; merge_adapter() merges the active ones")
+        if merged and not all(self.state(name).computes for name in wanted or merged):
+            raise ConfigError(f"adapters are merged already: {', '.join(merged)}; call unmerge_adapter() first")
+        self._check_copies([*merged, *wanted])
+        return wanted
+
+    def _changes(self, names, beside):
+        """What adapters make of the base's parameters, where no adapter beside them reads a copy of its own."""
+        changed = merging.changes({name: self[name] for name in names},
+                                  {name: self.parameters(name) for name in names}, self._is_in_out)
+        for name in beside:
+            own = next((parameter for parameter in self[name].copies if parameter in changed), None)
+            if own is not None:
+                raise ConfigError(f"adapter {name!r} has its own {own}, which is read in place of the merged one; "
+                                  f"merge both")
+        return changed
 
     # --- looking -----------------------------------------------------------------------------------------------------
     def print_trainable(self):
@@ -306,9 +352,9 @@ class Adapters(Mapping):
                 for inside in ("", ".base_layer")}
 
     def refuse_unmerged(self, call):
-        """Raise ConfigError when there are adapters that are no part of the weights."""
-        if self and not self.merged():
-            raise ConfigError(f"{call}: the model has adapters ({', '.join(self)}) that are not merged; "
+        """Raise ConfigError when there are adapters that are no part of the weights, though they count."""
+        if names := self.computing() or (not self.merged() and list(self)):
+            raise ConfigError(f"{call}: the model has adapters ({', '.join(names)}) that are not merged; "
                               f"save_adapter writes them, merge_and_unload() makes them part of the weights")
 
     def _refuse_while_merged(self, call):

@@ -10,7 +10,7 @@ _NOT_COMPARED = ("base_model_name_or_path", "peft_version", "revision")
 
 def write(directory, model):
     """Write a model as transformers opens it, or its adapters that train as peft does, into a folder."""
-    if not model.adapters or model.adapters.merged():
+    if not model.adapters or (model.adapters.merged() and not model.adapters.computing()):
         model.save_pretrained(directory)
         return
     for name in model.adapters.trained():
