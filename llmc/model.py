@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
+from llmc.adaptable import Adaptable
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
@@ -16,10 +17,10 @@ from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of
 from llmc.config import rope
 from llmc.run import Run
-from llmc.weights.stored import Readable, read_into, stored
+from llmc.weights.stored import Readable, read_into, stored, writing
 
 
-class Model(Adapters):
+class Model(Adaptable):
     """A transformer language model.
 
     Parameters
@@ -66,7 +67,7 @@ class Model(Adapters):
         self._parameters = stored(self._model.parameters())
         self._cached_frequencies = {}
         self._name_or_path = None
-        self._start_without_adapters()
+        self.adapters = Adapters(self._model, self._parameters, config, self._tied())
 
     # --- files -------------------------------------------------------------------------------------------------------
     @classmethod
@@ -101,7 +102,7 @@ class Model(Adapters):
             model = cls.__new__(cls)
             model._make(config, dtype, precision)
             model._name_or_path = os.fspath(source)
-            with model._writing():
+            with writing(model._model):
                 for name, view in model._parameters.items():
                     read_into(files, found[name], view)
         return model
@@ -121,7 +122,7 @@ class Model(Adapters):
         """
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
-        self._refuse_unmerged("save_pretrained")
+        self.adapters.refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
         checkpoint.write(directory, Readable(self._parameters), dtype=dtype, max_shard_size=max_shard_size)
         config = copy.deepcopy(self.config)
@@ -142,8 +143,8 @@ class Model(Adapters):
         views = dict(self._parameters)
         if self.config.tie_word_embeddings:
             views[f"{self._model.head_name}.weight"] = views[f"{self._model.embedding_name}.weight"]
-        for name in self._adapters:
-            views |= self._model.adapter_parameters(name)
+        for name in self.adapters:
+            views |= self.adapters.parameters(name)
         return views
 
     def load_state_dict(self, tensors):
@@ -165,9 +166,18 @@ class Model(Adapters):
                 raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
             if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
                 raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
-        with self._writing():
+        with writing(self._model):
             for name, view in views.items():
                 view[...] = np.asarray(tensors[found.found[name]])
+
+    def trained(self):
+        """{name: view} of what a training changes: the parameters, or the tensors of the adapters that train.
+
+        Where adapters are attached and none trains, of those that are active.
+        """
+        names = self.adapters.trained()
+        views = {name: view for adapter in names for name, view in self.adapters.parameters(adapter).items()}
+        return views if self.adapters else dict(self._parameters)
 
     def _tied(self):
         return _tied(self.config, self._model.head_name, self._model.embedding_name)
@@ -204,6 +214,12 @@ class Model(Adapters):
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
         arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
         return run._core.forward(**arguments, until=None, last=0)
+
+    def _exact_logits(self, ids):
+        """The logits by float32 products: others would round more than merging does."""
+        run = Run(self, *ids.shape, float32=True)
+        run.forward(ids)
+        return run.logits.copy()
 
     def _run_for(self, ids):
         return Run(self, *as_ids(ids, self.config.vocab_size).shape)  # refused before memory is taken

@@ -46,7 +46,7 @@ def text(model):
         node = root
         for name in path.split("."):
             node = node.setdefault(name, {})
-    beside = overview.in_tree(model._adapters, model._states())
+    beside = overview.in_tree(model.adapters, model.adapters.states())
     kinds = {path: _CONTAINERS.get(part) for path, (part, _) in modules.items()}
     kinds |= {path: _kind(model, modules[path][0], weights[path]) + beside.get(path, "")
               for path in weights if path in modules}
@@ -106,7 +106,8 @@ def summary(model):
         part, flops = modules[path]
         kind = _kind(model, part, weights[path]).partition("(")[0]
         rows.append(_row(path, kind, {} if path == tied else weights[path], weights[path]["weight"].shape, flops))
-        rows += [row for name, state in model._states().items() for row in _adapter_rows(path, name, state, weights)]
+        rows += [row for name, state in model.adapters.states().items()
+                 for row in _adapter_rows(path, name, state, weights)]
     note = f"{model.num_parameters():,} parameters, {count(sum(row['FLOPs'] for row in rows), 'FLOP')} a token"
     return Table(["module", "kind", "shape", "parameters", "FLOPs", "bytes"], rows, note)
 
@@ -118,7 +119,7 @@ def _adapter_rows(path, name, state, weights):
         if own is None:
             continue
         shape = next(iter(own.values())).shape
-        multiplies = kind == "LoRA" and state in ("trains", "active")
+        multiplies = kind == "LoRA" and state.computes
         yield _row(f"{path}.{part}.{name}", kind, own, shape, 2 * shape[0] * shape[1] if multiplies else 0)
 
 

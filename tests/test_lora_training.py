@@ -89,7 +89,7 @@ def test_ten_steps_are_those_of_peft(peers, tmp_path_factory, tmp_path, case, co
         warnings.simplefilter("ignore")
         theirs.save_pretrained(tmp_path)
     expected = llmc.checkpoint.open(tmp_path / "adapter_model.safetensors")
-    adapter, tensors = ours._adapters["default"], ours._model.adapter_parameters("default")
+    adapter, tensors = ours.adapters["default"], ours._model.adapter_parameters("default")
     for key, name in adapter.keys("default").items():
         close(tensors[name], expected[key], TOLERANCE["logits"], name)
     assert all((view == base[name]).all() for name, view in ours._parameters.items())
@@ -105,7 +105,7 @@ def test_gradients_of_adapters_are_slopes(family):
     run = model.run(2, 7, backward=True)
     run.forward_backward(ids)
     rng = np.random.default_rng(1)
-    for name, view in model._trained_parameters().items():
+    for name, view in model.trained().items():
         start, direction = view.copy(), rng.standard_normal(view.shape)
 
         def moved(by):

@@ -35,6 +35,9 @@ def run(args):
     model.load_adapter(args.adapter)
     ids = probe(model.config)
     attached = model(ids)
+    model.merge_adapter()
+    if args.dtype != "float32":
+        model.adapters.say_rounding(args.dtype)
     model.merge_and_unload().save_pretrained(args.out, dtype=args.dtype)
     tokenizer = tokenizer_of(args.adapter) or tokenizer_of(base)
     if tokenizer is None:

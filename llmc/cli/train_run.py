@@ -85,7 +85,7 @@ def forecast(model, training, data, length):
     """
     batch = training.per_device_train_batch_size
     estimate = model.estimate(batch=batch, length=length, train=True)
-    trained = model._trained_parameters().values()
+    trained = model.trained().values()
     per_epoch = -(-len(data) // (batch * training.gradient_accumulation_steps))
     steps = training.max_steps if training.max_steps > 0 else round(training.num_train_epochs * per_epoch)
     flops = estimate["flops"] * training.gradient_accumulation_steps

@@ -12,6 +12,7 @@ from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
 from llmc.lora.lora_config import FILE as CONFIG
+from llmc.train import trained
 from llmc.train.state import read_state, write_state
 
 BEST = "checkpoint-best"
@@ -39,11 +40,11 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     OSError
         When the place cannot be written to, or the disk is too small; what was there stays.
     """
-    parameters, tensors = model._trained_parameters(), _moments(optimizer)
+    parameters, tensors = model.trained(), _moments(optimizer)
     require_finite(path, {**parameters, **tensors})
     require_room(os.path.dirname(os.path.abspath(path)), model, optimizer)
     with staged_directory(path) as folder:
-        model._save_trained(folder)
+        trained.write(folder, model)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         apart = os.path.join(folder, "optimizer")
@@ -56,7 +57,7 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
 
 def require_room(folder, model, optimizer):
     """Raise OSError unless the disk of a folder has room for one more checkpoint."""
-    require_space(folder, _nbytes(model._trained_parameters()) + _nbytes(_moments(optimizer)) + _ROOM)
+    require_space(folder, _nbytes(model.trained()) + _nbytes(_moments(optimizer)) + _ROOM)
 
 
 def _moments(optimizer):
@@ -183,7 +184,7 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
     for name, value in kernels.items():
         _compare(path, name, (beside.get("kernels") or {}).get(name), value)
     with checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
-        model._load_trained(path)
+        trained.read(path, model)
         optimizer.load_state_dict({"step": state.updates} | {
             kind: _Moments(moments, kind) for kind in ("exp_avg", "exp_avg_sq")})
     state.max_steps = max_steps
@@ -209,8 +210,8 @@ class _Moments(Mapping):
 
 def _compare_models(path, model):
     holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
-    if bool(model._adapters) != holds_adapter:
-        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model._adapters))
+    if bool(model.adapters) != holds_adapter:
+        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model.adapters))
         raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
                           f"resume_from_checkpoint, or what was trained before")
     if holds_adapter:

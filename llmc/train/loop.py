@@ -166,7 +166,7 @@ class Training:
                 return self.optimizer.step(self.run)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error}; {self._advice()}") from None
-        parameters = self.model._trained_parameters()
+        parameters = self.model.trained()
         parameter = checkpoints.first_nonfinite(parameters)
         gradients = {name: self.run._core.parameter_gradient(name) for name in parameters}
         gradient = checkpoints.first_nonfinite({name: view for name, view in gradients.items() if view is not None})
@@ -247,7 +247,7 @@ class Training:
             self._evaluate()
         if self.args.save_strategy != "no" and state.step and self.saved_step != state.step:
             self._save()
-        checkpoints.require_finite(self.output_dir, self.model._trained_parameters())
+        checkpoints.require_finite(self.output_dir, self.model.trained())
         self.trainer.save_model(self.output_dir)
         self._draw()
         self.interrupts.check()

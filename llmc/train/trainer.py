@@ -9,6 +9,7 @@ from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model
+from llmc.train import trained
 from llmc.train.arguments import TrainingArguments
 from llmc.train.batches import is_one_shot, length_of
 from llmc.train.interrupt import Interrupts
@@ -192,7 +193,7 @@ class Trainer:
     def save_model(self, output_dir=None):
         """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
-        self.model._save_trained(output_dir)
+        trained.write(output_dir, self.model)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(os.fspath(output_dir))
 

@@ -1,5 +1,6 @@
 """Stored weights: matrices that lie narrower than float32, read and written like arrays."""
 
+import contextlib
 from collections.abc import Mapping
 
 import ml_dtypes
@@ -112,3 +113,13 @@ def stored(parameters):
         return given.view(ml_dtypes.bfloat16) if given.dtype == np.uint16 else given
 
     return {name: one(given) for name, given in parameters.items()}
+
+
+@contextlib.contextmanager
+def writing(core):
+    """Keeps readers of a `_core.Model` out while its parameters change."""
+    core.begin_write()
+    try:
+        yield
+    finally:
+        core.end_write()
