@@ -7,7 +7,7 @@ from llmc.analysis.cka import measure_cka
 from llmc.analysis.measurement import Measurement
 from llmc.analysis.metrics import OBSERVED, checked
 from llmc.analysis.observe import observed
-from llmc.show.bar import Progress
+from llmc.show.bar import Passes
 from llmc.analysis.report import Report
 from llmc.errors import ConfigError
 from llmc.model import Model
@@ -83,14 +83,14 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     measurement = _look(model, given, total, metrics, projections, adapters, disable_tqdm)
     if "cka" in slow:
         runs = _Runs(model, keep="all")
-        with Progress("cka", total, disable_tqdm) as progress:
+        with Passes("cka", total, disable_tqdm) as progress:
             for batch in given:
                 measure_cka(runs.of(batch), batch, measurement, adapters)
                 progress.step()
     if "ablation" in slow:
         runs = _Runs(model)
         passes = total * (1 + sum(module.is_skippable for module in measurement.modules))
-        with Progress("ablation", passes, disable_tqdm) as progress:
+        with Passes("ablation", passes, disable_tqdm) as progress:
             for batch in given:
                 measure_ablation(runs.of(batch), batch, measurement, progress.step)
     title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
@@ -101,7 +101,7 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
     """The metrics that are read while the forward pass runs."""
     runs, measurement = _Runs(model, observe=True, keep=adapters.linears or None), None
     cheap = [metric for metric in metrics if metric in OBSERVED]
-    with Progress("lim", total, disable_tqdm if total != 1 else True) as progress:
+    with Passes("lim", total, disable_tqdm if total != 1 else True) as progress:
         for batch in given:
             run = runs.of(batch)
             sums = observed(run, batch, adapters)

@@ -6,10 +6,11 @@ import os
 from llmc.cli.outcome import Usage
 from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
+from llmc.show import picture
 
 EXAMPLE = "llmc lim llmc-demo --text README.md --metrics lim,block_influence,ablation --out lim.png lim.html"
 LONGEST = 512  # tokens of context, unless more are asked for
-TABLES, PICTURE = (".csv", ".json", ".html"), ".png"
+TABLES = (".html", ".csv", ".json")
 
 
 def arguments(parser):
@@ -23,8 +24,9 @@ def arguments(parser):
     parser.add_argument("--projections", choices=("truncate", "feature-mean"), default="truncate",
                         help="what an attention projection of another width is compared with (%(default)s)")
     parser.add_argument("--compare", metavar="DIR",
-                        help="another checkpoint, or a LoRA adapter of this one; --out then takes .png")
-    parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="where to write: .png, .html, .csv, .json")
+                        help="another checkpoint, or a LoRA adapter of this one; --out then takes pictures")
+    parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
+                        help="where to write: .png, .pdf, .svg, .html, .csv, .json")
     parser.add_argument("--max-tokens", type=whole(2, 2**63 - 1), default=16384, metavar="N",
                         help="of the text (%(default)s)")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
@@ -46,7 +48,7 @@ def run(args):
     print(report)
     if not args.compare:
         for path in args.out:
-            report.plot(path) if path.endswith(PICTURE) else report.save(path)
+            report.save(path) if path.endswith(TABLES) else report.plot(path)
         return
     other = lim(_other(args, model), batches, metrics=metrics, projections=args.projections)
     print(f"\n{args.compare}: {other}")
@@ -56,11 +58,12 @@ def run(args):
 
 
 def _check_out(args):
+    taken = picture.ENDINGS if args.compare else (*picture.ENDINGS, *TABLES)
     for path in args.out:
         ending = os.path.splitext(path)[1]
-        if ending not in ((PICTURE,) if args.compare else (*TABLES, PICTURE)):
-            raise Usage(f"lim: {path} ends in {ending or 'nothing'}; --out takes .png"
-                        + (" with --compare" if args.compare else ", .html, .csv and .json"))
+        if ending not in taken:
+            raise Usage(f"lim: {path} ends in {ending or 'nothing'}; --out takes {', '.join(taken)}"
+                        + (" with --compare" if args.compare else ""))
 
 
 def _batches(args, model, tokenizer):
