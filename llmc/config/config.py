@@ -100,11 +100,9 @@ class Config:
 
     def _set_rope(self, fields):
         given = {name: fields[name] for name in ROPE_FIELDS if fields.get(name) is not None}
-        if not self._has_rope:
-            if given:
-                name, value = next(iter(given.items()))
-                raise ConfigError(f"{name} {shown(value)}: {self.model_type} has learned positions; leave it out")
-            return
+        if given and not self._has_rope:
+            name, value = next(iter(given.items()))
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no rotary positions; leave it out")
         theta = given.get("rope_theta", rope.DEFAULT_THETA)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
         sizes = {"max_position_embeddings": self._fields["max_position_embeddings"]}
@@ -192,6 +190,7 @@ class Config:
         ConfigError
             Naming the field, the values that disagree, and the remedy.
         """
+        self._family.validate(self)
         width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
         name_width, name_heads = self._name("hidden_size"), self._name("num_attention_heads")
         if width % heads and (self._family.heads_divide_width or self._fields["head_dim"] is None):
@@ -236,11 +235,11 @@ class Config:
             )
         tables = ("vocab_size", "intermediate_size") + (() if self._has_rope else ("max_position_embeddings",))
         for canonical in tables:
-            if self._value(canonical) * width > _LARGEST_TENSOR:
+            if _most(self._value(canonical)) * width > _LARGEST_TENSOR:
                 raise ConfigError(
                     f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
                 )
-        block = width * (4 * max(heads * head_dim, width) + 3 * self.intermediate_size)
+        block = width * (4 * max(heads * head_dim, width) + 3 * _most(self.intermediate_size))
         if self.num_hidden_layers * block > _LARGEST_TENSOR:
             raise ConfigError(
                 f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
@@ -410,3 +409,8 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
         self.__dict__["_generation"] = generation
+
+
+def _most(value):
+    """The largest of what may be one value, or one a layer."""
+    return max(each or 0 for each in value) if isinstance(value, list) else value
