@@ -42,3 +42,12 @@ def nearest(name, names, count=3):
 
     close = get_close_matches(name, list(names), n=count, cutoff=0.4)
     return "nearest: " + ", ".join(close) if close else ""
+
+
+def shown(value):
+    """A value as an error message shows it: never long, and never an error itself."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else text[:200] + " …"

@@ -13,7 +13,6 @@ from llmc.core import _core
 from llmc.errors import ConfigError, DataError, ShapeError
 
 _FORWARD = object()  # no gradient is given: the result is asked for
-_ACTIVATION = {"linear": 0, "gelu": 1, "gelu_tanh": 2, "silu": 4}
 
 
 def _real(x, name, ndim=None):
@@ -239,7 +238,7 @@ def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=N
 # --- activations -----------------------------------------------------------------------------------------------------
 def _activation(x, kind, dout=_FORWARD):
     x = _real(x, "x")
-    return _apply("activation", (x.reshape(1, -1),), x.shape, dout, kind=_ACTIVATION[kind])
+    return _apply("activation", (x.reshape(1, -1),), x.shape, dout, act=kind)
 
 
 def _gelu_kind(approximate):
@@ -271,7 +270,7 @@ def silu_backward(dout, x):
 def _swiglu(gate, up, dout=_FORWARD):
     gate, up = _real(gate, "gate"), _real(up, "up")
     _same(gate, up, "swiglu: gate and up")
-    return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, kind=_ACTIVATION["silu"])
+    return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, act="silu")
 
 
 def swiglu(gate, up):

@@ -15,7 +15,7 @@ from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of
-from llmc.config.rope import inverse_frequencies
+from llmc.config import rope
 from llmc.run import Run
 from llmc.weights.stored import Readable, read_into, stored, writing
 
@@ -49,7 +49,7 @@ class Model(Adaptable):
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
         self._make(config, dtype, precision)
-        initialise(self._parameters, config, whole(seed, "seed", most=None))
+        initialise(self._parameters, self._model.layout(), config, whole(seed, "seed", most=None))
 
     def _make(self, config, dtype, precision):
         if not isinstance(config, Config):
@@ -332,15 +332,15 @@ class Model(Adaptable):
     @property
     def _position_limit(self):
         """Learned positions there are; None where positions are computed."""
-        return None if self.config._family.rope else self.config.max_position_embeddings
+        return None if self.config._has_rope else self.config.max_position_embeddings
 
     def _frequencies(self, length):
         """(inverse frequencies, factor) of a pass over `length` positions; (None, 1) without rope."""
-        if not self.config._family.rope:
+        if not self.config._has_rope:
             return None, 1.0
-        key = length if self._spec["rope_grows"] else 0
+        key = length if rope.grows(self.config) else 0
         if key not in self._cached_frequencies:
-            inv_freq, factor = inverse_frequencies(self.config, length)
+            inv_freq, factor = rope.inverse_frequencies(self.config, length)
             real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
             self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
         return self._cached_frequencies[key]

@@ -124,6 +124,10 @@ class Run:
         """Every hook point: the dotted module paths of the checkpoint."""
         return [row[0] for row in self._core.modules()]
 
+    def parts(self):
+        """{hook point: (part, layer)}: what it is ("block", "attention", "q", "norm" …), and its layer or None."""
+        return {name: (part, None if layer < 0 else layer) for name, *_, part, layer in self._core.modules()}
+
     def shapes(self):
         """{hook point: (shape of what it reads, shape of what it gives)}; None: it reads ids or positions."""
         return self._core.shapes()

@@ -12,16 +12,12 @@ from conftest import TINY
 
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError
-from llmc.config.fields import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
+from llmc import _core
+from llmc.config import rope
+from llmc.config.fields import CANONICAL, REFUSED, ROPE_FIELDS
+from llmc.families import row_of
+from llmc.families.activations import ACTIVATIONS
 
-SPEC = {
-    "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "intermediate_size", "max_position_embeddings", "padding_idx", "window", "norm_eps", "activation",
-    "attention_bias",
-    "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "embd_pdrop", "resid_pdrop",
-    "attn_pdrop", "rope_grows",
-}  # fmt: skip
-KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "kernels.h"
 YARN = {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.9,
         "original_max_position_embeddings": 16}  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -140,10 +136,19 @@ def logits_of(peers, config, state=None):
         return model(ids).logits.numpy(), model.state_dict()
 
 
-def test_spec_has_exactly_the_keys_of_the_core(family):
+@pytest.mark.parametrize("change", [lambda spec: spec | {"norm": "batch"}, lambda spec: spec | {"layers": []},
+                                    lambda spec: spec | {"vocab_size": 0}, lambda spec: spec | {"in_out": 2},
+                                    lambda spec: spec | {"names": spec["names"] | {"nose": "x"}},
+                                    lambda spec: spec | {"names": spec["names"] | {"up": None}},
+                                    lambda spec: spec | {"names": spec["names"] | {"up": "x" * 80}},
+                                    lambda spec: spec | {"rotaries": 65}])  # fmt: skip
+def test_the_core_refuses_a_spec_that_is_none(family, change):
     spec = Config(**TINY[family]).spec()
-    assert set(spec) == SPEC
-    assert all(isinstance(value, (int, float)) for name, value in spec.items() if name != "model_type")
+    with pytest.raises(ConfigError, match="core|names|layers|rotary"):
+        _core.Model(change(spec), False)
+    for name in spec:
+        with pytest.raises(ConfigError, match=f"'{name}'|'names' and 'layers'"):
+            _core.Model({key: value for key, value in spec.items() if key != name}, False)
 
 
 def test_spec_of_gpt2_has_its_scaling_switches():
@@ -153,23 +158,23 @@ def test_spec_of_gpt2_has_its_scaling_switches():
     assert Config(**TINY["gpt2"]).spec()["attention_scale"] == 13**-0.5
 
 
-def test_spec_says_when_frequencies_depend_on_the_length():
-    assert Config(**fields_of("llama", rope_scaling=DYNAMIC)).spec()["rope_grows"] == 1
-    assert Config(**fields_of("llama", rope_scaling=YARN)).spec()["rope_grows"] == 0
+def test_rope_says_when_frequencies_depend_on_the_length():
+    assert rope.grows(Config(**fields_of("llama", rope_scaling=DYNAMIC)))
+    assert not rope.grows(Config(**fields_of("llama", rope_scaling=YARN)))
 
 
 def test_mistral_without_a_window_is_wide_open_and_an_absent_one_is_4096():
-    assert Config(**fields_of("mistral", sliding_window=None)).spec()["window"] == 0
+    assert Config(**fields_of("mistral", sliding_window=None)).spec()["layers"][0]["window"] == 0
     absent = {name: value for name, value in TINY["mistral"].items() if name != "sliding_window"}
-    assert Config(**absent).spec()["window"] == 4096
+    assert Config(**absent).spec()["layers"][0]["window"] == 4096
 
 
 @pytest.mark.parametrize("name, other", [(n, c) for n, c in CANONICAL.items() if n != c])
 def test_both_spellings_are_one_field(family, name, other):
     config = Config(**TINY[family])
     value = {"hidden_act": "relu", "dtype": "bfloat16"}.get(other, 0.25 if "eps" in other or "pdrop" in other else 8)
-    if other in FAMILIES[family].fixed and other != "intermediate_size":
-        value = FAMILIES[family].fixed[other]
+    if other in row_of(family).fixed and other != "intermediate_size":
+        value = row_of(family).fixed[other]
     setattr(config, name, value)
     assert getattr(config, other) == getattr(config, name) == value
     setattr(config, other, value)
@@ -383,18 +388,11 @@ def test_generation_config_overrides_the_ids_for_generation_and_is_written_back(
         Config.from_pretrained(tmp_path)
 
 
-def test_activation_numbers_are_the_core_s():
-    body = re.search(r"typedef enum \{(.*?)\} Activation;", KERNELS.read_text(), re.S)[1]
-    order = [name.removeprefix("ACT_").lower() for name in re.findall(r"ACT_\w+", body)]
-    first_name = {number: name for name, number in reversed(ACTIVATIONS.items())}
-    renamed = {"gelu_tanh": "gelu_new", "gelu_quick": "quick_gelu"}
-    assert [first_name[number] for number in range(len(order) - 1)] == [renamed.get(n, n) for n in order[:-1]]
+def test_every_activation_is_the_core_s_and_every_one_of_the_core_has_a_name():
+    assert set(ACTIVATIONS.values()) == set(_core.ACTIVATIONS)
 
 
-# Beside transformers
-
-
-def test_activations_of_one_number_are_one_function(peers):
+def test_activations_of_one_word_are_one_function(peers):
     functions = peers.transformers.activations.ACT2FN
     x = peers.torch.linspace(-12, 12, 1001)
     values = {name: functions[name](x).numpy() for name in ACTIVATIONS}
@@ -408,16 +406,16 @@ def test_activations_of_one_number_are_one_function(peers):
 def test_gpt_has_the_activations_of_its_own_table(peers):
     from transformers.models.openai.modeling_openai import ACT_FNS
 
-    assert set(ACT_FNS) == set(FAMILIES["openai-gpt"].activations)
+    assert set(ACT_FNS) == set(row_of("openai-gpt").activations)
 
 
 def test_defaults_are_transformers(peers, family):
     theirs = peers.transformers.AutoConfig.for_model(family)
     ours = Config(family)
-    for canonical in FAMILIES[family].defaults.keys() - {"dtype", "intermediate_size"}:
-        name = FAMILIES[family].names.get(canonical, canonical)
+    for canonical in row_of(family).defaults.keys() - {"dtype", "intermediate_size"}:
+        name = row_of(family).spellings.get(canonical, canonical)
         assert getattr(ours, name) == getattr(theirs, name), name
-    if FAMILIES[family].rope:
+    if row_of(family).position == "rope":
         assert ours.rope_parameters == theirs.rope_parameters
         assert ours.intermediate_size == theirs.intermediate_size
     else:

@@ -202,9 +202,9 @@ def test_narrow_weights_tell_what_rounding_lost(capsys):
     changed = {"w": (None, [(A, B, 0.1)])}
     weight = weight.astype(ml_dtypes.bfloat16)
     stored, exact = merging.merged({"w": weight}, changed)["w"], weight.astype(np.float32) + 0.1 * B @ A
-    share = 100 * np.linalg.norm(stored.astype(np.float32) - exact) / np.linalg.norm(exact - weight.astype(np.float32))
+    lost = np.linalg.norm(stored.astype(np.float32) - exact) / np.linalg.norm(exact - weight.astype(np.float32))
     assert stored.dtype == weight.dtype
-    assert f"bfloat16 weights: rounding loses {share:.3g} %" in capsys.readouterr().out
+    assert f"bfloat16 weights: rounding loses {100 * lost:.3g} %" in capsys.readouterr().out
     merging.merged({"w": exact}, changed)
     assert capsys.readouterr().out == ""
 

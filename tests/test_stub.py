@@ -134,7 +134,7 @@ def test_what_comes_back_is_what_the_stub_says(objects, name):
             objects["Model"].end_write()  # begin_write would keep everyone else out
 
 
-@pytest.mark.parametrize("name", ["offers", "info", "families", "get_num_threads"])
+@pytest.mark.parametrize("name", ["offers", "info", "get_num_threads"])
 def test_what_functions_give_is_what_the_stub_says(name):
     assert fits(getattr(_core, name)(), eval(ast.unparse(DEFINED[name].returns), NAMESPACE))
 

@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "models/model.h"
 #include "weights/optimizer.h"
+#include "ops/ops.h"
 #include "runs/estimate.h"
 
 typedef struct {

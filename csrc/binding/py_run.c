@@ -273,9 +273,10 @@ static PyObject *modules(PyObject *object, PyObject *unused) {
     PyObject *list = PyList_New(0);
     for (int i = 0; list && i < p->module_count; i++) {
         const Module *m = &p->modules[i];
-        PyObject *row = Py_BuildValue("(sOOO)", m->name, m->input && m->input->kept ? Py_True : Py_False,
+        PyObject *row = Py_BuildValue("(sOOOsi)", m->name, m->input && m->input->kept ? Py_True : Py_False,
                                       m->output->kept ? Py_True : Py_False,
-                                      m->output->grad && m->output->grad->kept && m->output->grad->last >= 0 ? Py_True : Py_False);
+                                      m->output->grad && m->output->grad->kept && m->output->grad->last >= 0 ? Py_True : Py_False,
+                                      part_is_norm(m->part) ? "norm" : part_word(m->part), m->layer);
         if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
         Py_XDECREF(row);
     }
@@ -454,7 +455,7 @@ static PyMethodDef methods[] = {
     {"forward_backward", KEYWORDS(forward_backward), "Both passes, the logits formed once; the loss."},
     {"resume", resume, METH_NOARGS, "Goes on after forward(until=...)."},
     {"backward", backward, METH_NOARGS, "Adds to the gradients."},
-    {"modules", modules, METH_NOARGS, "[(path, input kept, output kept, gradient kept)] of the last recording."},
+    {"modules", modules, METH_NOARGS, "[(path, input kept, output kept, gradient kept, part, layer or -1)] of the last recording."},
     {"array", array, METH_VARARGS, "array(path, 'input' | 'output' | 'grad'): a view, or None."},
     {"parameter_gradient", parameter_gradient, METH_VARARGS, "A view of a parameter's gradient, or None."},
     {"observed", observed, METH_NOARGS, "{path, or path@stream: (B,T,6) view} of a run made with observe=True."},

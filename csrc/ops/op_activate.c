@@ -2,6 +2,13 @@
 #include "ops/ops.h"
 #include "ops/slices.h"
 
+const char *const activation_words[ACT_COUNT + 1] = {
+    [ACT_LINEAR] = "linear", [ACT_GELU] = "gelu", [ACT_GELU_TANH] = "gelu_tanh", [ACT_GELU_QUICK] = "quick_gelu",
+    [ACT_SILU] = "silu", [ACT_RELU] = "relu", [ACT_RELU2] = "relu2", [ACT_RELU6] = "relu6",
+    [ACT_LEAKY_RELU] = "leaky_relu", [ACT_TANH] = "tanh", [ACT_SIGMOID] = "sigmoid", [ACT_MISH] = "mish",
+    [ACT_GELU_10] = "gelu_10", [ACT_LAPLACE] = "laplace",
+};
+
 typedef struct {
     Activation act;
 } Numbers;

@@ -308,15 +308,10 @@ Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) 
     return out;
 }
 
-static Tensor *weight_of(Plan *p, const char *leaf, const Tensor *x, int O, bool in_out) {
-    const int I = (int)x->cols;
-    return parameter(p, leaf, 2, in_out ? (int[]){I, O} : (int[]){O, I});
-}
-
 static Tensor *linear(Plan *p, Tensor *x, const Linear *l, bool bias, bool in_out) {
-    enter(p, "%s", l->name);
-    Tensor *weight = weight_of(p, "weight", x, l->outputs, in_out);
-    Tensor *b = bias ? parameter(p, "bias", 1, (int[]){l->outputs}) : NULL;
+    enter(p, l->part, l->name);
+    Tensor *weight = parameter_weight(p, l->part, "weight", (int)x->cols, l->outputs, in_out);
+    Tensor *b = bias ? parameter_bias(p, l->part, "bias", l->outputs) : NULL;
     Tensor *y = adapted(p, x, multiply(p, x, weight, b, in_out));
     leave(p, x, y);
     return y;
@@ -338,13 +333,13 @@ void linears(Plan *p, Tensor *x, int count, const Linear *to, bool bias, bool in
     for (int i = 0; i < count; i++) {
         char leaf[80];
         snprintf(leaf, sizeof leaf, "%s.weight", to[i].name);
-        weights[i] = weight_of(p, leaf, x, to[i].outputs, in_out);
+        weights[i] = parameter_weight(p, to[i].part, leaf, (int)x->cols, to[i].outputs, in_out);
         snprintf(leaf, sizeof leaf, "%s.bias", to[i].name);
-        biases[i] = bias ? parameter(p, leaf, 1, (int[]){to[i].outputs}) : NULL;
+        biases[i] = bias ? parameter_bias(p, to[i].part, leaf, to[i].outputs) : NULL;
     }
     multiply_each(p, x, count, weights, biases, in_out, out);
     for (int i = 0; i < count; i++) {
-        enter(p, "%s", to[i].name);
+        enter(p, to[i].part, to[i].name);
         give(p, out[i]);
         out[i] = adapted(p, x, out[i]);
         leave(p, x, out[i]);

@@ -20,6 +20,7 @@ Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out);
 /* Submodules of the module being recorded that read the same x, count <= STEP_OUTPUTS, in one step; what adapts each comes
  * after it. Either all of their outputs or none lie on a way to the loss. */
 typedef struct {
+    Part part;
     const char *name;
     int outputs;
 } Linear;
@@ -50,6 +51,7 @@ typedef struct {
 Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern);
 
 /* op_activate.c   act(x);  act(gate)*up */
+extern const char *const activation_words[]; /* of every Activation, ended by NULL */
 Tensor *activate(Plan *p, Tensor *x, Activation act);
 Tensor *gate(Plan *p, Tensor *g, Tensor *up, Activation act);
 

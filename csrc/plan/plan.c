@@ -5,7 +5,6 @@
 
 #include <fnmatch.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -159,11 +158,30 @@ Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow)
     return t;
 }
 
-Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
+/* The innermost module being recorded. */
+static Open within(const Plan *p) { return p->depth ? p->open[p->depth - 1] : (Open){.layer = -1}; }
+
+static Tensor *declare(Plan *p, const char *leaf, Declaration d) {
     if (p->error.code != FINE) return &p->nowhere;
     char path[320];
-    snprintf(path, sizeof path, "%s.%s", p->path, leaf);
-    return p->parameter(p, path, ndim, shape);
+    snprintf(path, sizeof path, "%s%s%s", p->path, p->path[0] ? "." : "", leaf);
+    d.path = path;
+    d.layer = within(p).layer;
+    return p->parameter(p, &d);
+}
+
+Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
+    return declare(p, leaf, (Declaration){.part = within(p).part, .ndim = ndim, .shape = shape});
+}
+
+Tensor *parameter_weight(Plan *p, Part part, const char *leaf, int inputs, int outputs, bool in_out) {
+    const int shape[] = {in_out ? inputs : outputs, in_out ? outputs : inputs};
+    return declare(p, leaf, (Declaration){.part = part, .ndim = 2, .shape = shape, .inputs = inputs, .outputs = outputs,
+                                    .in_out = in_out});
+}
+
+Tensor *parameter_bias(Plan *p, Part part, const char *leaf, int outputs) {
+    return declare(p, leaf, (Declaration){.part = part, .ndim = 1, .shape = &outputs});
 }
 
 /* --- steps ------------------------------------------------------------------------------------------------------- */
@@ -190,19 +208,23 @@ Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor
     return s;
 }
 
-void enter(Plan *p, const char *format, ...) {
-    size_t length = strlen(p->path);
+static void open_module(Plan *p, Part part, int layer, const char *name) {
+    const size_t length = strlen(p->path);
     if (p->depth == (int)(sizeof p->open / sizeof *p->open)) {
         error_set(&p->error, ERROR_CONFIG, "%s: modules nested too deep", p->path);
         return;
     }
-    p->open[p->depth] = p->count;
-    p->path_length[p->depth++] = length;
-    if (length) length += (size_t)snprintf(p->path + length, sizeof p->path - length, ".");
-    va_list args;
-    va_start(args, format);
-    vsnprintf(p->path + length, sizeof p->path - length, format, args);
-    va_end(args);
+    p->open[p->depth++] = (Open){.first = p->count, .length = length, .part = part, .layer = layer};
+    const int more = snprintf(p->path + length, sizeof p->path - length, "%s%s", length ? "." : "", name);
+    if ((size_t)more >= sizeof p->path - length) error_set(&p->error, ERROR_CONFIG, "%s: a path too long", p->path);
+}
+
+void enter(Plan *p, Part part, const char *name) { open_module(p, part, within(p).layer, name); }
+
+void enter_block(Plan *p, const char *name, int layer) {
+    char numbered[160];
+    snprintf(numbered, sizeof numbered, "%s.%d", name, layer);
+    open_module(p, PART_BLOCK, layer, numbered);
 }
 
 static bool matches(const char *const *globs, int count, const char *name) {
@@ -228,7 +250,9 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
     p->depth--;
     if (name && make_room(p, &p->modules, p->module_count, &p->module_room, sizeof *p->modules)) {
         Module *m = &p->modules[p->module_count++];
-        *m = (Module){.name = name, .input = input, .output = output, .first = p->open[p->depth], .last = p->count};
+        const Open *o = &p->open[p->depth];
+        *m = (Module){.name = name, .part = o->part, .layer = o->layer, .input = input, .output = output,
+                      .first = o->first, .last = p->count};
         if (p->observe && input && output) m->observed = p->observe(p, input, output);
         if (output && !output->name) output->name = name;
         bool cut = p->cut && strcmp(p->cut, name) == 0;
@@ -237,7 +261,7 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
             keep(p, output, p->backward);
         }
     }
-    p->path[p->path_length[p->depth]] = '\0';
+    p->path[p->open[p->depth].length] = '\0';
 }
 
 void joins(Plan *p, Tensor *stream) {

@@ -30,12 +30,12 @@ static const Parameter *read_for(const Model *m, const Parameter *q) {
     return q;
 }
 
-static Tensor *parameter_asked(Plan *p, const char *path, int ndim, const int *shape) {
+static Tensor *parameter_asked(Plan *p, const Declaration *d) {
     const Run *r = p->owner;
-    const Parameter *q = parameters_find(&r->model->weights.base, path);
-    bool fits = q && q->ndim == ndim && memcmp(q->shape, shape, (size_t)ndim * sizeof *shape) == 0;
+    const Parameter *q = parameters_find(&r->model->weights.base, d->path);
+    bool fits = q && q->ndim == d->ndim && memcmp(q->shape, d->shape, (size_t)d->ndim * sizeof *d->shape) == 0;
     if (fits) return tensor_of(p, read_for(r->model, q));
-    error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", path);
+    error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", d->path);
     return &p->nowhere;
 }
 
@@ -56,10 +56,10 @@ static Tensor *adapt(Plan *p, Tensor *x, Tensor *y) {
     return y;
 }
 
-static bool head_is_adapted(const Model *m) {
-    for (int i = 0; i < m->weights.adapter_count; i++)
-        for (int k = 0; m->weights.adapters[i]->active && k < m->weights.adapters[i]->pair_count; k++)
-            if (strcmp(m->weights.adapters[i]->pairs[k].module, m->spec.names.head) == 0) return true;
+static bool head_is_adapted(const Weights *w) {
+    for (int i = 0; i < w->adapter_count; i++)
+        for (int k = 0; w->adapters[i]->active && k < w->adapters[i]->pair_count; k++)
+            if (w->adapters[i]->pairs[k].part == PART_HEAD) return true;
     return false;
 }
 
@@ -69,23 +69,27 @@ static void bring_cache(Run *r, int B, Wanted *w) {
     w->values = r->cache.tensors + r->model->spec.L;
 }
 
+/* Is `name` a block, or a branch of one that was recorded or left out? */
+static bool may_be_skipped(const Plan *p, const char *const *names, const char *name) {
+    const Module *m = plan_module(p, name);
+    if (m) return part_is_skippable(m->part);
+    char parent[320];
+    const char *dot = strrchr(name, '.');
+    if (!dot || (size_t)snprintf(parent, sizeof parent, "%.*s", (int)(dot - name), name) >= sizeof parent) return false;
+    m = plan_module(p, parent);
+    return m && m->part == PART_BLOCK &&
+           (!strcmp(dot + 1, names[PART_ATTENTION]) || !strcmp(dot + 1, names[PART_FEED_FORWARD]));
+}
+
 /* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
 static void check_names(Run *r, const Call *c) {
     Plan *p = &r->plan;
-    const Names *n = &r->model->spec.names;
-    for (int i = 0; i < c->skip_count; i++) {
-        char block[160], attention[224], ffn[224];
-        bool found = false;
-        for (int l = 0; l < r->model->spec.L && !found; l++) {
-            snprintf(block, sizeof block, "%s.%s.%d", n->root, n->layers, l);
-            snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
-            snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
-            found = !strcmp(c->skip[i], block) || !strcmp(c->skip[i], attention) || !strcmp(c->skip[i], ffn);
-        }
-        if (!found)
-            error_set(&p->error, ERROR_NAME, "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
-                      c->skip[i], n->root, n->layers, n->root, n->layers, n->ffn);
-    }
+    const char *const *n = r->model->spec.names;
+    for (int i = 0; i < c->skip_count && p->error.code == FINE; i++)
+        if (!may_be_skipped(p, n, c->skip[i]))
+            error_set(&p->error, ERROR_NAME,
+                      "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)", c->skip[i],
+                      n[PART_ROOT], n[PART_BLOCK], n[PART_ROOT], n[PART_BLOCK], n[PART_FEED_FORWARD]);
     if (c->until && p->error.code == FINE && !plan_module(p, c->until))
         error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
 }
@@ -109,7 +113,7 @@ void record_call(Run *r, const Call *c) {
     p->observe = r->options.observe ? observe : NULL;
     plan_begin(p);
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
-    bool logits = !c->losses || c->all_logits || head_is_adapted(r->model);
+    bool logits = !c->losses || c->all_logits || head_is_adapted(&r->model->weights);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->cache.capacity) bring_cache(r, c->B, &w);
     r->given = network(p, &r->model->spec, &w);

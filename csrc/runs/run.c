@@ -148,8 +148,8 @@ void run_free(Run *r) {
 /* Forgets the oldest positions so that T more fit; a window no longer sees them. */
 static void compact(Run *r, int T) {
     const Spec *s = &r->model->spec;
-    int stays = s->window - 1 < r->past ? s->window - 1 : r->past, goes = r->past - stays;
-    if (!s->window || r->past + T <= r->cache.capacity || goes <= 0) return;
+    const int window = spec_window(s), stays = window - 1 < r->past ? window - 1 : r->past, goes = r->past - stays;
+    if (!window || r->past + T <= r->cache.capacity || goes <= 0) return;
     cache_forget(&r->cache, s, goes, stays);
     for (int b = 0; b < r->options.batch; b++) {
         uint8_t *mask = r->mask + (size_t)b * r->mask_stride;

@@ -11,6 +11,12 @@ static char *text(const char *source) {
     return copy ? strcpy(copy, source) : NULL;
 }
 
+/* A parameter of the adapter that stands beside the base's q. */
+static bool add(Adapter *a, const char *name, const Parameter *q, int ndim, const int *shape, Error *e) {
+    const Declaration d = {.path = name, .part = q->part, .layer = q->layer, .ndim = ndim, .shape = shape};
+    return parameters_add(&a->parameters, &d, STORED_REAL, e);
+}
+
 static bool add_pair(Adapter *a, const Parameters *base, const LowRank *pair, Error *e) {
     char name[400];
     const Parameter *weight = parameters_linear(base, pair->module);
@@ -23,12 +29,13 @@ static bool add_pair(Adapter *a, const Parameters *base, const LowRank *pair, Er
         return false;
     }
     snprintf(name, sizeof name, "%s.lora_A.%s.weight", pair->module, a->name);
-    if (!parameters_add(&a->parameters, name, 2, (int[]){pair->rank, weight->inputs}, e)) return false;
+    if (!add(a, name, weight, 2, (int[]){pair->rank, weight->inputs}, e)) return false;
     snprintf(name, sizeof name, "%s.lora_B.%s.weight", pair->module, a->name);
-    if (!parameters_add(&a->parameters, name, 2, (int[]){weight->outputs, pair->rank}, e)) return false;
+    if (!add(a, name, weight, 2, (int[]){weight->outputs, pair->rank}, e)) return false;
     LowRank *own = &a->pairs[a->pair_count];
     *own = *pair;
     own->module = text(pair->module);
+    own->part = weight->part;
     if (own->module) a->pair_count++;
     else error_set(e, ERROR_MEMORY, "no memory for the adapter");
     return own->module != NULL;
@@ -44,7 +51,7 @@ static bool add_copy(Adapter *a, const Parameters *base, const char *source, Err
     const char *leaf = strrchr(source, '.');
     int module = leaf ? (int)(leaf - source) : 0;
     snprintf(name, sizeof name, "%.*s.lora_copy.%s%s", module, source, a->name, leaf ? leaf : "");
-    if (!parameters_add(&a->parameters, name, q->ndim, q->shape, e)) return false;
+    if (!add(a, name, q, q->ndim, q->shape, e)) return false;
     a->copied[a->copy_count++] = q->index;
     return true;
 }

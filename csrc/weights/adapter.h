@@ -5,6 +5,7 @@
 /* y += scale * B(A(dropout(x))) for the linear `module`. */
 typedef struct {
     const char *module;
+    Part part; /* of the linear; the adapter finds it */
     int rank;
     real scale, dropout;
 } LowRank;

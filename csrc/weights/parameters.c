@@ -77,15 +77,11 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
     return true;
 }
 
-bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e) {
-    Parameter q = {.ndim = ndim};
-    memcpy(q.shape, shape, (size_t)ndim * sizeof *shape);
-    return append(list, q, name, e);
-}
-
-bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e) {
-    Parameter q = {.ndim = 2, .shape = {shape[0], shape[1]}, .stored = {storage, turned}};
-    return append(list, q, name, e);
+bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Error *e) {
+    Parameter q = {.ndim = d->ndim, .part = d->part, .layer = d->layer, .inputs = d->inputs, .outputs = d->outputs,
+                   .in_out = d->in_out, .stored = {.storage = storage, .turned = storage != STORED_REAL && d->in_out}};
+    memcpy(q.shape, d->shape, (size_t)d->ndim * sizeof *d->shape);
+    return append(list, q, d->path, e);
 }
 
 bool parameters_take(Parameters *list, Error *e) {

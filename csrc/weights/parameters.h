@@ -3,11 +3,15 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/storage.h"
+#include "plan/plan.h"
 
 typedef struct {
     char *name; /* Hugging Face's, dotted */
     int ndim, shape[2];
-    int inputs, outputs;  /* of a linear's weight; 0: it is no linear */
+    Part part;            /* of the module it belongs to */
+    int layer;            /* -1: outside the blocks */
+    int inputs, outputs;  /* of a linear's weight; 0: it is none */
+    bool in_out;          /* its rows are inputs */
     size_t count, offset; /* numbers; where they lie in the arena, in reals */
     Arena *arena;         /* borrowed from the list; NULL until it is taken */
     Stored stored;
@@ -24,9 +28,7 @@ typedef struct {
 } Parameters;
 
 /* False: see e (no memory, an impossible size); the list is as before. */
-bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
-/* The same for a matrix that does not lie as reals; turned: its rows are inputs. */
-bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e);
+bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Error *e);
 /* Takes the arena, zeroed. False: no memory. */
 bool parameters_take(Parameters *list, Error *e);
 void parameters_free(Parameters *list);

@@ -107,7 +107,7 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
             sums = observed(run, batch, adapters)
             if measurement is None:
                 shapes = adapters.among(run.shapes())
-                measurement = Measurement(model, shapes, metrics, projections, batch.ids.shape)
+                measurement = Measurement(run.parts(), shapes, metrics, projections, batch.ids.shape)
             measurement.observe(sums, cheap)
             progress.step()
     return measurement

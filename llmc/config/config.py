@@ -10,8 +10,9 @@ import warnings
 from llmc.config import rope
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
-from llmc.errors import ConfigError, nearest
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of, shown
+from llmc.errors import ConfigError, nearest, shown
+from llmc.families import row_of
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
@@ -40,7 +41,7 @@ class Config:
     def __init__(self, model_type="llama", **fields):
         self._fill(model_type, fields)
         self.validate()
-        if self._family.rope:
+        if self._has_rope:
             rope.warn(self)
         for name in self._extra:
             close = difflib.get_close_matches(name, CANONICAL, n=1, cutoff=0.85)
@@ -48,14 +49,14 @@ class Config:
                 warnings.warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?", stacklevel=2)
 
     def _fill(self, model_type, fields):
-        family = family_of(model_type)
+        family = row_of(model_type)
         state = self.__dict__
         state.update(
             model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None
         )
         given = {}
         for name, value in fields.items():
-            canonical = CANONICAL.get(name)
+            canonical = self._canonical(name)
             if canonical is None:
                 if name not in ROPE_FIELDS and name != "architectures":
                     self._extra[name] = copy.deepcopy(value)
@@ -70,8 +71,16 @@ class Config:
             self._set(canonical, name, value)
         self._set_rope(fields)
 
+    def _canonical(self, name):
+        """The canonical name of a field, or None."""
+        return CANONICAL.get(name, name if name in self._family.checks else None)
+
+    @property
+    def _has_rope(self):
+        return self._family.has_rope(self)
+
     def _set(self, canonical, name, value):
-        check, _ = FIELDS[canonical]
+        check = self._family.checks.get(canonical) or FIELDS[canonical][0]
         try:
             value = check(value)
         except ConfigError as error:
@@ -91,11 +100,9 @@ class Config:
 
     def _set_rope(self, fields):
         given = {name: fields[name] for name in ROPE_FIELDS if fields.get(name) is not None}
-        if not self._family.rope:
-            if given:
-                name, value = next(iter(given.items()))
-                raise ConfigError(f"{name} {shown(value)}: {self.model_type} has learned positions; leave it out")
-            return
+        if given and not self._has_rope:
+            name, value = next(iter(given.items()))
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no rotary positions; leave it out")
         theta = given.get("rope_theta", rope.DEFAULT_THETA)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
         sizes = {"max_position_embeddings": self._fields["max_position_embeddings"]}
@@ -107,8 +114,8 @@ class Config:
         state = self.__dict__
         if "_family" not in state or name.startswith("__"):
             raise AttributeError(name)
-        if name in CANONICAL:
-            return self._value(CANONICAL[name])
+        if (canonical := self._canonical(name)) is not None:
+            return self._value(canonical)
         if name == "architectures":
             return [self._family.architecture]
         if name in ROPE_FIELDS:
@@ -132,7 +139,7 @@ class Config:
         return self.num_attention_heads if canonical == "num_key_value_heads" else 4 * self.hidden_size
 
     def _rope_value(self, name):
-        if not self._family.rope:
+        if not self._has_rope:
             return None
         if name == "rope_parameters":
             return self._rope
@@ -146,13 +153,13 @@ class Config:
             raise AttributeError(name)
         if name in ("model_type", "architectures"):
             raise AttributeError(f"{name} cannot be changed; make a new Config")
-        if name in CANONICAL:
-            self._set(CANONICAL[name], name, value)
+        if (canonical := self._canonical(name)) is not None:
+            self._set(canonical, name, value)
         elif name not in ROPE_FIELDS:
             self._extra[name] = value
-            if name == rope.ORIGINAL and self._family.rope:
+            if name == rope.ORIGINAL and self._has_rope:
                 self._set_rope({**self._extra, "rope_parameters": self._rope})
-        elif not self._family.rope or name in ("rope_parameters", "rope_scaling"):
+        elif not self._has_rope or name in ("rope_parameters", "rope_scaling"):
             theta = self.rope_theta
             self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
         else:
@@ -183,6 +190,7 @@ class Config:
         ConfigError
             Naming the field, the values that disagree, and the remedy.
         """
+        self._family.validate(self)
         width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
         name_width, name_heads = self._name("hidden_size"), self._name("num_attention_heads")
         if width % heads and (self._family.heads_divide_width or self._fields["head_dim"] is None):
@@ -212,7 +220,7 @@ class Config:
             )
         self._validate_sizes()
         self._validate_refused()
-        if self._family.rope:
+        if self._has_rope:
             rope.validate(self)
 
     def _validate_sizes(self):
@@ -225,13 +233,13 @@ class Config:
                 f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
                 "make one smaller"
             )
-        tables = ("vocab_size", "intermediate_size") + (() if self._family.rope else ("max_position_embeddings",))
+        tables = ("vocab_size", "intermediate_size") + (() if self._has_rope else ("max_position_embeddings",))
         for canonical in tables:
-            if self._value(canonical) * width > _LARGEST_TENSOR:
+            if _most(self._value(canonical)) * width > _LARGEST_TENSOR:
                 raise ConfigError(
                     f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
                 )
-        block = width * (4 * max(heads * head_dim, width) + 3 * self.intermediate_size)
+        block = width * (4 * max(heads * head_dim, width) + 3 * _most(self.intermediate_size))
         if self.num_hidden_layers * block > _LARGEST_TENSOR:
             raise ConfigError(
                 f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
@@ -253,17 +261,17 @@ class Config:
             )
 
     def _name(self, canonical):
-        return self._family.names.get(canonical, canonical)
+        return self._family.spellings.get(canonical, canonical)
 
     # For the core
 
     def spec(self):
-        """The numbers that the C core builds a model from.
+        """What the C core builds a model from.
 
         Returns
         -------
         dict
-            {str: int or float}, and `model_type`.
+            Kinds as words, `names` of modules by part, `layers` with what may differ among them, and numbers.
 
         Raises
         ------
@@ -271,29 +279,30 @@ class Config:
             As `validate`.
         """
         self.validate()
-        return {
-            "model_type": self.model_type,
+        family, biases = self._family, self._family.biases(self)
+        return family.kinds(self) | {
+            "names": family.names(self),
+            "layers": family.layers(self),
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
+            "rotaries": len(rope.tables(self)) if self._has_rope else 0,
             "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
-            "window": self.sliding_window or 0,
             "norm_eps": self.norm_eps,
-            "activation": self._family.activations[self.hidden_act],
-            "attention_bias": int(self.attention_bias),
-            "mlp_bias": int(self.mlp_bias),
-            "tie_word_embeddings": int(self.tie_word_embeddings),
+            "activation": family.activations[self.hidden_act],
+            "qkv_bias": biases["qkv"],
+            "o_bias": biases["o"],
+            "mlp_bias": biases["mlp"],
+            "tie_word_embeddings": self.tie_word_embeddings,
             "attention_scale": self.head_dim**-0.5 if self.scale_attn_weights else 1.0,
-            "scale_by_layer": int(self.scale_attn_by_inverse_layer_idx),
+            "scale_by_layer": self.scale_attn_by_inverse_layer_idx,
             "embd_pdrop": self.embd_pdrop,
             "resid_pdrop": self.resid_pdrop,
             "attn_pdrop": self.attn_pdrop,
-            "rope_grows": int(self._family.rope and self._rope["rope_type"] in rope.GROWING),
         }
 
     # Files
@@ -315,7 +324,7 @@ class Config:
             if value is None and canonical in ("head_dim", "num_key_value_heads"):
                 value = self._derived(canonical)
             written[self._name(canonical)] = value
-        if self._family.rope:
+        if self._has_rope:
             scaling = self.rope_scaling
             written["rope_theta"] = self._rope["rope_theta"]
             written["rope_scaling"] = None if scaling is None else dict(scaling)
@@ -386,7 +395,7 @@ class Config:
             config.validate()
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        if config._family.rope:
+        if config._has_rope:
             rope.warn(config)
         if beside is not None:
             config._read_generation(beside)
@@ -400,3 +409,8 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
         self.__dict__["_generation"] = generation
+
+
+def _most(value):
+    """The largest of what may be one value, or one a layer."""
+    return max(each or 0 for each in value) if isinstance(value, list) else value

@@ -7,8 +7,7 @@ from llmc.system import hub
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.budget import Budget
-from llmc.errors import CheckpointError, ConfigError
-from llmc.config.fields import shown
+from llmc.errors import CheckpointError, ConfigError, shown
 
 FILES = ("config.json", "generation_config.json")
 _LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand

@@ -302,8 +302,8 @@ class Adapters(Mapping):
     # --- for these ---------------------------------------------------------------------------------------------------
     def _attach(self, config, strict=True):
         tied = tuple(name for pair in self._tied.items() for name in pair)
-        adapter = attach(config, self._config.model_type, self._core.linears(), self._core.shapes(),
-                         self._core.head_name, tied, self._config.num_hidden_layers, strict)
+        adapter = attach(config, self._config._family, self._core.layout(), self._core.shapes(), tied,
+                         self._config.num_hidden_layers, strict)
         other = next((name for name, known in self.items() if known.config.bias != "none"), None)
         if config.bias != "none" and other is not None:
             raise ConfigError(f"bias {config.bias!r}: adapter {other!r} trains biases already, and one alone can")

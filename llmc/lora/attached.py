@@ -63,19 +63,17 @@ def copy_name(parameter, adapter):
     return f"{module}.lora_copy.{adapter}.{leaf}"
 
 
-def attach(config, model_type, linears, parameters, head, tied, layers, strict=True):
+def attach(config, family, layout, parameters, tied, layers, strict=True):
     """What a config adapts in a model.
 
     Parameters
     ----------
     config : LoraConfig
-    model_type : str
-    linears : dict of str to (int, int)
-        Paths that can carry a branch.
+    family : llmc.families.Row
+    layout : dict
+        {name: (part, layer, inputs, outputs)} of the base's parameters.
     parameters : dict of str to shape
         The base's.
-    head : str
-        Path of the head.
     tied : tuple of str
         Parameters that are one: the head's and the embedding's, or none.
     layers : int
@@ -92,8 +90,9 @@ def attach(config, model_type, linears, parameters, head, tied, layers, strict=T
         When a name matches nothing, or means what cannot be adapted.
     """
     modules = module_paths([*parameters, *tied])
-    in_blocks = [path for path in linears if path != head]
-    config = config.replace(target_modules=translate(config.target_modules, model_type, in_blocks, modules))
+    linears = {name.rpartition(".")[0]: part for name, (part, _, inputs, _) in layout.items() if inputs}
+    in_blocks = {path: part for path, part in linears.items() if part != "head"}
+    config = config.replace(target_modules=translate(config.target_modules, family, in_blocks, modules))
     paths = find_targets(config, linears, modules, layers, strict)
     if strict:
         warn_unused(config, paths, modules)

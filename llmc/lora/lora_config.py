@@ -8,8 +8,7 @@ import re
 
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, read_json
-from llmc.errors import ConfigError, nearest
-from llmc.config.fields import shown
+from llmc.errors import ConfigError, nearest, shown
 from llmc.lora.presets import PRESETS
 
 FILE = "adapter_config.json"

@@ -3,8 +3,7 @@
 import re
 import warnings
 
-from llmc.errors import ConfigError, UnknownNameError, nearest
-from llmc.config.fields import shown
+from llmc.errors import ConfigError, UnknownNameError, nearest, shown
 from llmc.lora.presets import PRESETS
 
 _ANY_LAYER = r".*?\.[^.]*\.(?P<index>\d+)\."

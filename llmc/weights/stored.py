@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
-GROUP = 64  # inputs of an output that share a scale
+from llmc.core import _core
+
+GROUP = _core.GROUP  # inputs of an output that share a scale
 _BLOCK = 1 << 18  # numbers rounded at a time: what is made on the way stays in the cache
 
 

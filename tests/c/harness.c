@@ -3,24 +3,44 @@
 
 const char *const FAMILIES[4] = {"openai-gpt", "gpt2", "llama", "mistral"};
 
-Spec tiny_spec(const char *family) {
-    const Family *f = family_find(family);
-    CHECK(f, "%s", family);
-    Spec s = f->spec;
-    bool gpt = s.position == POSITION_LEARNED, window = strcmp(family, "mistral") == 0;
-    s.V = 37;
-    s.padding = -1;
-    s.L = 2;
+static const char *const GPT_NAMES[PARTS] = {
+    [PART_ROOT] = "transformer", [PART_EMBED] = "wte", [PART_POSITIONS] = "wpe", [PART_BLOCK] = "h",
+    [PART_ATTENTION] = "attn", [PART_QKV] = "c_attn", [PART_O] = "c_proj", [PART_FEED_FORWARD] = "mlp", [PART_UP] = "c_fc",
+    [PART_DOWN] = "c_proj", [PART_HEAD] = "lm_head",
+};
+static const char *const LLAMA_NAMES[PARTS] = {
+    [PART_ROOT] = "model", [PART_EMBED] = "embed_tokens", [PART_BLOCK] = "layers", [PART_FINAL_NORM] = "norm",
+    [PART_ATTENTION_NORM_IN] = "input_layernorm", [PART_ATTENTION] = "self_attn", [PART_Q] = "q_proj", [PART_K] = "k_proj",
+    [PART_V] = "v_proj", [PART_O] = "o_proj", [PART_FEED_FORWARD_NORM_IN] = "post_attention_layernorm",
+    [PART_FEED_FORWARD] = "mlp", [PART_GATE] = "gate_proj", [PART_UP] = "up_proj", [PART_DOWN] = "down_proj",
+    [PART_HEAD] = "lm_head",
+};
+
+/* The first norms its branches' sums, the second what they read, the last two gate. */
+static void name_modules(Spec *s, const char *family, bool gpt) {
+    memcpy(s->names, gpt ? GPT_NAMES : LLAMA_NAMES, sizeof s->names);
+    if (!gpt) return;
+    const bool sums = strcmp(family, "openai-gpt") == 0;
+    s->names[sums ? PART_ATTENTION_NORM_SUM : PART_ATTENTION_NORM_IN] = "ln_1";
+    s->names[sums ? PART_FEED_FORWARD_NORM_SUM : PART_FEED_FORWARD_NORM_IN] = "ln_2";
+    if (!sums) s->names[PART_FINAL_NORM] = "ln_f";
+}
+
+Spec tiny_spec(const char *family, Layer layers[2]) {
+    const bool gpt = strcmp(family, "openai-gpt") == 0 || strcmp(family, "gpt2") == 0;
+    Spec s = {.norm = gpt ? NORM_LAYER : NORM_RMS, .position = gpt ? POSITION_LEARNED : POSITION_ROPE, .in_out = gpt,
+              .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
+    name_modules(&s, family, gpt);
     s.H = gpt ? 3 : 4;
     s.G = gpt ? 3 : 2;
     s.D = gpt ? 5 : 6;
     s.C = gpt ? 15 : 13;
-    s.F = 19;
-    s.max_positions = 64;
-    s.window = window ? 5 : 0;
+    for (int l = 0; l < 2; l++)
+        layers[l] = (Layer){.window = strcmp(family, "mistral") == 0 ? 5 : 0, .F = 19,
+                            .feed_forward = gpt ? FEED_FORWARD_MLP : FEED_FORWARD_GATED};
     s.eps = (real)1e-5;
     s.act = gpt ? ACT_GELU_TANH : ACT_SILU;
-    s.attention_bias = s.ffn_bias = gpt;
+    s.qkv_bias = s.o_bias = s.feed_forward_bias = gpt;
     s.tied = gpt;
     s.attention_scale = (real)(1 / sqrt(s.D));
     s.scale_by_layer = strcmp(family, "gpt2") == 0;
@@ -44,7 +64,8 @@ void fill_parameters(Model *m) {
 }
 
 void tiny_model(Model *m, const char *family) {
-    Spec s = tiny_spec(family);
+    Layer layers[2];
+    Spec s = tiny_spec(family, layers);
     Error e = {0};
     CHECK(model_init(m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e), "%s", e.message);
     fill_parameters(m);

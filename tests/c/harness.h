@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "engine/engine.h"
-#include "models/families.h"
 #include "weights/optimizer.h"
 #include "runs/functional.h"
 #include "runs/estimate.h"
@@ -24,7 +23,7 @@
     } while (0)
 
 /* A family with tiny sizes, all odd where the family allows it. */
-Spec tiny_spec(const char *family);
+Spec tiny_spec(const char *family, Layer layers[2]);
 /* The same, parameters filled; exits when there is no memory. */
 void tiny_model(Model *m, const char *family);
 void fill_parameters(Model *m);

@@ -137,11 +137,12 @@ void test_refusals(void) {
     refused_run(&m, (RunOptions){.batch = 1 << 15, .length = 1 << 15, .keep_all = true}, ERROR_MEMORY);
     model_free(&m);
 
-    Spec s = tiny_spec("gpt2"); /* sizes whose products do not fit */
+    Layer layers[2];
+    Spec s = tiny_spec("gpt2", layers); /* sizes whose products do not fit */
     s.V = s.C = s.F = INT32_MAX;
     Error e = {0};
     CHECK(!model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e) && e.code != FINE, "2^62 numbers were had");
-    s = tiny_spec("llama");
+    s = tiny_spec("llama", layers);
     s.H = s.G = 1;
     s.D = INT32_MAX / 4 * 2;
     e = (Error){0};
