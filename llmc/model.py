@@ -3,7 +3,6 @@
 import copy
 import os
 
-import ml_dtypes
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
@@ -11,6 +10,7 @@ from llmc.adaptable import Adaptable
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
+from llmc.weights.assign import FLOATS, assign
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
@@ -169,25 +169,20 @@ class Model(Adaptable):
     def load_state_dict(self, tensors):
         """Overwrite every parameter with the array of its name in `tensors`; those of adapters too, if any is there.
 
+        Tensors of torch are taken as they are, in any floating-point dtype, with gradients or without.
+
         Raises
         ------
         CheckpointError, ShapeError
             When a name is missing or surplus, or a shape differs; nothing is changed.
+        ConfigError
+            While adapters are merged, whose base is kept to be put back.
         """
+        self.adapters.refuse_while_merged("load_state_dict")
         views = dict(self._parameters)
         if any(".lora_" in name for name in tensors):
             views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
-        found = checkpoint.align(tensors, views, self._tied())
-        found.check("load_state_dict")
-        for name, view in views.items():  # one at a time: a checkpoint's are read as they are asked for
-            array = np.asarray(tensors[found.found[name]])
-            if array.shape != view.shape:
-                raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
-            if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
-                raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
-        with writing(self._model):
-            for name, view in views.items():
-                view[...] = np.asarray(tensors[found.found[name]])
+        assign(self._model, views, tensors, self._tied())
 
     def trained(self):
         """{name: view} of what a training changes: the parameters, or the tensors of the adapters that train.
@@ -348,6 +343,10 @@ class Model(Adaptable):
     def __repr__(self):
         return tree.text(self)
 
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a Model cannot be copied or pickled, for its parameters are the core's: write it with "
+                        "save_pretrained, and open it again with Model.from_pretrained")
+
     # --- for the passes ----------------------------------------------------------------------------------------------
     @property
     def _position_limit(self):
@@ -364,9 +363,6 @@ class Model(Adaptable):
             real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
             self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
         return self._cached_frequencies[key]
-
-
-_FLOATS = tuple(np.dtype(t) for t in ("float32", "float16", ml_dtypes.bfloat16, "float64"))
 
 
 def _valid(config):
@@ -391,7 +387,7 @@ def _aligned(files, skeleton, config):
             raise ShapeError(
                 f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
             )
-        if files.dtype(theirs) not in _FLOATS:
+        if files.dtype(theirs) not in FLOATS:
             raise CheckpointError(
                 f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
                 "weights are float32, float16, bfloat16 or float64"
