@@ -1,7 +1,7 @@
 """llmc: train GPT, GPT-2, LLaMA and Mistral on a CPU, look inside them, and exchange them with Hugging Face."""
 
 from llmc import analysis, checkpoint, data, functional
-from llmc.config import Config
+from llmc.config import Architecture, Config
 from llmc.core import get_num_threads, set_num_threads
 from llmc.doctor import doctor
 from llmc.errors import (

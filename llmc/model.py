@@ -3,7 +3,6 @@
 import copy
 import os
 
-import ml_dtypes
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
@@ -11,11 +10,13 @@ from llmc.adaptable import Adaptable
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
+from llmc.weights.assign import FLOATS, assign
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of
 from llmc.config import rope
+from llmc.config.json_files import locate_in
 from llmc.run import Run
 from llmc.weights.stored import Readable, read_into, stored, writing
 
@@ -48,30 +49,34 @@ class Model(Adaptable):
     _core = core._core  # the float core; the tests put the double one here
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
-        self._make(config, dtype, precision)
-        initialise(self._parameters, self._model.layout(), config, whole(seed, "seed", most=None))
+        self._declare(_valid(config), dtype, precision)
+        self._take()
+        initialise(self._parameters, self._model.layout(), self.config, whole(seed, "seed", most=None))
 
-    def _make(self, config, dtype, precision):
-        if not isinstance(config, Config):
-            raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    def _declare(self, config, dtype, precision):
+        """Everything but the memory of the parameters, of a configuration that is valid."""
         if dtype not in ("float32", "bfloat16", "int8"):
             raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
         if precision not in ("float32", "bfloat16", None):
             raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
-        config.validate()
-        self.config = config
+        self.config = config.frozen()
         self._spec = config.spec()
         self.dtype = dtype
         self.precision = precision or ("float32" if dtype == "float32" else "bfloat16")
-        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16", storage=dtype)
-        self._parameters = stored(self._model.parameters())
+        self._model = self._core.Model(self._spec, False, self.precision == "bfloat16", dtype)
         self._cached_frequencies = {}
         self._name_or_path = None
-        self.adapters = Adapters(self._model, self._parameters, config, self._tied())
+
+    def _take(self):
+        """The memory of the parameters, zeroed."""
+        self._model.take()
+        self._parameters = stored(self._model.parameters())
+        self.adapters = Adapters(self._model, self._parameters, self.config, self._tied())
 
     # --- files -------------------------------------------------------------------------------------------------------
     @classmethod
-    def from_pretrained(cls, source, dtype="float32", precision=None, revision=None, local_files_only=False):
+    def from_pretrained(cls, source, dtype="float32", precision=None, *, config=None, revision=None,
+                        local_files_only=False, **fields):  # fmt: skip
         """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded.
 
         Parameters
@@ -80,9 +85,13 @@ class Model(Adaptable):
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
             base that it names, with the adapter attached.
         dtype, precision
-            As for `Model`.
+            As for `Model`; `torch_dtype` is dtype.
+        config : Config, optional
+            In the place of the folder's config.json.
         revision, local_files_only
             Of the hub.
+        **fields
+            Fields of the configuration that go before those of config.json: `rope_theta=…`, `sliding_window=…`.
 
         Raises
         ------
@@ -90,17 +99,27 @@ class Model(Adaptable):
             When the files are not there.
         ConfigError, CheckpointError
             When they are not what they should be; the message names file and tensor.
+        TypeError
+            For a field that neither the family nor the file has.
         """
-        if os.path.isdir(source) and (base := base_of(source)):
-            model = cls.from_pretrained(base, dtype, precision, local_files_only=local_files_only)
-            model.load_adapter(source)
-            return model
-        config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
+        dtype = fields.pop("torch_dtype", dtype)
         folder = hub.folder(source, revision, local_files_only)
+        if base := base_of(folder):
+            model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
+                                        **fields)  # fmt: skip
+            model.load_adapter(folder)
+            return model
+        if config is None:
+            config = Config._from_files(*locate_in(folder), **fields)
+        elif fields:
+            raise TypeError(f"config= and {next(iter(fields))}=: give one of them, or config.replace(…)")
+        else:
+            config = _valid(config)
+        model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
-            found = _aligned(files, cls._core.Model(config.spec(), False), config)
-            model = cls.__new__(cls)
-            model._make(config, dtype, precision)
+            model._declare(config, dtype, precision)
+            found = _aligned(files, model._model, config)
+            model._take()
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
@@ -150,25 +169,20 @@ class Model(Adaptable):
     def load_state_dict(self, tensors):
         """Overwrite every parameter with the array of its name in `tensors`; those of adapters too, if any is there.
 
+        Tensors of torch are taken as they are, in any floating-point dtype, with gradients or without.
+
         Raises
         ------
         CheckpointError, ShapeError
             When a name is missing or surplus, or a shape differs; nothing is changed.
+        ConfigError
+            While adapters are merged, whose base is kept to be put back.
         """
+        self.adapters.refuse_while_merged("load_state_dict")
         views = dict(self._parameters)
         if any(".lora_" in name for name in tensors):
             views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
-        found = checkpoint.align(tensors, views, self._tied())
-        found.check("load_state_dict")
-        for name, view in views.items():  # one at a time: a checkpoint's are read as they are asked for
-            array = np.asarray(tensors[found.found[name]])
-            if array.shape != view.shape:
-                raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
-            if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
-                raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
-        with writing(self._model):
-            for name, view in views.items():
-                view[...] = np.asarray(tensors[found.found[name]])
+        assign(self._model, views, tensors, self._tied())
 
     def trained(self):
         """{name: view} of what a training changes: the parameters, or the tensors of the adapters that train.
@@ -329,6 +343,10 @@ class Model(Adaptable):
     def __repr__(self):
         return tree.text(self)
 
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a Model cannot be copied or pickled, for its parameters are the core's: write it with "
+                        "save_pretrained, and open it again with Model.from_pretrained")
+
     # --- for the passes ----------------------------------------------------------------------------------------------
     @property
     def _position_limit(self):
@@ -347,7 +365,11 @@ class Model(Adaptable):
         return self._cached_frequencies[key]
 
 
-_FLOATS = tuple(np.dtype(t) for t in ("float32", "float16", ml_dtypes.bfloat16, "float64"))
+def _valid(config):
+    if not isinstance(config, Config):
+        raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    config.validate()
+    return config
 
 
 def _tied(config, head, embedding):
@@ -365,7 +387,7 @@ def _aligned(files, skeleton, config):
             raise ShapeError(
                 f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
             )
-        if files.dtype(theirs) not in _FLOATS:
+        if files.dtype(theirs) not in FLOATS:
             raise CheckpointError(
                 f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
                 "weights are float32, float16, bfloat16 or float64"

@@ -1,7 +1,10 @@
 """Adapters as people meet them: several at once, merged in part, on heads of their own, on vocabularies that grew."""
 
+import copy
 import json
+import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from tiny import close, random_ids, tiny_model
 
 import llmc
 from llmc.cli import main
-from llmc.errors import ConfigError
+from llmc.errors import CheckpointError, ConfigError, ShapeError
 
 FIELD = Path(__file__).parent / "vectors" / "field"
 RIGHT = json.loads((FIELD / "right.json").read_text(encoding="utf-8"))
@@ -197,3 +200,139 @@ def test_the_command_says_the_share_once(tmp_path, capsys, dtype, said):
     text = capsys.readouterr().out
     assert text.count(" %") == said and text.count("rounding") == said
     assert np.abs(last(llmc.Model.from_pretrained(out)) - RIGHT["large-logits"]["last logits, merged"]).max() < 4
+
+
+# --- what may not be done, or must count -----------------------------------------------------------------------------
+def test_a_state_dict_is_not_loaded_under_a_merged_adapter():
+    model = a_and_b()
+    state = {name: view.copy() for name, view in model.state_dict().items()}
+    model.merge_adapter(["a"])
+    merged = bits(model)
+    with pytest.raises(ConfigError, match=r"load_state_dict: adapters are merged into the weights \(a\)"):
+        model.load_state_dict(state)
+    assert same(model, merged)
+    model.unmerge_adapter()
+    model.load_state_dict(state)
+
+
+def test_the_first_adapter_after_the_last_was_deleted_while_disabled_counts():
+    model = llmc.Model.from_pretrained(FIELD / "base")
+    model.load_adapter(FIELD / "a", "a")
+    model.disable_adapters()
+    model.delete_adapter("a")
+    model.load_adapter(FIELD / "b", "b")
+    assert model.active_adapters() == ["b"] == model.adapters.computing()
+    other = llmc.Model.from_pretrained(FIELD / "base")
+    other.load_adapter(FIELD / "b", "b")
+    assert (model(IDS) == other(IDS)).all()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_model_is_copied_by_its_files_alone(copied):
+    model = llmc.Model.from_pretrained(FIELD / "base")
+    with pytest.raises(TypeError, match="a Model cannot be copied or pickled.*save_pretrained.*from_pretrained"):
+        copied(model)
+
+
+# --- torch's tensors -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_tensors_of_torch_are_loaded_in_any_dtype_and_with_gradients(peers, dtype, storage):
+    torch, source = peers.torch, tiny_model(TINY["llama"])
+    given = {name: torch.nn.Parameter(torch.tensor(view).to(getattr(torch, dtype)))
+             for name, view in source.state_dict().items()}
+    model, expected = (llmc.Model(llmc.Config(**TINY["llama"]), dtype=storage) for _ in range(2))
+    model.load_state_dict(given)
+    expected.load_state_dict({name: tensor.detach().float().numpy() for name, tensor in given.items()})
+    assert all((view == expected.state_dict()[name]).all() for name, view in model.state_dict().items())
+
+
+@pytest.mark.parametrize("how, error, words", [
+    (lambda tensor: tensor.to("meta"), CheckpointError, "model.norm.weight: .*torch"),
+    (lambda tensor: tensor.to_sparse(), CheckpointError, "model.norm.weight: .*torch"),
+    (lambda tensor: tensor.cfloat(), CheckpointError, "model.norm.weight: dtype complex64"),
+    (lambda tensor: tensor[:3], ShapeError, "model.norm.weight: shape"),
+])  # fmt: skip
+def test_tensors_of_torch_that_cannot_be_weights_are_refused_by_name(peers, how, error, words):
+    model, torch = tiny_model(TINY["llama"]), peers.torch
+    before = bits(model)
+    given = {name: torch.tensor(view + 1) for name, view in model.state_dict().items()}
+    given["model.norm.weight"] = how(given["model.norm.weight"])
+    with pytest.raises(error, match=words):
+        model.load_state_dict(given)
+    assert same(model, before)
+
+
+# --- trainings of adapters by any name -------------------------------------------------------------------------------
+class Rows:
+    """Eight rows of seven tokens."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {"input_ids": [(7 * index + 3 * t * t) % 31 for t in range(7)]}
+
+
+ADAPTERS = {
+    "not called default": {"german": dict(target_modules=["c_attn"])},
+    "two": {"a": dict(target_modules=["c_attn"]), "b": dict(target_modules=["c_fc"])},
+    "default and another": {"default": dict(target_modules=["c_attn"]), "optimizer": dict(target_modules="mlp")},
+    "modules to save": {"a": dict(target_modules=["c_attn"], modules_to_save=["ln_f", "mlp"]),
+                        "b": dict(target_modules=["c_attn"], modules_to_save=["wpe"])},
+    "biases": {"a": dict(target_modules=["c_attn"], bias="all"), "b": dict(target_modules=["mlp.c_proj"])},
+    "all of it": {"default": dict(target_modules=["c_attn"], bias="lora_only", modules_to_save=["ln_1"]),
+                  "a b": dict(target_modules="all-linear", rank_pattern={"c_fc": 1})},
+}
+
+
+def trainer(folder, adapters, names=None, **changes):
+    config = llmc.Config(model_type="gpt2", vocab_size=31, n_positions=16, n_embd=12, n_layer=2, n_head=2)
+    model = tiny_model(config.to_dict())
+    for name, fields in adapters.items():
+        model.add_adapter(llmc.LoraConfig(r=2, lora_dropout=0.2, **fields), name)
+    model.set_adapter(names or list(adapters))
+    settings = dict(max_steps=6, per_device_train_batch_size=2, learning_rate=1e-2, save_strategy="steps", save_steps=3,
+                    disable_tqdm=True) | changes
+    return llmc.Trainer(model, llmc.TrainingArguments(str(folder), **settings), train_dataset=Rows())
+
+
+@pytest.mark.parametrize("adapters", ADAPTERS.values(), ids=ADAPTERS)
+def test_adapters_of_any_name_and_number_resume_to_the_same_bits(tmp_path, adapters):
+    whole, cut = trainer(tmp_path / "whole", adapters), trainer(tmp_path / "cut", adapters)
+    whole.train()
+    cut.callbacks.append(lambda state: "stop" if state.step == 3 else None)
+    cut.train()
+    again = trainer(tmp_path / "cut", adapters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.train(resume_from_checkpoint=True)
+    theirs = whole.model.state_dict()
+    assert all((view == theirs[name]).all() for name, view in again.model.state_dict().items())
+    loaded = tiny_model(whole.model.config.to_dict())
+    for name in adapters:
+        loaded.load_adapter(tmp_path / "cut", name)
+    loaded.set_adapter(list(adapters))
+    assert (loaded(Rows()[0]["input_ids"]) == whole.model(Rows()[0]["input_ids"])).all()
+
+
+@pytest.mark.parametrize("before, after, said", [
+    (["a"], ["b"], r"holds adapter a, but what is to be trained is adapter b;"),
+    (["a", "b"], ["a"], r"holds adapters a, b, but what is to be trained is adapter a;"),
+    (["a"], ["a", "b"], r"holds adapter a, but what is to be trained is adapters a, b;"),
+])  # fmt: skip
+def test_a_training_resumes_only_the_adapters_it_was_of(tmp_path, before, after, said):
+    adapters = {"a": dict(target_modules=["c_attn"]), "b": dict(target_modules=["c_attn"])}
+    trainer(tmp_path, adapters, before, max_steps=3).train()
+    other = trainer(tmp_path, adapters, after, max_steps=3)
+    state = {name: view.copy() for name, view in other.model.state_dict().items()}
+    with pytest.raises(ConfigError, match=said):
+        other.train(resume_from_checkpoint=True)
+    assert all((view == state[name]).all() for name, view in other.model.state_dict().items())
+
+
+def test_an_adapter_does_not_take_the_place_of_a_checkpoint(tmp_path):
+    for name in ("checkpoint-3", "checkpoint-best"):
+        with pytest.raises(ConfigError, match=f"'{name}'.*another adapter_name"):
+            trainer(tmp_path, {name: dict(target_modules=["c_attn"])}).train()
+    assert list(tmp_path.iterdir()) == []

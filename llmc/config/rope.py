@@ -88,7 +88,12 @@ def validate(config):
     ConfigError
         Naming the field, its value, and what it should be.
     """
-    parameters, head_dim = config.rope_parameters, config.head_dim
+    for parameters in tables(config):
+        _validate(config, parameters)
+
+
+def _validate(config, parameters):
+    head_dim = config.head_dim
     kind = parameters.get("rope_type")
     if not isinstance(kind, str) or kind not in TYPES:
         close = difflib.get_close_matches(shown(kind).strip("'"), TYPES, n=1, cutoff=0.4)
@@ -124,7 +129,7 @@ def validate(config):
         )
     for length in (1, 2 * config.max_position_embeddings):
         try:
-            frequencies, factor = _frequencies(config, length)
+            frequencies, factor = _frequencies(config, parameters, length)
             sound = np.isfinite(frequencies).all() and math.isfinite(factor)
         except (ArithmeticError, ValueError, TypeError):
             sound = False
@@ -144,7 +149,11 @@ def tables(config):
     list of dict
         `rope_parameters`, once for each base where `rope_theta` is a list of one a layer.
     """
-    return [config.rope_parameters]
+    parameters = config.rope_parameters
+    theta = parameters["rope_theta"]
+    if not isinstance(theta, list) or not config._family.by_layer:
+        return [parameters]
+    return [{**parameters, "rope_theta": base} for base in dict.fromkeys(theta)]
 
 
 def grows(config):
@@ -152,7 +161,7 @@ def grows(config):
     return config.rope_parameters["rope_type"] in GROWING
 
 
-def inverse_frequencies(config, length):
+def inverse_frequencies(config, length, table=0):
     """The inverse frequencies that a fresh transformers model without a cache uses for a sequence.
 
     Parameters
@@ -161,6 +170,8 @@ def inverse_frequencies(config, length):
         A configuration of a family with rope.
     length : int
         The largest position + 1.
+    table : int
+        Which of `tables`.
 
     Returns
     -------
@@ -177,7 +188,7 @@ def inverse_frequencies(config, length):
     validate(config)
     if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
         raise ConfigError(f"rope: length is {shown(length)}, not a positive whole number")
-    return _frequencies(config, int(length))
+    return _frequencies(config, tables(config)[table], int(length))
 
 
 def warn(config):
@@ -259,8 +270,7 @@ def _validate_fraction(parameters, kind, config):
         )
 
 
-def _frequencies(config, length):
-    parameters = config.rope_parameters
+def _frequencies(config, parameters, length):
     with np.errstate(all="ignore"):
         frequencies, factor = _TYPES[parameters["rope_type"]](config, parameters, length)
     return np.ascontiguousarray(frequencies, dtype=np.float32), float(factor)

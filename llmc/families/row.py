@@ -18,7 +18,7 @@ class Row:
         Its word in config.json.
     architecture : str
         transformers' class for the whole language model.
-    norm : "layer" or "rms"
+    norm : "rms", "layer" or "bare"
     position : "rope", "learned" or "none"
     feed_forward : "gated" or "mlp"
     order : "sequential" or "parallel"
@@ -52,6 +52,8 @@ class Row:
         `initializer_range`.
     peft_targets : tuple of str
         What peft adapts when `target_modules` is None; empty: it has no default.
+    by_layer : bool
+        Whether fields that a layer has may be lists of one value a layer.
     """
 
     model_type: str
@@ -72,6 +74,7 @@ class Row:
     pads: bool = False
     deviations: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
+    by_layer: bool = False
 
     def kinds(self, config):
         """The kinds of a model of this configuration, as words of the core.
@@ -103,6 +106,9 @@ class Row:
         layer = {"window": config.sliding_window or 0, "rotary": 0, "feed_forward": self.feed_forward,
                  "intermediate_size": config.intermediate_size}  # fmt: skip
         return [dict(layer) for _ in range(config.num_hidden_layers)]
+
+    def validate(self, config):
+        """Raise ConfigError where values do not go together that no other family has."""
 
     def has_rope(self, config):
         """Whether positions are rotary."""

@@ -38,6 +38,13 @@ def find(directory, name):
                             f"holds {lora_config.FILE} and {WEIGHTS[0]}")
 
 
+def names_in(directory):
+    """The names of the adapters whose files lie in a folder, as `folder_of` places them."""
+    others = sorted(name for name in os.listdir(directory) if os.path.isdir(os.path.join(directory, name)))
+    return [name for name in ("default", *others)
+            if os.path.isfile(os.path.join(folder_of(directory, name), lora_config.FILE))]
+
+
 def base_of(folder):
     """The base that a folder with an adapter alone names; None for any other folder.
 

@@ -156,13 +156,14 @@ class Adapters(Mapping):
     def delete(self, name):
         """Forget an adapter; if it was the only active one, the first that is left becomes active."""
         self._require(name)
-        self._refuse_while_merged("delete_adapter")
+        self.refuse_while_merged("delete_adapter")
         self._core.delete_adapter(name)
         del self._attached[name], self._states[name]
         if not self.active() and self._attached:
             first = next(iter(self._attached))
             self._states[first] = State.ACTIVE
             warnings.warn(f"adapter {name!r} was active; now {first!r} is", stacklevel=3)
+        self._enabled = self._enabled or not self  # what is disabled is gone
         self._tell_core()
 
     # --- which are active --------------------------------------------------------------------------------------------
@@ -357,7 +358,8 @@ class Adapters(Mapping):
             raise ConfigError(f"{call}: the model has adapters ({', '.join(names)}) that are not merged; "
                               f"save_adapter writes them, merge_and_unload() makes them part of the weights")
 
-    def _refuse_while_merged(self, call):
+    def refuse_while_merged(self, call):
+        """Raise ConfigError when adapters are a part of the weights."""
         if merged := self.merged():
             raise ConfigError(f"{call}: adapters are merged into the weights ({', '.join(merged)}); call "
                               f"unmerge_adapter() first, or merge_and_unload() to keep it so")
@@ -389,4 +391,4 @@ class Adapters(Mapping):
             raise ConfigError(f"there is an adapter {name!r} already, besides "
                               f"{', '.join(other for other in self if other != name) or 'no other'}; "
                               f"give another adapter_name, or delete_adapter({name!r}) first")
-        self._refuse_while_merged("a new adapter")
+        self.refuse_while_merged("a new adapter")

@@ -11,7 +11,7 @@ import numpy as np
 from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
-from llmc.lora.lora_config import FILE as CONFIG
+from llmc.lora import adapter_files
 from llmc.train import trained
 from llmc.train.state import read_state, write_state
 
@@ -47,12 +47,20 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
         trained.write(folder, model)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
-        apart = os.path.join(folder, "optimizer")
+        apart = os.path.join(folder, ".optimizer")  # no adapter is called so
         checkpoint.write(apart, tensors, max_shard_size=_nbytes(tensors))
         os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
         os.rmdir(apart)
         write_state(folder, state, **beside)
         checkpoint.write_manifest(folder)
+
+
+def require_names(model):
+    """Raise ConfigError when an adapter that trains is called as a checkpoint is: their folders lie side by side."""
+    for name in model.adapters.trained():
+        if name == BEST or _NUMBERED.fullmatch(name):
+            raise ConfigError(f"adapter {name!r} is called as a checkpoint is, and would lie in its place in "
+                              f"output_dir; give it another adapter_name")
 
 
 def require_room(folder, model, optimizer):
@@ -209,12 +217,11 @@ class _Moments(Mapping):
 
 
 def _compare_models(path, model):
-    holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
-    if bool(model.adapters) != holds_adapter:
-        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model.adapters))
-        raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
-                          f"resume_from_checkpoint, or what was trained before")
-    if holds_adapter:
+    there, here = adapter_files.names_in(path), model.adapters.trained()
+    if set(there) != set(here):
+        raise ConfigError(f"{path} holds {_described(there)}, but what is to be trained is {_described(here)}; train "
+                          f"without resume_from_checkpoint, or what was trained before")
+    if here:
         return
     theirs, ours = type(model.config).from_pretrained(path), model.config
     pairs = [(name, theirs.spec()[name], value) for name, value in ours.spec().items()]
@@ -224,6 +231,12 @@ def _compare_models(path, model):
         if there != here:
             raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model that is "
                               f"to be trained from there")
+
+
+def _described(adapters):
+    if adapters in ([], ["default"]):
+        return "an adapter" if adapters else "a whole model"
+    return f"adapter{'s' * (len(adapters) > 1)} {', '.join(adapters)}"
 
 
 def _compare(path, name, there, here, refused=False):

@@ -39,6 +39,7 @@ class Training:
         if resume and is_one_shot(dataset):
             raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
                             f"cannot resume where it was; give something that can be iterated afresh")
+        checkpoints.require_names(self.model)
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)

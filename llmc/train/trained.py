@@ -33,7 +33,7 @@ def read(directory, model):
         return
     arrays = {}
     for name in model.adapters.trained():
-        folder = adapter_files.find(directory, name)
+        folder = adapter_files.folder_of(directory, name)
         _compare(folder, name, LoraConfig.from_pretrained(folder), model.adapters.saved_config(name))
         arrays |= model.adapters.read(folder, name)
     model.adapters.overwrite(arrays)
