@@ -7,8 +7,7 @@ import re
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
 from llmc.checkpoint.formats.regular_file import RegularFile
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
 
 MANIFEST = "manifest.json"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")

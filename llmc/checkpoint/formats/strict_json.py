@@ -3,8 +3,7 @@
 import re
 from json.decoder import JSONDecodeError, scanstring
 
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
 
 MAX_DEPTH = 64
 _WIDE = re.compile(rb"[\x80-\xff]")

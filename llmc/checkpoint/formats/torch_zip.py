@@ -7,7 +7,7 @@ from llmc.checkpoint.formats.dtypes import TORCH_STORAGE
 from llmc.checkpoint.formats.pickle_machine import PickleMachine
 from llmc.checkpoint.formats.pickle_values import Global, Storage
 from llmc.checkpoint.formats.state_dict import read_state_dict
-from llmc.checkpoint.wording import quoted
+from llmc.errors import quoted
 
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
