@@ -7,12 +7,13 @@ import numpy as np
 
 from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
+from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError, ShapeError
 from llmc.weights.assign import FLOATS, assign
 from llmc.weights.initialise import initialise
-from llmc.inputs import as_ids, whole
+from llmc.inputs import as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of
 from llmc.config import rope

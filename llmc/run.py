@@ -5,8 +5,9 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
-from llmc.inputs import as_ids, as_mask, as_positions, as_targets, whole
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets
 from llmc.show.table import Table, count
 
 

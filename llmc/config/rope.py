@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.checks import flag, number, whole, wrong
 from llmc.errors import ConfigError, shown
 
 DEFAULT_THETA = 10000.0
@@ -186,9 +187,7 @@ def inverse_frequencies(config, length, table=0):
         When the configuration's rope parameters are impossible.
     """
     validate(config)
-    if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
-        raise ConfigError(f"rope: length is {shown(length)}, not a positive whole number")
-    return _frequencies(config, tables(config)[table], int(length))
+    return _frequencies(config, tables(config)[table], whole(length, "rope: length", 1, mistyped=ConfigError))
 
 
 def warn(config):
@@ -204,10 +203,9 @@ def warn(config):
 
 
 def _number(key, value, head_dim=None, low_counts=False):
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not abs(value) <= _LARGEST_NUMBER or value < 0 or (value == 0 and not low_counts):
-        bound = "from" if low_counts else "above"
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a finite number {bound} 0")
+    name = f"rope_parameters: {key}"
+    if number(value, name, 0, open_low=not low_counts, mistyped=ConfigError) > _LARGEST_NUMBER:
+        raise ConfigError(wrong(name, value, "a finite number in float32"))
 
 
 def _number_or_none(key, value, head_dim):
@@ -221,13 +219,11 @@ def _weight_or_none(key, value, head_dim):
 
 
 def _length(key, value, head_dim):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a positive whole number")
+    whole(value, f"rope_parameters: {key}", 1, most=None, mistyped=ConfigError)
 
 
 def _flag(key, value, head_dim):
-    if not isinstance(value, bool):
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not true or false")
+    flag(value, f"rope_parameters: {key}", mistyped=ConfigError)
 
 
 def _factors(key, value, head_dim):

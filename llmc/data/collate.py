@@ -3,8 +3,7 @@
 import numpy as np
 
 from llmc.errors import DataError
-
-IGNORE = -100  # the label that does not count in the loss
+from llmc.inputs import IGNORE
 
 
 def collate(items, pad_token_id=0, vocab_size=None):

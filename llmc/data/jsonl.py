@@ -8,8 +8,7 @@ import numpy as np
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.pieces import encode_document, special_frame
 from llmc.errors import DataError
-
-IGNORE = -100
+from llmc.inputs import IGNORE
 
 
 class JsonlDataset:

@@ -9,6 +9,7 @@ import warnings
 from llmc.train import checkpoint as checkpoints
 from llmc.checkpoint.atomic import sweep
 from llmc.errors import ConfigError, DataError, NonFiniteError
+from llmc.inputs import IGNORE
 from llmc.optimizer import AdamW
 from llmc.train.plot import plot_loss
 from llmc.train.batches import Batches, is_one_shot
@@ -283,7 +284,7 @@ def batch_arguments(batch):
 
 def targets_in(batch):
     """Tokens of a collated batch that are predicted, and count in the loss."""
-    return int((batch["labels"][:, 1:] != -100).sum())
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def _finite(value):
