@@ -31,7 +31,6 @@ class Run:
             keep_all, whole(past, "past"), whole(seed, "seed", most=2**64 - 1), gradients._core if gradients else None,
             observe=bool(observe), float32=bool(float32),
         )  # fmt: skip
-        self._globs, self._keep_all = globs, keep_all
         if globs:
             self._check_keep(globs)
         self.loss = None

@@ -1,7 +1,6 @@
 """Reports of LIM: rows, files, pages, pictures, comparisons, rank correlation, refusals, and the command."""
 
 import csv
-import html.parser
 import json
 import sys
 import types
@@ -11,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import TINY
+from html_page import Page
 from tiny import random_ids, tiny_model
 
 import llmc
@@ -56,33 +56,12 @@ def test_json_holds_everything_and_is_strict(report, tmp_path):
     assert (read["tokens"], read["metrics"]) == (18, list(METRICS))
 
 
-class Reader(html.parser.HTMLParser):
-    """Collects the tags of a page, and checks that they close."""
-
-    EMPTY = ("meta", "input", "wbr", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.attributes = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 def test_the_page_is_self_contained_and_whole(report, tmp_path):
     report.save(tmp_path / "lim.html")
     text = (tmp_path / "lim.html").read_text()
-    reader = Reader()
-    reader.feed(text)
-    assert reader.open == []
-    assert not {"script", "link", "img", "iframe"} & set(reader.tags)
-    assert not {"src", "href"} & {name for name, _ in reader.attributes} and "http" not in text
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href"} & {name for name, _ in page.attributes} and "http" not in text
     for row in report.rows:
         assert row["name"] in text
     assert text.count('class="gone"') > 0 and "corner" in text and "is zero and the output is not" in text

@@ -1,10 +1,9 @@
 """What people look at: scales of colours, heat maps on a page and in a picture, the page itself, files of pictures."""
 
-import html.parser
-
 import matplotlib.image
 import numpy as np
 import pytest
+from html_page import Page
 
 import llmc
 from llmc.show import bar, page, picture
@@ -72,32 +71,8 @@ def test_numbers_fit_a_cell():
                                            "9999", "0.10"]  # fmt: skip
 
 
-class Reader(html.parser.HTMLParser):
-    """Collects the tags, texts and attributes of a page, and checks that its tags close."""
-
-    EMPTY = ("meta", "input", "wbr", "img")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.texts = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
 def test_a_heat_map_on_a_page_shows_every_cell_and_says_what_its_marks_mean():
-    read = Reader(heat_map(GRID, rising([0.5, 3.0]), MARKS))
+    read = Page(heat_map(GRID, rising([0.5, 3.0]), MARKS))
     kinds = [value for name, value in read.attributes if name == "class"]
     assert {GONE, SKIPPED, CORNER, "bold"} <= set(kinds)
     assert {"0", "2", "0.50", "3.00", "×", "8 → 9", *MARKS.values()} <= set(read.texts)
@@ -123,7 +98,7 @@ def test_a_page_is_whole_and_shows_names_as_text():
     hostile = "<script>alert(1)</script>"
     figure, axes = picture.chart(2, 1, lines="x")
     axes.plot([0, 1], [1, 0])
-    read = Reader(page.page(
+    read = Page(page.page(
         hostile, page.heading(hostile, hostile), page.tabs("t", {hostile: page.quiet(hostile), "b": ""}),
         page.section(hostile, page.bullets([hostile]), page.folded(hostile, page.verbatim([hostile, "b"]))),
         page.table([hostile, "n"], [(hostile, 0.25), ((1, 2), None)]), page.picture(figure, hostile)))
@@ -135,13 +110,13 @@ def test_a_page_is_whole_and_shows_names_as_text():
 
 
 def test_the_style_of_a_fragment_touches_nothing_else_in_a_notebook():
-    read = Reader(page.fragment(page.quiet("a")))
+    read = Page(page.fragment(page.quiet("a")))
     rules = "".join(read.texts).partition("</style>")[0]
     assert all(line.startswith(".llmc ") for line in rules.splitlines() if line.endswith(("{", "}")) and line[0] != "}")
 
 
 def test_numbers_of_a_table_have_the_format_that_is_asked_for():
-    assert {"+0.25", "-1.00"} <= set(Reader(page.table(["a", "b"], [(0.25, -1)], form="+.2f")).texts)
+    assert {"+0.25", "-1.00"} <= set(Page(page.table(["a", "b"], [(0.25, -1)], form="+.2f")).texts)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -7,21 +7,7 @@ ROW = 0.27  # inches
 
 
 def plot(report, path):
-    """Draw the results that were measured.
-
-    Parameters
-    ----------
-    report : Report
-    path : str
-        The picture, which appears whole. No display is needed.
-
-    Raises
-    ------
-    ConfigError
-        For an ending that no picture has.
-    ImportError
-        Without matplotlib.
-    """
+    """Draw the results of a Report that were measured; the picture at `path` appears whole, as `picture.save` says."""
     picture.ending(path)
     results = [result for result in report.results if result.seconds is not None]
     figure, axes = picture.chart(10, 1.5 + ROW * max(len(results), 3), lines="x")

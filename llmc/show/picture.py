@@ -62,15 +62,7 @@ def ending(path):
 
 
 def save(figure, path):
-    """Write a figure; the file appears whole.
-
-    Raises
-    ------
-    ConfigError
-        For another ending.
-    OSError
-        When the place cannot be written to.
-    """
+    """Write a figure; the file appears whole, or not at all where `ending` or the disk refuses it."""
     from matplotlib import rc_context
 
     kind = ending(path)

@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, step, max_steps, every, disable_tqdm):
         self._max_steps, self._every = max_steps, every
         self._first, self._start = step, time.monotonic()
-        self._said, self._said_step = self._start, step
+        self._said = self._start
         self._bar = bar(disable_tqdm, initial=step, total=max_steps, **_shape(), bar_format=(
             "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))
 
