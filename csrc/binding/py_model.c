@@ -160,6 +160,13 @@ static PyObject *parameter_count(PyObject *object, void *unused) {
     return PyLong_FromSize_t(weights_count(&((ModelObject *)object)->model.weights));
 }
 
+static PyObject *parameter_arena(PyObject *object, void *unused) {
+    (void)unused;
+    const Weights *w = &((ModelObject *)object)->model.weights;
+    if (!w->base.arena || w->storage != STORED_REAL) Py_RETURN_NONE;
+    return view_whole(w->base.arena);
+}
+
 static PyObject *head_name(PyObject *object, void *unused) {
     (void)unused;
     return PyUnicode_FromString(((ModelObject *)object)->model.spec.names.head);
@@ -230,6 +237,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"parameter_count", parameter_count, NULL, "Numbers in all parameters.", NULL},
+    {"parameter_arena", parameter_arena, NULL, "All parameters as one row, or None: they lie narrower.", NULL},
     {"head_name", head_name, NULL, "Module path of the head.", NULL},
     {"in_out", in_out, NULL, "Are the blocks' linears stored (in, out), as Conv1D does?", NULL},
     {"embedding_name", embedding_name, NULL, "Module path of the token embedding.", NULL},
