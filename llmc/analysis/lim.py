@@ -82,17 +82,9 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     adapters = Adapters(model)
     measurement = _look(model, given, total, metrics, projections, adapters, disable_tqdm)
     if "cka" in slow:
-        runs = _Runs(model, keep="all")
-        with Passes("cka", total, disable_tqdm) as progress:
-            for batch in given:
-                measure_cka(runs.of(batch), batch, measurement, adapters)
-                progress.step()
+        _align(model, given, measurement, adapters, disable_tqdm)
     if "ablation" in slow:
-        runs = _Runs(model)
-        passes = total * (1 + sum(module.is_skippable for module in measurement.modules))
-        with Passes("ablation", passes, disable_tqdm) as progress:
-            for batch in given:
-                measure_ablation(runs.of(batch), batch, measurement, progress.step)
+        _ablate(model, given, measurement, disable_tqdm)
     title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
     return Report(title, metrics, projections, measurement)
 
@@ -111,6 +103,23 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
             measurement.observe(sums, cheap)
             progress.step()
     return measurement
+
+
+def _align(model, given, measurement, adapters, disable_tqdm):
+    """The metric that wants everything kept: a pass for each batch."""
+    runs = _Runs(model, keep="all")
+    with Passes("cka", len(given), disable_tqdm) as progress:
+        for batch in given:
+            measure_cka(runs.of(batch), batch, measurement, adapters)
+            progress.step()
+
+
+def _ablate(model, given, measurement, disable_tqdm):
+    """The metric that leaves modules out: passes for each batch and each of them."""
+    runs, skippable = _Runs(model), sum(module.is_skippable for module in measurement.modules)
+    with Passes("ablation", len(given) * (1 + skippable), disable_tqdm) as progress:
+        for batch in given:
+            measure_ablation(runs.of(batch), batch, measurement, progress.step)
 
 
 class _Runs:

@@ -5,7 +5,7 @@ from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 
 
 def add(parser, longest, batch_size):
-    """Add the words for a model, a text and its blocks, which are `longest` tokens at most unless more are asked for."""
+    """Add the words for a model, a text and its blocks: `longest` tokens at most, unless more are asked for."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
                         help="UTF-8 text, or one .bin of llmc tokenize")

@@ -44,24 +44,11 @@ class Training:
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)
-        self.optimizer = AdamW(
-            self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
-            weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
-        )
+        self.optimizer = _optimizer(self.model, args, max_steps)
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
-        self.saved_step = 0
-        self.good = None  # the last good checkpoint
+        self.saved_step, self.good = 0, None  # the last step that was saved, and the last good checkpoint
         if resume:
-            path = checkpoints.newest(self.output_dir) if resume is True else resume
-            self.state = checkpoints.load(path, self.model, self.optimizer, args, max_steps, self.batches.length,
-                                          self._kernels())
-            self.batches.position = self.state.position
-            self.good = path
-            if _same(path, self._path(self.state.step)):
-                self.saved_step = self.state.step
-            newest = checkpoints.newest_path(self.output_dir, self.state.started)
-            if newest and not _same(path, newest):
-                self.state.started = time.time()  # a branch: the later checkpoints are not its own
+            self._resume(checkpoints.newest(self.output_dir) if resume is True else resume, max_steps)
         else:
             self.state = TrainerState(max_steps=max_steps, started=time.time())
         self.save_every = self._every(args.save_strategy, "save_steps")
@@ -69,9 +56,19 @@ class Training:
         state, log = self.state, os.path.join(self.output_dir, LOG)
         self.log = TrainingLog(log, state.step, evaluated=state.evaluated_step == state.step)
         self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
-        self.run = None
-        self.length = 0
+        self.run, self.length = None, 0
         self.stopped = False
+
+    def _resume(self, path, max_steps):
+        """Take over the model, the moments and the state of a checkpoint."""
+        state = checkpoints.load(path, self.model, self.optimizer, self.args, max_steps, self.batches.length,
+                                 self._kernels())  # fmt: skip
+        self.state, self.batches.position, self.good = state, state.position, path
+        if _same(path, self._path(state.step)):
+            self.saved_step = state.step
+        newest = checkpoints.newest_path(self.output_dir, state.started)
+        if newest and not _same(path, newest):
+            state.started = time.time()  # a branch: the later checkpoints are not its own
 
     def _max_steps(self):
         args, steps = self.args, self.batches.steps_per_epoch
@@ -275,6 +272,13 @@ class Training:
         used = {name: info.get(name) for name in ("instruction_set", "gemm", "openblas_kernels")}
         precision = self.model.precision if info["bfloat16"] else "float32"
         return used | {"precision": precision, "dtype": self.model.dtype}
+
+
+def _optimizer(model, args, max_steps):
+    return AdamW(
+        model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
+        weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
+    )  # fmt: skip
 
 
 def batch_arguments(batch):
