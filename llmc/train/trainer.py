@@ -198,8 +198,8 @@ class Trainer:
 
     def collate(self, items):
         """Items as one batch: arrays (B, T), padded on the right."""
-        pad = 0 if self.tokenizer is None else fallback_pad_id(self.tokenizer)
-        return collate(items, pad_token_id=pad, vocab_size=self.model.config.vocab_size)
+        pad, limit = 0 if self.tokenizer is None else fallback_pad_id(self.tokenizer), self.model.config.vocab_size
+        return collate(items, pad_token_id=pad if pad < limit else 0, vocab_size=limit)
 
 
 def _chunks(dataset, size):
