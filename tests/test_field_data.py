@@ -13,6 +13,7 @@ from tokenizer_json import sentencepiece
 import llmc
 from llmc.cli import main
 from llmc.data import JsonlDataset, StreamingTextDataset, TextDataset, TokenBlockDataset, builtin_text, tokenize_file
+from llmc.data.collate import targets_of
 from llmc.errors import DataError
 
 FIELD = Path(__file__).parent / "vectors" / "field"
@@ -110,7 +111,7 @@ def test_a_response_that_is_in_its_prompt_s_last_token_is_named(tmp_path):
     tok = sentencepiece(tmp_path, builtin_text()[:20_000])
     path = written(tmp_path / "x.jsonl", {"prompt": "of th", "response": "e"})
     assert tok.tokenize("of the")[-1] == "▁the"
-    with pytest.raises(DataError, match=r"x.jsonl:1: 'e' has no tokens of its own"):
+    with pytest.raises(DataError, match=r"x.jsonl:1: .e. has no tokens of its own behind its prompt; .* give it the"):
         JsonlDataset(path, tok, 64)
 
 
@@ -133,10 +134,9 @@ def test_what_a_text_begins_and_ends_with_stands_there_once(tmp_path, name, text
     expected = [0] * begins + tok.encode("hello the cat", False) + [1]
     assert ids_of(TextDataset([text], tok, 64, append_eos=True)) == expected
     assert ids_of(JsonlDataset(written(tmp_path / "x.jsonl", {"text": text}), tok, 64)) == expected
-    prompt, response = text[:-8], text[-8:]
-    path = written(tmp_path / "x.jsonl", {"prompt": text.removesuffix("</s>")[:-4], "response": text[len(
-        text.removesuffix("</s>")) - 4 :]})
-    assert prompt + response == text and ids_of(JsonlDataset(path, tok, 64)) == expected
+    border = text.index(" cat")
+    path = written(tmp_path / "x.jsonl", {"prompt": text[:border], "response": text[border:]})
+    assert ids_of(JsonlDataset(path, tok, 64)) == expected
     alone = expected if name == "eos-in-template" or text.endswith("</s>") else expected[:-1]
     assert ids_of(TextDataset([text], tok, 64)) == alone
     (tmp_path / "x.txt").write_text(text)
@@ -280,3 +280,105 @@ def test_a_padding_token_needs_no_row_of_the_embedding(model, tmp_path, capsys):
         assert main([*command, "--max-steps", "1", "--held-out", "0", "--disable-tqdm",
                      "--output-dir", str(tmp_path / command[0])]) == 0
     capsys.readouterr()
+
+
+# Rows and their targets
+
+
+class Foreign:
+    """A dataset of somebody else's: it has rows, and nobody knows their targets before they are read."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+LEARNT, UNLEARNT = {"input_ids": [1, 2, 3, 4]}, {"input_ids": [1, 2, 3, 4], "labels": [-100] * 4}
+
+
+def trained(folder, data, **arguments):
+    config = llmc.Config(model_type="llama", vocab_size=290, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=12, max_position_embeddings=64)
+    arguments = {"max_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "no", **arguments}
+    trainer = llmc.Trainer(llmc.Model(config), llmc.TrainingArguments(str(folder), **arguments), data)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("data, said", [
+    ([LEARNT] * 3, "3 rows, 9 targets"), ((LEARNT, LEARNT), "2 rows, 6 targets"),
+    ([LEARNT, {"input_ids": [1, 2, 3], "attention_mask": [1, 1, 0]}], "2 rows, 4 targets"),
+    ([LEARNT, {"input_ids": [1, 2, 3], "labels": [5, -100, 3]}], "2 rows, 4 targets"),
+    ([LEARNT, UNLEARNT, {"input_ids": [5]}],
+     "3 rows, 3 targets; 2 rows without a target: one token alone, or labels of -100 alone, as of a response that was "
+     "cut off"),
+    ([LEARNT], "1 row, 3 targets; fewer rows than the 2 that a step takes: each step sees all of them"),
+    (Foreign([LEARNT] * 3), "3 rows"), (iter([LEARNT] * 9), None),
+    (TokenBlockDataset(np.arange(13), 4), "3 rows, 9 targets; 1 token at the end left out, too few for a row"),
+])  # fmt: skip
+def test_a_training_says_its_rows_and_targets_first(tmp_path, capsys, data, said):
+    trained(tmp_path, data)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"training on {said}" if said else first.startswith("step")
+
+
+def test_what_is_said_to_be_counted_is_what_is_counted(tmp_path):
+    tok = tokenizer("special-twice")
+    path = written(tmp_path / "x.jsonl", *ANSWERS, {"text": "the cat sat on the mat " * 9}, {"text": "a"})
+    for data in (JsonlDataset(path, tok, 32), TextDataset(["the cat sat on the mat", "a"] * 4, tok, 5),
+                 TextDataset(["the cat"], tok, 64, padding="max_length"), TokenBlockDataset(np.arange(14), 4),
+                 TokenBlockDataset(np.arange(14), 4, drop_last=True), TokenBlockDataset(np.arange(3), 4)):
+        items = [data[index] for index in range(len(data))]
+        assert data.count_targets().tolist() == [int((item["labels"][1:] != -100).sum()) for item in items]
+        assert data.count_targets().tolist() == list(map(targets_of, items))
+    assert TokenBlockDataset(np.arange(14), 4, drop_last=True).dropped_tokens == 2
+    assert TokenBlockDataset(np.arange(14), 4).dropped_tokens == 0
+
+
+@pytest.mark.parametrize("data", [[UNLEARNT] * 4, ({"input_ids": [3]},), TextDataset(["a"], tokenizer("chat"), 8)])
+def test_data_that_is_known_to_hold_no_target_is_refused_before_anything_is_done(tmp_path, data):
+    with pytest.raises(DataError, match=r"train_dataset has no target to learn in \d rows?: each has one token alone"):
+        trained(tmp_path / "out", data)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [Foreign, iter])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_other_data_without_a_target_in_the_first_epoch_is_refused(tmp_path, kind, steps):
+    with pytest.raises(DataError, match="no row that was read of train_dataset has a target to learn"):
+        trained(tmp_path, kind([UNLEARNT] * 4), max_steps=steps, save_strategy="steps", save_steps=100)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_single_target_in_the_first_epoch_is_enough(tmp_path):
+    trained(tmp_path, Foreign([UNLEARNT] * 4 + [LEARNT]), max_steps=9)
+
+
+def test_a_training_that_a_callback_stops_is_no_error(tmp_path):
+    config = llmc.Config(model_type="llama", vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=12, max_position_embeddings=64)
+    arguments = llmc.TrainingArguments(str(tmp_path), max_steps=9, per_device_train_batch_size=1)
+    result = llmc.Trainer(llmc.Model(config), arguments, Foreign([UNLEARNT] * 4), callbacks=[lambda _: "stop"]).train()
+    assert result.stopped and result.step == 1
+
+
+def test_a_row_that_is_none_is_refused_with_its_place(tmp_path):
+    for wrong in ({"labels": [1]}, 5, {"input_ids": "text"}, {"input_ids": 5}):
+        with pytest.raises(DataError, match="train_dataset, items .* in this order: item"):
+            trained(tmp_path, [LEARNT, wrong])
+
+
+def test_llmc_train_and_lora_say_what_they_learn_from(model, tmp_path, capsys):
+    rows = [*ANSWERS[:3], {"text": "the cat sat on the mat"}]
+    path = written(tmp_path / "x.jsonl", *rows)
+    for command in (["train", str(path), "--model", str(model)], ["lora", str(model), str(path)]):
+        assert main([*command, "--held-out", "0", "--max-steps", "1", "--disable-tqdm",
+                     "--output-dir", str(tmp_path / command[0])]) == 0
+        targets = int(JsonlDataset(path, tokenizer("special-twice"), 64).count_targets().sum())
+        said = f"\ntraining on 4 rows, {targets} targets; fewer rows than the 8 that a step takes"
+        assert said in capsys.readouterr().err

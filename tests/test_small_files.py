@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import socket
+import threading
 
 import pytest
 
 import llmc
 from llmc.checkpoint import newest_whole, verify, write_manifest
 from llmc.checkpoint.writing import _named
+from llmc.cli import main
 from llmc.cli.train_run import saved_settings
 from llmc.data import TokenBlockDataset, tokenize_file
 from llmc.errors import CheckpointError, DataError, Error
@@ -178,3 +180,19 @@ def test_lines_of_a_device_are_no_data(tmp_path):
     tokenizer = llmc.Tokenizer.train(["the cat"], vocab_size=257, special_tokens=["</s>"])
     with pytest.raises(DataError, match="/dev/zero: a device"):
         llmc.data.JsonlDataset("/dev/zero", tokenizer, 8)
+
+
+def test_a_pipe_of_text_is_read_once_and_refused_where_it_would_be_read_twice(whole, tmp_path, capsys):
+    put("a pipe", tmp_path / "x.txt")
+    put("a pipe", tmp_path / "x.jsonl")
+    tokenizer = llmc.Tokenizer.from_pretrained(whole)
+    writer = threading.Thread(target=(tmp_path / "x.txt").write_text, args=("the cat",))
+    writer.start()
+    info = tokenize_file(tmp_path / "x.txt", tokenizer, tmp_path / "x.bin", progress=False)
+    writer.join()
+    assert info["count"] == len(tokenizer.encode("the cat"))
+    for words in (["tokenize", "x.txt", "--tokenizer", "new", "--vocab-size", "300"], ["train", "x.jsonl"]):
+        assert main([str(tmp_path / word) if word in ("x.txt", "x.jsonl", "new") else word for word in words]) == 2
+        assert "a pipe can be read once" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="x.txt: not a file that can be read again"):
+        llmc.data.StreamingTextDataset(files=tmp_path / "x.txt", tokenizer=tokenizer, block_size=8)

@@ -82,6 +82,13 @@ def are_json_lines(files):
     return bool(lines)
 
 
+def require_files(files, why):
+    """Raise Usage when one of `files`, which are read twice for the reason `why`, is a pipe: it never ends again."""
+    for name in files:
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise Usage(f"{name}: a pipe can be read once, and {why} twice; write it to a file")
+
+
 def ends_in_bin(files):
     """Whether `files` is one file of tokens (.bin) and not text.
 

@@ -2,7 +2,7 @@
 
 import os
 
-from llmc.cli.sources import are_json_lines, ends_in_bin
+from llmc.cli.sources import are_json_lines, ends_in_bin, require_files
 from llmc.show.table import count
 
 HELD_OUT = 0.05
@@ -14,6 +14,7 @@ class Part:
 
     def __init__(self, dataset, start, stop):
         self.dataset, self.start, self.stop = dataset, start, stop
+        self.dropped_tokens = getattr(dataset, "dropped_tokens", 0)
 
     def __len__(self):
         return self.stop - self.start
@@ -22,6 +23,10 @@ class Part:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         return self.dataset[self.start + index]
+
+    def count_targets(self):
+        """How many tokens of each item are predicted, and count in the loss, (N,)."""
+        return self.dataset.count_targets()[self.start : self.stop]
 
 
 def read_texts(paths):
@@ -44,6 +49,7 @@ def read_texts(paths):
         raise MemoryError(f"{', '.join(paths)}: {count(size, 'B')} of text are tokenized in memory, and "
                           f"{count(free, 'B')} are free; llmc tokenize makes a file of ids that may exceed memory")
     if are_json_lines(paths):
+        require_files(paths, "JSON lines are read")
         return [text_of(record) for _, record in records(paths)]
     texts = []
     for path in paths:

@@ -93,6 +93,11 @@ class TokenBlockDataset:
     drop_last : bool
         Leave out a last block that is shorter than `block_size`.
 
+    Attributes
+    ----------
+    dropped_tokens : int
+        Tokens at the end that make no block.
+
     Raises
     ------
     DataError
@@ -116,6 +121,7 @@ class TokenBlockDataset:
         self.vocab_size = vocab_size
         full, rest = divmod(len(self._ids), self.block_size)
         self._length = full + (rest >= 2 and not drop_last)
+        self.dropped_tokens = rest if self._length == full else 0
         if not self._length:
             least = self.block_size if drop_last else 2
             raise DataError(f"{self._name}: {len(self._ids)} tokens, and a block has at least {least}")
@@ -133,6 +139,12 @@ class TokenBlockDataset:
             limit = "" if self.vocab_size is None else f" for a vocabulary of {self.vocab_size}"
             raise DataError(f"{self._name}: token {start + at} has the id {ids[at]}, which is out of range{limit}")
         return result
+
+    def count_targets(self):
+        """How many tokens of each block are predicted, (N,)."""
+        targets = np.full(self._length, self.block_size - 1)
+        targets[-1] = len(self._ids) - self.dropped_tokens - (self._length - 1) * self.block_size - 1
+        return targets
 
     def verify(self):
         """Read the whole file and compare it with the checksum that `tokenize_file` noted; DataError if they differ."""

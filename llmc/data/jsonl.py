@@ -60,7 +60,9 @@ class JsonlDataset:
         text = record["response" if "prompt" in record else "text"]
         told, ids = self._prompted(record["prompt"], text) if "prompt" in record else (0, self._encode(text))
         if told == len(ids):
-            raise DataError(f"{where}: {text[:40]!r} has no tokens of its own; leave the line out")
+            behind = " of its own behind its prompt" if text and "prompt" in record else ""
+            remedy = ", or give it the space that the prompt ends in" if behind else ""
+            raise DataError(f"{where}: {text[:40]!r} has no tokens{behind}; leave the line out{remedy}")
         opening, closing = missing(self._before, ids, self._after)
         ids = np.concatenate([opening, ids, closing]).astype(np.int32)
         if "prompt" in record and len(ids) > self.block_size:
@@ -89,6 +91,10 @@ class JsonlDataset:
         result = item(self._ids[self._bounds[index] : self._bounds[index + 1]])
         result["labels"][: self._learnt[index]] = IGNORE
         return result
+
+    def count_targets(self):
+        """How many tokens of each item are predicted, and count in the loss, (N,)."""
+        return np.maximum(np.diff(self._bounds) - np.maximum(self._learnt, 1), 0)
 
     def __repr__(self):
         return f"JsonlDataset({len(self)} items of at most {self.block_size} tokens, {len(self._ids)} in all)"

@@ -54,7 +54,7 @@ class StreamingTextDataset:
             files = [os.fspath(name) for name in files]
             for name in files:
                 if not os.path.isfile(name):
-                    what = "not a file" if os.path.exists(name) else "no such file"
+                    what = "not a file that can be read again" if os.path.exists(name) else "no such file"
                     raise FileNotFoundError(f"{name[:200]}: {what}{hint}")
         elif not callable(texts) and not hasattr(texts, "__iter__"):
             raise TypeError(f"texts is {type(texts).__name__}, not an iterable of str")

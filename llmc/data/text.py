@@ -74,5 +74,9 @@ class TextDataset:
         result = item(self._ids[self._bounds[index] : self._bounds[index + 1]])
         return result if self._pad_token_id is None else pad_item(result, self.block_size, self._pad_token_id)
 
+    def count_targets(self):
+        """How many tokens of each item are predicted, (N,)."""
+        return np.diff(self._bounds) - 1
+
     def __repr__(self):
         return f"TextDataset({len(self)} items of at most {self.block_size} tokens, {len(self._ids)} in all)"

@@ -135,7 +135,7 @@ class Trainer:
         ConfigError, CheckpointError, FileNotFoundError
             When the arguments do not fit each other, or what is to be resumed.
         DataError
-            When the data cannot be used.
+            When the data cannot be used, or has no target to learn in its first epoch.
         OSError
             When `output_dir` cannot be written to, or is full; earlier checkpoints stay.
         """
