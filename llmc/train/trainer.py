@@ -115,6 +115,9 @@ class Trainer:
     def train(self, resume_from_checkpoint=None):
         """Train, and leave the finished model, its checkpoints, `log.jsonl` and `loss.png` in `output_dir`.
 
+        A line on the standard error says first how many rows and targets there are, and how many rows have none. llmc's
+        datasets and lists know their targets, the tokens that are predicted and count in the loss; others their rows.
+
         Parameters
         ----------
         resume_from_checkpoint : None, True, or path
