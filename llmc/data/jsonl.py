@@ -74,11 +74,14 @@ class JsonlDataset:
         """(how many ids are the prompt's, ids) of a prompt and its response."""
         told, learnt = self._encode(prompt), self._encode(response)
         apart = np.concatenate([told, learnt])
-        whole = self._tokenizer(prompt + response, add_special_tokens=False, return_offsets_mapping=True)
-        ids, decode = whole["input_ids"], self._tokenizer.decode
-        if apart.tolist() == ids or decode(apart.tolist()) == decode(ids):
+        text = self._tokenizer.decode(apart.tolist())
+        if text == prompt + response:
             return len(told), apart
-        return sum(start < len(prompt) for start, _ in whole["offset_mapping"]), np.array(ids, np.int64)
+        whole = self._tokenizer(prompt + response, add_special_tokens=False, return_offsets_mapping=True)
+        if text == self._tokenizer.decode(whole["input_ids"]):
+            return len(told), apart
+        told = sum(start < len(prompt) for start, _ in whole["offset_mapping"])
+        return told, np.array(whole["input_ids"], np.int64)
 
     def _encode(self, text):
         return np.concatenate([np.zeros(0, np.int64), *(encode_document(self._tokenizer, [text]) if text else ())])
