@@ -12,7 +12,6 @@ from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
 from llmc.lora.lora_config import FILE as CONFIG
-from llmc.system.small_file import is_there
 from llmc.train.state import read_state, write_state
 
 BEST = "checkpoint-best"
@@ -209,7 +208,7 @@ class _Moments(Mapping):
 
 
 def _compare_models(path, model):
-    holds_adapter = is_there(os.path.join(path, CONFIG))
+    holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
     if bool(model._adapters) != holds_adapter:
         there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model._adapters))
         raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
