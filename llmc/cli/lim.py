@@ -16,7 +16,7 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
-                        help="UTF-8 text, or one .bin of llmc tokenize")
+                        help='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
                         help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, cka, "
                              "ablation, with commas between; or all (%(default)s)")
