@@ -106,7 +106,7 @@ def digest(value):
 def shown(view, names):
     """[what `run.output`, `.input` or `.grad` shows of each name, None where there is nothing]."""
     def of(name):
-        with contextlib.suppress(llmc.UnknownNameError):
+        with contextlib.suppress(llmc.Error):
             return view(name, copy=True)
 
     return [(name, of(name)) for name in names]

@@ -5,10 +5,11 @@ import os
 
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.errors import CheckpointError, quoted
+from llmc.system.small_file import is_there, open_regular
 
 MANIFEST = "manifest.json"
+_MOST = 1 << 24  # bytes: a hundred for each file of a folder
 
 
 def write_manifest(folder):
@@ -30,10 +31,9 @@ def verify(folder):
         If the manifest or a file is missing, cut short or changed; the message names it.
     """
     path = os.path.join(folder, MANIFEST)
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so its writing was not finished")
-    with RegularFile(path) as opened:
-        manifest = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
+    manifest = strict_json.read(path, _MOST, "a manifest")
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         raise CheckpointError(f"{path}: no list of files in it")
@@ -62,7 +62,7 @@ def _files(folder):
 
 def _digest(path):
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

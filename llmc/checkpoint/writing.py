@@ -14,7 +14,9 @@ import numpy as np
 
 from llmc.checkpoint.atomic import require_space, sweep, sync, temporary_directory, write_json
 from llmc.checkpoint.formats.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
+from llmc.checkpoint.reading import MAX_INDEX
 from llmc.errors import CheckpointError, ConfigError
+from llmc.system.small_file import read_small
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -240,8 +242,7 @@ def _publish_shards(folder, temporary, shards, plans):
 def _named(index):
     """The files that the index points to; none if there is no index, or none worth the name."""
     try:
-        with open(index, encoding="utf-8") as file:
-            return set(json.load(file)["weight_map"].values())
+        return set(json.loads(read_small(index, MAX_INDEX, "an index"))["weight_map"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return set()
 

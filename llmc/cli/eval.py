@@ -3,6 +3,7 @@
 import math
 
 from llmc.cli import texts
+from llmc.cli.sources import are_json_lines
 from llmc.show.table import Table
 
 EXAMPLE = "llmc eval llmc-demo --text README.md"
@@ -11,7 +12,8 @@ LONGEST = 1024  # tokens of context, unless more are asked for
 
 def arguments(parser):
     """Its words."""
-    texts.add(parser, LONGEST, batch_size=8)
+    texts.add(parser, LONGEST, batch_size=8, kinds='text; or .jsonl of {"text"}, or {"prompt", "response"}, whose '
+              'response alone counts; or a .bin of llmc tokenize')
 
 
 def run(args):
@@ -19,10 +21,14 @@ def run(args):
     from tqdm import tqdm
 
     from llmc import NonFiniteError, Trainer, TrainingArguments
+    from llmc.data import JsonlDataset
 
     model, tokenizer = texts.opened(args)
     size = texts.block_size(args, model, LONGEST)
-    blocks = texts.blocks(args, model, tokenizer, size)
+    if are_json_lines(args.text):
+        blocks = texts.items(JsonlDataset(args.text, tokenizer, size))
+    else:
+        blocks = texts.blocks(args, model, tokenizer, size)
     trainer = Trainer(model, TrainingArguments(per_device_eval_batch_size=args.batch_size), tokenizer=tokenizer)
     with tqdm(blocks, unit=" blocks", desc="eval", leave=False, disable=None) as bar:
         result = trainer.evaluate(iter(bar))

@@ -16,7 +16,7 @@ TABLES = (".html", ".csv", ".json")
 
 def arguments(parser):
     """Its words."""
-    texts.add(parser, LONGEST, batch_size=4)
+    texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
                         help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, cka, "
                              "ablation, with commas between; or all (%(default)s)")

@@ -7,8 +7,8 @@ import re
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
-from llmc.cli.sources import ends_in_bin, located_model, tokenizer_of
-from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
+from llmc.cli.sources import are_json_lines, ends_in_bin, located_model, tokenizer_of
+from llmc.cli.train_data import HELD_OUT, datasets, read_texts
 from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
@@ -129,18 +129,8 @@ def _settings(args):
 
 def _datasets(settings, tokenizer, vocab_size):
     """(to train on, to evaluate with or None), of text, tokens or JSON lines."""
-    from llmc.data import JsonlDataset
-
-    lines = [path for path in settings["data"] if path.endswith((".jsonl", ".ndjson"))]
-    if tokenizer is None and not ends_in_bin(settings["data"]):
-        raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {settings['data'][0]} with; "
-                                f"put one there")
-    if not lines:
-        texts = None if ends_in_bin(settings["data"]) else read_texts(settings["data"])
-        return datasets(settings, texts, tokenizer, vocab_size)
-    if len(lines) < len(settings["data"]):
-        raise Usage(f"lora: {lines[0]} holds JSON lines, and the other files do not; give one kind")
-    data = JsonlDataset(settings["data"], tokenizer, settings["block_size"])
-    if settings["eval_data"]:
-        return data, JsonlDataset(settings["eval_data"], tokenizer, settings["block_size"])
-    return split(data, settings["held_out"])
+    files = settings["data"]
+    if tokenizer is None and not ends_in_bin(files):
+        raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {files[0]} with; put one there")
+    texts = None if ends_in_bin(files) or are_json_lines(files) else read_texts(files)
+    return datasets(settings, texts, tokenizer, vocab_size)

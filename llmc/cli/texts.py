@@ -4,11 +4,10 @@ from llmc.cli.parser import storage, threads, whole
 from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 
 
-def add(parser, longest, batch_size):
-    """Add the words for a model, a text and its blocks: `longest` tokens at most, unless more are asked for."""
+def add(parser, longest, batch_size, kinds):
+    """Add the words for a model, a text of these kinds, and its blocks: `longest` tokens at most, unless more are asked."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
-                        help="UTF-8 text, or one .bin of llmc tokenize")
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help=kinds)
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context; by default the model's, at most {longest}")
     parser.add_argument("--batch-size", type=whole(1), default=batch_size, metavar="B",
@@ -32,6 +31,10 @@ def blocks(args, model, tokenizer, size):
     from llmc.data import StreamingTextDataset, TokenBlockDataset
 
     if ends_in_bin(args.text):
-        data = TokenBlockDataset(args.text[0], size, vocab_size=model.config.vocab_size)
-        return map(data.__getitem__, range(len(data)))
+        return items(TokenBlockDataset(args.text[0], size, vocab_size=model.config.vocab_size))
     return iter(StreamingTextDataset(files=args.text, tokenizer=tokenizer, block_size=size))
+
+
+def items(data):
+    """An iterator over the items of a dataset."""
+    return map(data.__getitem__, range(len(data)))

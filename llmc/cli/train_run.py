@@ -39,9 +39,10 @@ def settings_file(command, output_dir):
 def saved_settings(command, output_dir):
     """What a training was told; nothing when that is not there."""
     from llmc.config.json_files import read_json
+    from llmc.system.small_file import is_there
 
     path = settings_file(command, output_dir)
-    return read_json(path) if os.path.exists(path) else {}
+    return read_json(path) if is_there(path) else {}
 
 
 def begun(args, given, defaults):

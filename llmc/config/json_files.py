@@ -4,6 +4,7 @@ import json
 import os
 
 from llmc.system import hub
+from llmc.system.small_file import is_there, read_small
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.budget import Budget
@@ -30,7 +31,7 @@ def locate(source, revision, local_files_only):
     FileNotFoundError
         When there is none, or the hub cannot be reached.
     """
-    if os.path.isfile(source):
+    if is_there(source) and not os.path.isdir(source):
         return source, None
     return locate_in(hub.folder(source, revision, local_files_only, patterns=FILES))
 
@@ -38,9 +39,9 @@ def locate(source, revision, local_files_only):
 def locate_in(folder):
     """The same of a folder that is here."""
     path, beside = (os.path.join(folder, name) for name in FILES)
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
-    return path, beside if os.path.isfile(beside) else None
+    return path, beside if is_there(beside) else None
 
 
 def read_json(path):
@@ -48,13 +49,12 @@ def read_json(path):
 
     Raises
     ------
+    OSError
+        When there is no such file, or it may not be read.
     CheckpointError
         Saying what the file is instead.
     """
-    with open(path, "rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
-        raise CheckpointError(f"{path}: more than {_LARGEST_FILE} bytes is no configuration; is it the right file?")
+    data = read_small(path, _LARGEST_FILE, "a configuration")
     _, words = magic.identify(data[:512])
     if words and not data.lstrip().startswith(b"{"):
         raise CheckpointError(f"{path}: the file is {words}")

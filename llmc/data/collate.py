@@ -43,6 +43,14 @@ def collate(items, pad_token_id=0, vocab_size=None):
     return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
 
 
+def targets_of(item):
+    """How many tokens of an item are predicted, and count in the loss."""
+    counts = np.asarray(item["labels"] if "labels" in item else item["input_ids"])[1:] != IGNORE
+    if "labels" not in item and "attention_mask" in item:
+        counts = counts & (np.asarray(item["attention_mask"])[1:] == 1)
+    return int(counts.sum())
+
+
 def _row(index, item, vocab_size):
     """The ids, labels and mask of one item, checked."""
     if not hasattr(item, "keys") or "input_ids" not in item:

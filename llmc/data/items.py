@@ -51,6 +51,12 @@ def id_limit(tokenizer):
     return max(tokenizer.get_vocab().values()) + 1
 
 
+def learnt_limit(tokenizer):
+    """The same without the padding token, on which no number depends, unless it is the end of text too."""
+    pad = None if tokenizer.pad_token_id == tokenizer.eos_token_id else tokenizer.pad_token_id
+    return max(number for number in tokenizer.get_vocab().values() if number != pad) + 1
+
+
 def fallback_pad_id(tokenizer):
     """The id to pad with: the padding token's, else the end of text's, else 0. The mask hides it in any case."""
     for value in (tokenizer.pad_token_id, tokenizer.eos_token_id):

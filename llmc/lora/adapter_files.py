@@ -10,6 +10,7 @@ from llmc import checkpoint
 from llmc.checkpoint.atomic import sync, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError, ShapeError, nearest
 from llmc.lora import lora_config
+from llmc.system.small_file import is_there
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
@@ -32,7 +33,7 @@ def find(directory, name):
     """
     places = dict.fromkeys([folder_of(directory, name), os.fspath(directory)])
     for place in places:
-        if os.path.isfile(os.path.join(place, lora_config.FILE)):
+        if is_there(os.path.join(place, lora_config.FILE)):
             return place
     raise FileNotFoundError(f"{os.path.join(directory, lora_config.FILE)}: there is no such file; an adapter's folder "
                             f"holds {lora_config.FILE} and {WEIGHTS[0]}")
@@ -54,7 +55,7 @@ def base_of(folder):
         When it names none.
     """
     path = os.path.join(folder, lora_config.FILE)
-    if not os.path.isfile(path) or os.path.isfile(os.path.join(folder, "config.json")):
+    if not is_there(path) or is_there(os.path.join(folder, "config.json")):
         return None
     base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
     if not base:
@@ -126,7 +127,7 @@ def load(folder, wanted, beside):
     CheckpointError, ShapeError
         When a tensor is missing, surplus, of another shape, or not finite; the message names it, and both shapes.
     """
-    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if os.path.isfile(path)), None)
+    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if is_there(path)), None)
     if path is None:
         raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
     with checkpoint.open(path) as stored:

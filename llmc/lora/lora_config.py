@@ -11,6 +11,7 @@ from llmc.checks import flag, number, whole, wrong
 from llmc.config.json_files import check_writable, read_json
 from llmc.errors import ConfigError, nearest, shown
 from llmc.lora.presets import PRESETS
+from llmc.system.small_file import is_there
 
 FILE = "adapter_config.json"
 TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
@@ -176,7 +177,7 @@ class LoraConfig:
             When it is damaged, or asks for what llmc does not do.
         """
         path = os.path.join(directory, FILE)
-        if not os.path.isfile(path):
+        if not is_there(path):
             raise FileNotFoundError(f"{path}: there is no such file; an adapter's folder holds an {FILE}")
         fields = read_json(path)
         fields.pop("runtime_config", None)  # of one run alone: peft ignores it too

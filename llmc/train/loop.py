@@ -16,6 +16,7 @@ from llmc.train.batches import Batches, is_one_shot
 from llmc.train.log import LOG, TrainingLog
 from llmc.train.progress import Progress
 from llmc.train.state import TrainerState
+from llmc.train.survey import NO_TARGET, survey
 
 PICTURE = "loss.png"
 _LENGTHS = 64  # a run is made for a multiple of this many tokens, so that a longer batch seldom needs a new one
@@ -37,6 +38,7 @@ class Training:
         self.batches = Batches(dataset, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed)
         max_steps = self._max_steps()
         args.rate(0, max_steps)
+        said = survey(dataset, args.per_device_train_batch_size * args.gradient_accumulation_steps)
         if resume and is_one_shot(dataset):
             raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
                             f"cannot resume where it was; give something that can be iterated afresh")
@@ -56,7 +58,10 @@ class Training:
         state, log = self.state, os.path.join(self.output_dir, LOG)
         self.log = TrainingLog(log, state.step, evaluated=state.evaluated_step == state.step)
         self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
+        if said:
+            self.progress.say(said)
         self.run, self.length = None, 0
+        self.learns = state.step > 0  # whether a target was seen
         self.stopped = False
 
     def _resume(self, path, max_steps):
@@ -115,6 +120,8 @@ class Training:
                               stacklevel=4)
                 return False
             loss = self._gradients(batches)
+            if self.batches.position[0] > state.position[0]:
+                self._require_targets()
         self.optimizer.lr = rate
         norm = self._update(loss)
         state.step += 1
@@ -150,12 +157,18 @@ class Training:
             self.run = self.model.run(self.args.per_device_train_batch_size, self.length, backward=True, dropout=True,
                                       seed=self.args.seed)
         self.run.zero_grad()
-        items = max(1, sum(targets_in(batch) for batch in batches))
+        targets = sum(targets_in(batch) for batch in batches)
+        self.learns = self.learns or targets > 0
         loss = 0.0
         for micro, batch in enumerate(batches):
             self.run._core.set_dropout_key(self.state.step, micro)
-            loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=items)
+            loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=max(1, targets))
         return loss
+
+    def _require_targets(self):
+        """Raise DataError unless there was a target since the first step."""
+        if not self.learns:
+            raise DataError(f"no row that was read of train_dataset has a target to learn: each has {NO_TARGET}")
 
     # --- losses that are not finite ----------------------------------------------------------------------------------
     def _update(self, loss):
@@ -242,6 +255,8 @@ class Training:
     # --- the end -----------------------------------------------------------------------------------------------------
     def _finish(self):
         state = self.state
+        if state.step and not self.stopped:
+            self._require_targets()
         if self.eval_every is not None and state.step and state.evaluated_step != state.step:
             self._evaluate()
         if self.args.save_strategy != "no" and state.step and self.saved_step != state.step:

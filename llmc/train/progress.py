@@ -38,13 +38,13 @@ class Progress:
             self._bar.update()
         elif step % self._every == 0 or step == self._max_steps or now - self._said > SILENCE:
             left = (now - self._start) / (step - self._first) * (self._max_steps - step)
-            self._say(f"step {step}/{self._max_steps}  loss {_shown(entry['loss'])}  lr {entry['learning_rate']:.2e}  "
-                      f"{entry['tokens_per_second']:,.0f} tokens/s  {clock(left)} left")
+            self.say(f"step {step}/{self._max_steps}  loss {_shown(entry['loss'])}  lr {entry['learning_rate']:.2e}  "
+                     f"{entry['tokens_per_second']:,.0f} tokens/s  {clock(left)} left")
             self._said = now
 
     def evaluation(self, entry):
         """Show an evaluation's entry of the log."""
-        self._say(f"step {entry['step']}/{self._max_steps}  eval_loss {_shown(entry['eval_loss'])}  "
+        self.say(f"step {entry['step']}/{self._max_steps}  eval_loss {_shown(entry['eval_loss'])}  "
                   f"perplexity {_shown(entry['perplexity'])}")
 
     def close(self):
@@ -52,7 +52,8 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _say(self, line):
+    def say(self, line):
+        """Show a line, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:

@@ -63,7 +63,7 @@ static void check_long_window(void) {
     tiny_model(&m, "mistral");
     Run r;
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = 40, .past = 100000});
-    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", m.spec.window, r.cache.capacity);
+    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", spec_window(&m.spec), r.cache.capacity);
     Pass p = {.B = ROWS, .T = 40, .last = 1};
     for (int i = 0; i < 30; i++) {
         forward(&r, &p, (uint64_t)i);
@@ -165,7 +165,7 @@ void test_refusals(void) {
 
     Layer layers[2];
     Spec s = tiny_spec("gpt2", layers); /* sizes whose products do not fit */
-    s.V = s.C = s.F = INT32_MAX;
+    s.V = s.C = layers[0].F = layers[1].F = INT32_MAX;
     Error e = {0};
     CHECK(!model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e) && e.code != FINE, "2^62 numbers were had");
     s = tiny_spec("llama", layers);

@@ -211,10 +211,10 @@ static void check_inside(const char *family) {
     for (int i = 0; i < names; i++) free(name[i]);
     free(name);
 
-    const Names *n = &m.spec.names;
+    const char *const *n = m.spec.names;
     char block[64], branch[96];
-    snprintf(block, sizeof block, "%s.%s.1", n->root, n->layers);
-    snprintf(branch, sizeof branch, "%s.%s.0.%s", n->root, n->layers, n->attention);
+    snprintf(block, sizeof block, "%s.%s.1", n[PART_ROOT], n[PART_BLOCK]);
+    snprintf(branch, sizeof branch, "%s.%s.0.%s", n[PART_ROOT], n[PART_BLOCK], n[PART_ATTENTION]);
     const char *skip[] = {block, branch};
     Pass p = TRAIN;
     p.skip = skip;
