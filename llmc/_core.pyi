@@ -103,7 +103,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float | None: ...
     def forward_backward(
@@ -118,7 +117,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float: ...
     def read(

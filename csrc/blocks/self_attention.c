@@ -33,19 +33,30 @@ static Heads with_past(Plan *p, const Spec *s, const Memory *mem, Heads h, int l
     return h;
 }
 
+/* A pattern that is kept is a step beside attention's; one after which the pass stops is what attention multiplies. */
+static Tensor *attended(Plan *p, Heads h, AttendNumbers n) {
+    Tensor *pattern = NULL;
+    if (is_cut(p, "pattern")) {
+        enter(p, "pattern");
+        pattern = attention_pattern(p, h.q, h.k, n);
+        leave(p, h.q, pattern);
+        return mix(p, pattern, h.v, h.q, h.k, n);
+    }
+    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
+    if (pattern) {
+        enter(p, "pattern");
+        leave(p, mixed, pattern);
+    }
+    return mixed;
+}
+
 Tensor *self_attention(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l) {
     enter(p, "%s", s->names.attention);
     Heads h = with_past(p, s, mem, heads_of(p, s, x), l);
     AttendNumbers n = {.H = s->H, .G = s->G, .D = s->D, .window = s->window, .cached = mem->keys != NULL, .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,
                        .dropout = s->attention_dropout};
-    Tensor *pattern = NULL;
-    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
-    if (pattern) {
-        enter(p, "pattern");
-        leave(p, mixed, pattern);
-    }
-    Tensor *out;
+    Tensor *mixed = attended(p, h, n), *out;
     linears(p, mixed, 1, &(Linear){s->names.o, s->C}, s->attention_bias, s->in_out, &out);
     out = dropout(p, out, s->residual_dropout, 0);
     leave(p, x, out);

@@ -204,7 +204,9 @@ static void check_inside(const char *family) {
         CHECK(until && until == r.until && until->output, "%s: %s was not recorded", family, name[i]);
         check_shown(&r);
         if (r.state == RUN_STOPPED) CHECK(run_resume(&r, NULL), "%s", name[i]);
-        CHECK(r.loss == loss, "%s: stopping after %s changes the loss", family, name[i]);
+        const bool in_two_steps = strstr(name[i], ".pattern"); /* which sum in another order */
+        const double rounding = in_two_steps ? (sizeof(real) == 8 ? 1e-12 : 1e-5) : 0;
+        CHECK(fabs(r.loss - loss) <= rounding, "%s: stopping after %s: %g, not %g", family, name[i], r.loss, loss);
         CHECK(r.state == RUN_DIFFERENTIABLE && run_backward(&r, NULL), "%s", name[i]);
         check_shown(&r);
     }
