@@ -60,7 +60,8 @@ class Run:
         position_ids : (B, T) integers, optional
             By default counted along the mask.
         until : str, optional
-            Stop after this module; its output may be written into, and `resume()` goes on.
+            Stop after this module; its output may be written into, and `resume()` goes on. A pattern of attention
+            (`….self_attn.pattern`) is one, kept or not: attention then multiplies what stands there.
         skip : iterable of str, optional
             Blocks that become the identity, branches that become zero.
         logits_to_keep : int
