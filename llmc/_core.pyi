@@ -112,7 +112,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float | None: ...
     def forward_backward(
@@ -127,7 +126,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float: ...
     def read(

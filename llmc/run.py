@@ -60,7 +60,8 @@ class Run:
         position_ids : (B, T) integers, optional
             By default counted along the mask.
         until : str, optional
-            Stop after this module; its output may be written into, and `resume()` goes on.
+            Stop after this module; its output may be written into, and `resume()` goes on. A pattern of attention
+            (`….self_attn.pattern`) is one, kept or not: attention then multiplies what stands there.
         skip : iterable of str, optional
             Blocks that become the identity, branches that become zero.
         logits_to_keep : int
@@ -117,7 +118,7 @@ class Run:
         if not all(isinstance(name, str) for name in skip):
             raise TypeError(f"skip takes names of blocks and branches, not {skip!r}")
         return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
-                    items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
+                    items=items, shape=ids.shape, skip=skip)  # fmt: skip
 
     def _read(self, ids, positions, mask, frequencies):
         """Read on behind the past, as generation does: arrays that are checked already, int32 and uint8 (B, T).

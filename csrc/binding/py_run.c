@@ -124,22 +124,20 @@ static bool begin(const State *s, RunObject *self, const Arrays *a, Call *c) {
 /* Parses a call and begins it. */
 static bool begin_with(const State *s, RunObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"ids", "targets", "positions", "mask", "inv_freq", "rope_factor", "items", "shape", "skip",
-                            "until", "all_logits", "last", NULL};
+                            "until", "last", NULL};
     Arrays a;
     Call c = {0};
     Pass *p = &c.pass;
     PyObject *skip;
     double rope_factor;
-    int all_logits;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOdd(ii)Ozpi:forward", names, &a.ids, &a.targets, &a.positions,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOdd(ii)Ozi:forward", names, &a.ids, &a.targets, &a.positions,
                                      &a.mask, &a.inv_freq, &rope_factor, &c.items, &p->B, &p->T, &skip, &p->until,
-                                     &all_logits, &p->last))
+                                     &p->last))
         return false;
     const char **left_out = borrow_strings(skip, &p->skip_count);
     if (!left_out) return false;
     p->skip = left_out;
     p->losses = a.targets != Py_None;
-    p->all_logits = all_logits;
     c.rope_factor = (real)rope_factor;
     const bool fine = begin(s, self, &a, &c);
     memory_free(left_out);

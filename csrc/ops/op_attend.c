@@ -1,9 +1,11 @@
 /* op_attend: softmax attention of H query heads over G key/value heads, never forming the T x T pattern unless it was
- * asked for by name. */
+ * asked for by name: attend, in one step, or pattern and mix, in two. */
 #include "base/arena.h"
 #include "ops/ops.h"
 #include "ops/product.h"
 #include "ops/slices.h"
+
+#include <string.h>
 
 #define QUERIES_EACH 192
 
@@ -45,6 +47,12 @@ static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
 static Matrix shared_head_of(const Job *j, const Tensor *t, int b, int g) {
     const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
     return n->cached ? head_of(t, b * n->G + g, j->keys, 0, n->D) : head_of(t, b, j->keys, g, n->D);
+}
+
+/* Which row of all heads' rows query t of a head is. */
+static size_t head_row(const Job *j, int b, int h, int t) {
+    const size_t heads = (size_t)step_numbers(j->s, AttendNumbers)->H;
+    return ((size_t)b * heads + (size_t)h) * (size_t)j->T + (size_t)t;
 }
 
 /* The last queries see the most keys, and go first: the short tasks are left for the end. */
@@ -194,14 +202,19 @@ static size_t pattern_scratch(const Step *s, const Kernels *k) { return k->atten
 
 static const Op PATTERN = {.name = "pattern", .forward = pattern_forward, .scratch = pattern_scratch, .multiplies = 3};
 
+static void check_heads(Plan *p, const Tensor *q, const Tensor *k, const Tensor *v, const AttendNumbers *n) {
+    if (n->G < 1 || n->H % n->G)
+        error_set(&p->error, ERROR_SHAPE, "%s: %d query heads do not share %d key/value heads evenly", p->path, n->H,
+                  n->G);
+    const size_t shared = (size_t)(n->cached ? 1 : n->G) * (size_t)n->D;
+    if (q->cols != (size_t)n->H * (size_t)n->D || k->cols != shared || v->cols != shared)
+        error_set(&p->error, ERROR_SHAPE, "%s: widths %zu, %zu, %zu of q, k, v are not %d and %d heads of %d", p->path,
+                  q->cols, k->cols, v->cols, n->H, n->G, n->D);
+}
+
 Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern) {
     int B = q->shape[0], T = q->shape[1];
-    if (n.G < 1 || n.H % n.G)
-        error_set(&p->error, ERROR_SHAPE, "%s: %d query heads do not share %d key/value heads evenly", p->path, n.H, n.G);
-    const size_t shared = (size_t)(n.cached ? 1 : n.G) * (size_t)n.D;
-    if (q->cols != (size_t)n.H * (size_t)n.D || k->cols != shared || v->cols != shared)
-        error_set(&p->error, ERROR_SHAPE, "%s: widths %zu, %zu, %zu of q, k, v are not %d and %d heads of %d", p->path,
-                  q->cols, k->cols, v->cols, n.H, n.G, n.D);
+    check_heads(p, q, k, v, &n);
     if (!p->training) n.dropout = 0;
     share_need(TENSORS(q, k, v), 3);
     Tensor *out = tensor_like(p, q), *logsumexp = tensor_new(p, 3, (int[]){B, n.H, T});
@@ -210,5 +223,174 @@ Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor
         *pattern = tensor_new(p, 4, (int[]){B, n.H, T, keys_in(k, &n)});
         record(p, &PATTERN, 3, TENSORS(q, k, logsumexp), 1, TENSORS(*pattern), &n, sizeof n);
     }
+    return out;
+}
+
+/* --- in two steps, with a pattern in between that may be written into: pattern, mix ------------------------------- */
+/* pattern: in q, k. What its rows are divided by comes from the fused kernel, so it has the bits of a kept one. */
+static void normed_pattern_head(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Kernels *kernels = j->x->k;
+    const int b = (int)index / n->H, h = (int)index % n->H;
+    const Attention a = attention_of(j, b, h);
+    const Matrix q = head_of(j->s->in[0], b, j->T, h, n->D), k = shared_head_of(j, j->s->in[1], b, h / (n->H / n->G));
+    real *work = scratch_of(j->x, slot), *logsumexp = work + kernels->attention_work(n->D), *spare = logsumexp + j->T;
+    for (int t = 0; t < j->T && pool_going(j->x->cancel, slot); t += QUERIES_EACH) {
+        const int end = j->T - t < QUERIES_EACH ? j->T : t + QUERIES_EACH;
+        kernels->attention_forward(spare, (size_t)n->D, logsumexp, q, k, k, &a, t, end, work);
+    }
+    real *pattern = j->s->out[0]->data + head_row(j, b, h, 0) * (size_t)j->keys;
+    kernels->attention_pattern(pattern, (size_t)j->keys, logsumexp, q, k, &a, work);
+}
+
+static void normed_pattern_forward(const Step *s, Exec *x) {
+    Job job = job_of(s, x);
+    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H), normed_pattern_head, &job);
+}
+
+static size_t normed_pattern_scratch(const Step *s, const Kernels *k) {
+    const int D = step_numbers(s, AttendNumbers)->D;
+    return k->attention_work(D) + (size_t)s->in[0]->shape[1] + (size_t)QUERIES_EACH * (size_t)D;
+}
+
+/* Two products with every number of the pattern. */
+static double mix_flops(const Step *s, int output) {
+    (void)output;
+    return 2.0 * (double)tensor_count(s->in[0]) * step_numbers(s, AttendNumbers)->D;
+}
+
+static double pattern_flops(const Step *s, int output) {
+    return 2.0 * (double)tensor_count(s->out[output]) * step_numbers(s, AttendNumbers)->D;
+}
+
+static const Op NORMED_PATTERN = {.name = "pattern", .forward = normed_pattern_forward, .flops = pattern_flops,
+                                  .scratch = normed_pattern_scratch, .multiplies = 3};
+
+enum { P, V, Q, K }; /* mix: in pattern, v, and q, k, which get zeros: the pattern is what is written there */
+
+#define MIX_KEYS 192
+
+static Job mix_job(const Step *s, Exec *x) {
+    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const int T = s->out[0]->shape[1], keys = s->in[P]->shape[3];
+    return (Job){s, x, T, n->cached ? x->feed.past + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+}
+
+/* Queries [t, t + rows) and keys [key, key + count) of a head's pattern, dropped as attend drops them, into `spare`. */
+static Matrix dropped(const Job *j, int b, int h, int t, int rows, int key, int count, real *spare) {
+    const size_t stride = (size_t)j->keys, width = (size_t)count, row = head_row(j, b, h, t);
+    const real *p = j->s->in[P]->data + row * stride + key;
+    if (j->dropout.rate == 0) return matrix_of(p, stride, false);
+    for (size_t r = 0; r < (size_t)rows; r++) {
+        const size_t first = (row + r) * (size_t)j->Tk + (size_t)key;
+        j->x->k->dropout(spare + r * width, p + r * stride, j->dropout, first, width, false);
+    }
+    return matrix_of(spare, width, false);
+}
+
+/* Which queries of which head the index-th task takes. */
+typedef struct {
+    int b, h, t, rows;
+} Queries;
+
+static Queries queries_at(const Job *j, size_t index) {
+    const int H = step_numbers(j->s, AttendNumbers)->H, blocks = slice_count((size_t)j->T, QUERIES_EACH);
+    const int head = (int)index / blocks, t = (int)index % blocks * QUERIES_EACH, left = j->T - t;
+    return (Queries){head / H, head % H, t, left < QUERIES_EACH ? left : QUERIES_EACH};
+}
+
+static void mix_queries(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Queries i = queries_at(j, index);
+    const Tensor *out = j->s->out[0];
+    const Matrix v = shared_head_of(j, j->s->in[V], i.b, i.h / (n->H / n->G));
+    real *work = scratch_of(j->x, slot), *mixed = head_at(out, i.b, j->T, i.h, n->D) + (size_t)i.t * out->stride;
+    const Matrix p = dropped(j, i.b, i.h, i.t, i.rows, 0, j->Tk, work + j->x->k->gemm_work);
+    j->x->k->gemm(mixed, out->stride, p, v, NULL, i.rows, n->D, j->Tk, false, work);
+}
+
+static size_t query_tasks(const Job *j) {
+    return (size_t)j->s->out[0]->shape[0] * (size_t)step_numbers(j->s, AttendNumbers)->H *
+           (size_t)slice_count((size_t)j->T, QUERIES_EACH);
+}
+
+static void mix_forward(const Step *s, Exec *x) {
+    Job job = mix_job(s, x);
+    parallel(x, query_tasks(&job), mix_queries, &job);
+}
+
+static void mix_dpattern(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const Queries i = queries_at(j, index);
+    const Matrix dout = matrix_at(head_of(j->s->out[0]->grad, i.b, j->T, i.h, n->D), (size_t)i.t, 0);
+    const Matrix v = shared_head_of(j, j->s->in[V], i.b, i.h / (n->H / n->G));
+    const size_t keys = (size_t)j->keys, first = head_row(j, i.b, i.h, i.t) * keys; /* all of them: there is no past */
+    real *dp = grad_of(j->s, P) + first;
+    j->x->k->gemm(dp, keys, dout, matrix_turned(v), NULL, i.rows, j->keys, n->D, false, scratch_of(j->x, slot));
+    if (j->dropout.rate > 0) j->x->k->dropout(dp, dp, j->dropout, first, (size_t)i.rows * keys, false);
+}
+
+/* dv of some keys: the query heads that read them, one after another. */
+static void mix_dvalues(void *context, size_t index, int slot) {
+    const Job *j = context;
+    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const int blocks = slice_count((size_t)j->Tk, MIX_KEYS), head = (int)index / blocks, group = n->H / n->G;
+    const int b = head / n->G, g = head % n->G, key = (int)index % blocks * MIX_KEYS;
+    const int count = j->Tk - key < MIX_KEYS ? j->Tk - key : MIX_KEYS;
+    const Tensor *dv = j->s->in[V]->grad;
+    real *work = scratch_of(j->x, slot), *spare = work + j->x->k->gemm_work;
+    real *dv_key = head_at(dv, b, j->keys, g, n->D) + (size_t)key * dv->stride;
+    bool adds = grad_adds(j->s, j->x, V);
+    for (int h = g * group; h < (g + 1) * group; h++)
+        for (int t = 0; t < j->T && pool_going(j->x->cancel, slot); t += QUERIES_EACH, adds = true) {
+            const int rows = j->T - t < QUERIES_EACH ? j->T - t : QUERIES_EACH;
+            const Matrix p = dropped(j, b, h, t, rows, key, count, spare);
+            const Matrix dout = matrix_at(head_of(j->s->out[0]->grad, b, j->T, h, n->D), (size_t)t, 0);
+            j->x->k->gemm(dv_key, dv->stride, matrix_turned(p), dout, NULL, count, n->D, rows, adds, work);
+        }
+}
+
+static void give_zeros(const Step *s, Exec *x, int input) {
+    if (!grad_of(s, input) || grad_adds(s, x, input)) return;
+    const Tensor *grad = s->in[input]->grad;
+    for (size_t r = 0; r < grad->rows; r++) memset(grad->data + r * grad->stride, 0, grad->cols * sizeof(real));
+}
+
+static void mix_backward(const Step *s, Exec *x) {
+    Job job = mix_job(s, x);
+    const size_t heads = (size_t)s->out[0]->shape[0] * (size_t)step_numbers(s, AttendNumbers)->G;
+    if (grad_of(s, P)) parallel(x, query_tasks(&job), mix_dpattern, &job);
+    if (grad_of(s, V)) parallel(x, heads * (size_t)slice_count((size_t)job.Tk, MIX_KEYS), mix_dvalues, &job);
+    give_zeros(s, x, Q);
+    give_zeros(s, x, K);
+}
+
+static size_t mix_scratch(const Step *s, const Kernels *k) {
+    const bool drops = step_numbers(s, AttendNumbers)->dropout > 0;
+    return k->gemm_work + (drops ? (size_t)QUERIES_EACH * s->in[P]->cols : 0);
+}
+
+static double mix_gradient_flops(const Step *s, int input) { return input == P || input == V ? mix_flops(s, 0) : 0; }
+
+static const Op MIX = {.name = "mix", .forward = mix_forward, .backward = mix_backward, .flops = mix_flops,
+                       .gradient_flops = mix_gradient_flops, .scratch = mix_scratch, .saved_inputs = 1 << P | 1 << V,
+                       .multiplies = 1 << V | 1 << Q | 1 << K};
+
+Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n) {
+    check_heads(p, q, k, k, &n);
+    Tensor *pattern = tensor_new(p, 4, (int[]){q->shape[0], n.H, q->shape[1], keys_in(k, &n)});
+    n.dropout = 0;
+    record(p, &NORMED_PATTERN, 2, TENSORS(q, k), 1, TENSORS(pattern), &n, sizeof n);
+    return pattern;
+}
+
+Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendNumbers n) {
+    check_heads(p, q, k, v, &n);
+    if (!p->training) n.dropout = 0;
+    Tensor *out = tensor_like(p, q);
+    record(p, &MIX, 4, TENSORS(pattern, v, q, k), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

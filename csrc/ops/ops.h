@@ -49,6 +49,10 @@ typedef struct {
     real scale, dropout;
 } AttendNumbers;
 Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern);
+/* The same in two steps, for a pattern (B,H,T,keys) that is written into in between: mix multiplies what stands there.
+ * Its gradient and that of v are had; q and k, which it does not read, get zeros. */
+Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n);
+Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendNumbers n);
 
 /* op_activate.c   act(x);  act(gate)*up */
 extern const char *const activation_words[]; /* of every Activation, ended by NULL */

@@ -24,7 +24,6 @@ typedef struct {
 typedef struct {
     int B, T;
     bool losses;             /* against the call's targets */
-    bool all_logits;         /* form the logits even when there are losses */
     int last;                /* logits of the last positions alone; 0: all */
     const char *const *skip; /* blocks and branches left out */
     int skip_count;
