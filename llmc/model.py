@@ -9,14 +9,15 @@ from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import CheckpointError, ConfigError, ShapeError
-from llmc.weights.assign import FLOATS, assign
+from llmc.errors import ConfigError
+from llmc.weights.assign import assign
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
-from llmc.lora.adapter_files import base_of
+from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
 from llmc.run import Run
+from llmc.weights.places import places
 from llmc.weights.stored import Readable, read_into, stored, writing
 
 
@@ -78,7 +79,7 @@ class Model(Adaptable):
         ----------
         source : path or str
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
-            base that it names, with the adapter attached.
+            base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
             As for `Model`.
         revision, local_files_only
@@ -90,6 +91,12 @@ class Model(Adaptable):
             When the files are not there.
         ConfigError, CheckpointError
             When they are not what they should be; the message names file and tensor.
+
+        Warns
+        -----
+        UserWarning
+            When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
+            and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
         if os.path.isdir(source) and (base := base_of(source)):
             model = cls.from_pretrained(base, dtype, precision, local_files_only=local_files_only)
@@ -98,13 +105,15 @@ class Model(Adaptable):
         config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
         folder = hub.folder(source, revision, local_files_only)
         with checkpoint.open(folder) as files:
-            found = _aligned(files, cls._core.Model(config.spec(), False), config)
+            config, found = places(files, config, lambda config: cls._core.Model(config.spec(), False))
             model = cls.__new__(cls)
             model._make(config, dtype, precision)
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
                     read_into(files, found[name], view)
+        if holds_adapter(folder):
+            model.load_adapter(folder)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -348,22 +357,3 @@ class Model(Adaptable):
 
 def _tied(config, head, embedding):
     return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
-
-
-def _aligned(files, skeleton, config):
-    """{model's name: file's name}, every shape and dtype checked before memory is taken."""
-    shapes = skeleton.shapes()
-    found = checkpoint.align(files.names(), shapes, _tied(config, skeleton.head_name, skeleton.embedding_name))
-    found.check(str(files.path))
-    for name, shape in shapes.items():
-        theirs = found.found[name]
-        if tuple(files.shape(theirs)) != shape:
-            raise ShapeError(
-                f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
-            )
-        if files.dtype(theirs) not in FLOATS:
-            raise CheckpointError(
-                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
-                "weights are float32, float16, bfloat16 or float64"
-            )
-    return found.found

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import shutil
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import TINY, TOLERANCE
 from tiny import close, random_ids, tiny_model
 
 import llmc
+from llmc import checkpoint
 from llmc.cli import main
 from llmc.errors import CheckpointError, ConfigError, ShapeError
 
@@ -336,3 +338,110 @@ def test_an_adapter_does_not_take_the_place_of_a_checkpoint(tmp_path):
         with pytest.raises(ConfigError, match=f"'{name}'.*another adapter_name"):
             trainer(tmp_path, {name: dict(target_modules=["c_attn"])}).train()
     assert list(tmp_path.iterdir()) == []
+
+
+# --- heads of their own ----------------------------------------------------------------------------------------------
+def gpt2_with_a_head(folder, head, how):
+    """A GPT-2 whose config.json ties, in files that hold a head too."""
+    model = tiny_model(TINY["gpt2"])
+    model.save_pretrained(folder)
+    tensors = {name: view.copy() for name, view in model.state_dict().items()}
+    tensors["lm_head.weight"] = head(tensors["transformer.wte.weight"])
+    if how == "bin":
+        (folder / "model.safetensors").unlink()
+        checkpoint.write_torch(folder / "pytorch_model.bin", tensors)
+    else:
+        checkpoint.write(folder, tensors, max_shard_size="10KB" if how == "shards" else "5GB")
+    return model, tensors
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_that_differs_from_the_embedding_counts_though_config_json_ties_them(tmp_path, dtype):
+    with pytest.warns(UserWarning, match="lm_head.weight.*differs.*embed_tokens.weight") as said:
+        model = llmc.Model.from_pretrained(FIELD / "tied-flag-own-head", dtype=dtype, precision="float32")
+    assert len(said) == 1 and said[0].filename == __file__
+    close(last(model), RIGHT["tied-flag-own-head"]["last logits"], TOLERANCE["logits"])
+    assert model.config.tie_word_embeddings is False
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = llmc.Model.from_pretrained(tmp_path)
+    close(last(again), RIGHT["tied-flag-own-head"]["last logits"], TOLERANCE["logits"])
+
+
+@pytest.mark.parametrize("how", ["safetensors", "bin", "shards"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_the_head_of_a_gpt2_counts_too_when_it_differs(tmp_path, how, prefix):
+    _, tensors = gpt2_with_a_head(tmp_path, lambda embedding: embedding[::-1] * 2, how)
+    if not prefix:
+        tensors = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+        if how == "bin":
+            checkpoint.write_torch(tmp_path / "pytorch_model.bin", tensors)
+        else:
+            checkpoint.write(tmp_path, tensors)
+    with pytest.warns(UserWarning, match="differs"):
+        model = llmc.Model.from_pretrained(tmp_path)
+    assert not model.config.tie_word_embeddings
+    assert (model.state_dict()["lm_head.weight"] == tensors["lm_head.weight"]).all()
+
+
+@pytest.mark.parametrize("how", ["safetensors", "bin", "shards"])
+def test_a_head_that_equals_the_embedding_stays_tied(tmp_path, how):
+    tied, _ = gpt2_with_a_head(tmp_path, np.copy, how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = llmc.Model.from_pretrained(tmp_path)
+    ids = random_ids(TINY["gpt2"], 2, 9)
+    assert model.config.tie_word_embeddings and (model(ids) == tied(ids)).all()
+    assert model.num_parameters() == tied.num_parameters()
+
+
+def test_heads_are_compared_a_piece_at_a_time(tmp_path):
+    embedding = np.random.default_rng(0).standard_normal((8000, 512), np.float32)
+    head = embedding.copy()
+    for apart, same_numbers in ((False, True), (True, False)):
+        head[-1, -1] += apart
+        checkpoint.write(tmp_path, {"a": embedding, "b": head, "half": embedding.astype(np.float16)})
+        with checkpoint.open(tmp_path) as files:
+            tracemalloc.start()
+            assert files.equal("a", "b") is same_numbers and files.equal("a", "a") and not files.equal("a", "half")
+            assert tracemalloc.get_traced_memory()[1] < embedding.nbytes / 4
+            tracemalloc.stop()
+
+
+def test_an_untied_model_whose_file_has_no_head_starts_it_from_the_embedding(tmp_path):
+    shutil.copytree(FIELD / "tied-base", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.warns(UserWarning, match="no lm_head.weight.*starts as model.embed_tokens.weight"):
+        model = llmc.Model.from_pretrained(tmp_path)
+    tensors = model.state_dict()
+    assert not model.config.tie_word_embeddings and not np.shares_memory(*(tensors[name] for name in (
+        "lm_head.weight", "model.embed_tokens.weight")))
+    assert (model(IDS) == llmc.Model.from_pretrained(FIELD / "tied-base")(IDS)).all()
+
+
+# --- a base and its adapter in one folder ----------------------------------------------------------------------------
+def test_a_folder_of_a_base_and_an_adapter_opens_as_both(tmp_path):
+    for name in ("base", "a"):
+        shutil.copytree(FIELD / name, tmp_path, dirs_exist_ok=True)
+    both, apart = llmc.Model.from_pretrained(tmp_path), llmc.Model.from_pretrained(FIELD / "base")
+    apart.load_adapter(FIELD / "a")
+    assert both.active_adapters() == ["default"] and (both(IDS) == apart(IDS)).all()
+    assert main(["merge", str(tmp_path), "--out", str(tmp_path / "merged")]) == 0
+    close(last(llmc.Model.from_pretrained(tmp_path / "merged")), last(apart), TOLERANCE["logits"])
+
+
+def test_a_folder_with_config_json_and_an_adapter_alone_opens_the_base_that_it_names(tmp_path):
+    shutil.copytree(FIELD / "a", tmp_path / "a")
+    shutil.copy(FIELD / "base" / "config.json", tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    for base, words in ((str(FIELD / "base"), None), (str(tmp_path / "a"), "names itself")):
+        config["base_model_name_or_path"] = base
+        (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config))
+        if words is None:
+            assert llmc.Model.from_pretrained(tmp_path / "a").active_adapters() == ["default"]
+        else:
+            with pytest.raises(ConfigError, match=words):
+                llmc.Model.from_pretrained(tmp_path / "a")

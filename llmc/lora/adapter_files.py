@@ -32,7 +32,7 @@ def find(directory, name):
     """
     places = dict.fromkeys([folder_of(directory, name), os.fspath(directory)])
     for place in places:
-        if os.path.isfile(os.path.join(place, lora_config.FILE)):
+        if holds_adapter(place):
             return place
     raise FileNotFoundError(f"{os.path.join(directory, lora_config.FILE)}: there is no such file; an adapter's folder "
                             f"holds {lora_config.FILE} and {WEIGHTS[0]}")
@@ -41,24 +41,31 @@ def find(directory, name):
 def names_in(directory):
     """The names of the adapters whose files lie in a folder, as `folder_of` places them."""
     others = sorted(name for name in os.listdir(directory) if os.path.isdir(os.path.join(directory, name)))
-    return [name for name in ("default", *others)
-            if os.path.isfile(os.path.join(folder_of(directory, name), lora_config.FILE))]
+    return [name for name in ("default", *others) if holds_adapter(folder_of(directory, name))]
+
+
+def holds_adapter(folder):
+    """Does an adapter lie in the folder itself?"""
+    return os.path.isfile(os.path.join(folder, lora_config.FILE))
 
 
 def base_of(folder):
-    """The base that a folder with an adapter alone names; None for any other folder.
+    """The base that a folder with an adapter names, where it holds none itself; None for any other folder.
 
     Raises
     ------
     ConfigError
         When it names none.
     """
-    path = os.path.join(folder, lora_config.FILE)
-    if not os.path.isfile(path) or os.path.isfile(os.path.join(folder, "config.json")):
+    if not holds_adapter(folder) or any(os.path.lexists(os.path.join(folder, name)) for name in checkpoint.WEIGHTS):
         return None
-    base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
+    path, base = os.path.join(folder, lora_config.FILE), lora_config.LoraConfig.from_pretrained(folder)
+    base = base.base_model_name_or_path
     if not base:
         raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open "
+                          f"the base, and load_adapter({str(folder)!r})")
+    if os.path.isdir(base) and os.path.samefile(base, folder):
+        raise ConfigError(f"{path}: base_model_name_or_path {base!r} names itself, and no base is in this folder; open "
                           f"the base, and load_adapter({str(folder)!r})")
     return base
 
