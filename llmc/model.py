@@ -16,8 +16,9 @@ from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
+from llmc.config.json_files import locate_in
 from llmc.run import Run
-from llmc.weights.places import places
+from llmc.weights.places import has_own_head, places
 from llmc.weights.stored import Readable, read_into, stored, writing
 
 
@@ -49,30 +50,34 @@ class Model(Adaptable):
     _core = core._core  # the float core; the tests put the double one here
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
-        self._make(config, dtype, precision)
-        initialise(self._parameters, self._model.layout(), config, whole(seed, "seed", most=None))
+        self._declare(_valid(config), dtype, precision)
+        self._take()
+        initialise(self._parameters, self._model.layout(), self.config, whole(seed, "seed", most=None))
 
-    def _make(self, config, dtype, precision):
-        if not isinstance(config, Config):
-            raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    def _declare(self, config, dtype, precision):
+        """Everything but the memory of the parameters, of a configuration that is valid."""
         if dtype not in ("float32", "bfloat16", "int8"):
             raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
         if precision not in ("float32", "bfloat16", None):
             raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
-        config.validate()
-        self.config = config
+        self.config = config.frozen()
         self._spec = config.spec()
         self.dtype = dtype
         self.precision = precision or ("float32" if dtype == "float32" else "bfloat16")
-        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16", storage=dtype)
-        self._parameters = stored(self._model.parameters())
+        self._model = self._core.Model(self._spec, False, self.precision == "bfloat16", dtype)
         self._cached_frequencies = {}
         self._name_or_path = None
-        self.adapters = Adapters(self._model, self._parameters, config, self._tied())
+
+    def _take(self):
+        """The memory of the parameters, zeroed."""
+        self._model.take()
+        self._parameters = stored(self._model.parameters())
+        self.adapters = Adapters(self._model, self._parameters, self.config, self._tied())
 
     # --- files -------------------------------------------------------------------------------------------------------
     @classmethod
-    def from_pretrained(cls, source, dtype="float32", precision=None, revision=None, local_files_only=False):
+    def from_pretrained(cls, source, dtype="float32", precision=None, *, config=None, revision=None,
+                        local_files_only=False, **fields):  # fmt: skip
         """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded.
 
         Parameters
@@ -81,9 +86,13 @@ class Model(Adaptable):
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
             base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
-            As for `Model`.
+            As for `Model`; `torch_dtype` is dtype.
+        config : Config, optional
+            In the place of the folder's config.json.
         revision, local_files_only
             Of the hub.
+        **fields
+            Fields of the configuration that go before those of config.json: `rope_theta=…`, `sliding_window=…`.
 
         Raises
         ------
@@ -91,6 +100,8 @@ class Model(Adaptable):
             When the files are not there.
         ConfigError, CheckpointError
             When they are not what they should be; the message names file and tensor.
+        TypeError
+            For a field that neither the family nor the file has.
 
         Warns
         -----
@@ -98,16 +109,26 @@ class Model(Adaptable):
             When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
             and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
-        if os.path.isdir(source) and (base := base_of(source)):
-            model = cls.from_pretrained(base, dtype, precision, local_files_only=local_files_only)
-            model.load_adapter(source)
-            return model
-        config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
+        dtype = fields.pop("torch_dtype", dtype)
         folder = hub.folder(source, revision, local_files_only)
+        if base := base_of(folder):
+            model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
+                                        **fields)  # fmt: skip
+            model.load_adapter(folder)
+            return model
+        if config is None:
+            config = Config._from_files(*locate_in(folder), **fields)
+        elif fields:
+            raise TypeError(f"config= and {next(iter(fields))}=: give one of them, or config.replace(…)")
+        else:
+            config = _valid(config)
+        model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
-            config, found = places(files, config, lambda config: cls._core.Model(config.spec(), False))
-            model = cls.__new__(cls)
-            model._make(config, dtype, precision)
+            model._declare(config, dtype, precision)
+            if config.tie_word_embeddings and has_own_head(files, model._model):
+                model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
+            found = places(files, model._model, model.config)
+            model._take()
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
@@ -184,7 +205,8 @@ class Model(Adaptable):
         return views if self.adapters else dict(self._parameters)
 
     def _tied(self):
-        return _tied(self.config, self._model.head_name, self._model.embedding_name)
+        head, embedding = f"{self._model.head_name}.weight", f"{self._model.embedding_name}.weight"
+        return {head: embedding} if self.config.tie_word_embeddings else {}
 
     def num_parameters(self):
         """Numbers in all parameters, a tied head counted once."""
@@ -355,5 +377,8 @@ class Model(Adaptable):
         return self._cached_frequencies[key]
 
 
-def _tied(config, head, embedding):
-    return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
+def _valid(config):
+    if not isinstance(config, Config):
+        raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    config.validate()
+    return config

@@ -371,6 +371,8 @@ def bits(isa, gemm):
     if isa not in (*llmc._core.offers(), "best"):
         return None
     environment = os.environ | {"LLMC_ISA": "" if isa == "best" else isa, "LLMC_GEMM": gemm, "OMP_NUM_THREADS": "2"}
+    this = str(Path(llmc.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join([this, environment.get("PYTHONPATH", "")])
     # NumPy multiplies and sums in `lim` and in merging: let it do so as on any other processor.
     environment["NPY_DISABLE_CPU_FEATURES"] = " ".join(np.show_config("dicts")["SIMD Extensions"].get("found", []))
     if gemm == "own" or "avx512" in llmc._core.offers():

@@ -92,7 +92,7 @@ IMPOSSIBLE = [
     ("gpt2", dict(num_key_value_heads=1), ["num_key_value_heads 1", "gpt2", "with 3"]),
     ("gpt2", dict(head_dim=12), ["head_dim 12", "with 13"]),
     ("gpt2", dict(attention_bias=False), ["attention_bias False", "gpt2"]),
-    ("gpt2", dict(rope_theta=1e4), ["rope_theta 10000.0", "learned positions"]),
+    ("gpt2", dict(rope_theta=1e4), ["rope_theta 10000.0", "no rotary positions"]),
     ("gpt2", dict(add_cross_attention=True), ["add_cross_attention True"]),
     ("gpt2", dict(pruned_heads={"0": [1]}), ["pruned_heads"]),
     ("llama", dict(resid_pdrop=0.1), ["resid_pdrop 0.1", "llama"]),
@@ -203,7 +203,7 @@ def test_setting_a_field_checks_it_and_spec_checks_the_rest():
         config.hidden_size = 0
     config.hidden_size = 46
     with pytest.raises(ConfigError, match="hidden_size 46 is not a multiple"):
-        config.spec()
+        config.validate()
 
 
 def test_rope_has_one_value_under_three_names():
@@ -246,7 +246,7 @@ def test_any_value_of_any_field_is_taken_or_refused_in_words(family, name):
     fields = {other: kept for other, kept in TINY[family].items() if CANONICAL.get(other) != same}
     for value in HOSTILE:
         try:
-            Config(**{**fields, name: value}).spec()
+            Config(**{**fields, name: value}).validate()
         except ConfigError as error:
             assert len(str(error)) > 20
 

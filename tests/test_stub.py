@@ -127,7 +127,7 @@ def test_what_comes_back_is_what_the_stub_says(objects, name):
     annotation = eval(ast.unparse(DEFINED[name].returns), NAMESPACE)
     if is_property(DEFINED[name]):
         assert fits(getattr(objects[owner], member), annotation)
-    elif member not in ("resume", "backward"):  # they need a pass to go on with; others test them
+    elif member not in ("resume", "backward", "take"):  # they need a pass, or a model without memory
         try:
             assert fits(getattr(objects[owner], member)(), annotation)
         finally:

@@ -7,7 +7,7 @@ from conftest import TINY, TOLERANCE
 from tiny import CASES, close, close_relative, fields, random_ids, tiny_model
 
 import llmc
-from llmc.config.fields import ACTIVATIONS
+from llmc.families.activations import ACTIVATIONS
 
 LENGTH = 21  # beyond the 16 tokens the rope cases were trained with
 WHOLE = [case for case in CASES if "padding token" not in case]  # by torch's custom its row's gradient is no slope

@@ -310,6 +310,16 @@ static PyObject *estimate(PyObject *object, PyObject *args, PyObject *kwargs) {
                          (Py_ssize_t)x.cache, "forward_flops", x.forward_flops, "backward_flops", x.backward_flops);
 }
 
+static PyObject *take(PyObject *object, PyObject *unused) {
+    (void)unused;
+    ModelObject *self = (ModelObject *)object;
+    const State *s = state_of_type(Py_TYPE(object));
+    Error e = {0};
+    if (self->model.weights.base.arena) return PyErr_Format(s->error, "this model has its memory already");
+    if (!parameters_take(&self->model.weights.base, &e)) return raise_error(s, &e);
+    Py_RETURN_NONE;
+}
+
 /* For whoever writes parameters from Python (a load): nobody may read meanwhile. */
 static PyObject *begin_write(PyObject *object, PyObject *unused) {
     (void)unused;
@@ -333,6 +343,7 @@ static PyMethodDef methods[] = {
     {"set_adapters", KEYWORDS(model_set), "set_adapters(active, trainable): lists of names."},
     {"adapter_parameters", model_adapter_views, METH_VARARGS, "{name: writable view} of one adapter."},
     {"estimate", KEYWORDS(estimate), "Bytes and FLOPs of a run."},
+    {"take", take, METH_NOARGS, "Takes the memory of the parameters of a model made with take=False, zeroed."},
     {"begin_write", begin_write, METH_NOARGS, "Excludes readers until end_write."},
     {"end_write", end_write, METH_NOARGS, "Lets readers in again."},
     {NULL, NULL, 0, NULL},

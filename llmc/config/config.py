@@ -10,11 +10,16 @@ import warnings
 from llmc.config import rope
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
+from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
 from llmc.families import row_of
 from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "max_new_tokens",
+    "suppress_tokens",
+)  # fmt: skip
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
 
 
@@ -52,8 +57,9 @@ class Config:
         family = row_of(model_type)
         state = self.__dict__
         state.update(
-            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None
-        )
+            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None,
+            _frozen=False,
+        )  # fmt: skip
         given = {}
         for name, value in fields.items():
             canonical = self._canonical(name)
@@ -116,6 +122,8 @@ class Config:
             raise AttributeError(name)
         if (canonical := self._canonical(name)) is not None:
             return self._value(canonical)
+        if self._generation is not None and name in GENERATION and name in self._generation:
+            return self._generation[name]
         if name == "architectures":
             return [self._family.architecture]
         if name in ROPE_FIELDS:
@@ -151,6 +159,11 @@ class Config:
     def __setattr__(self, name, value):
         if name.startswith("_"):
             raise AttributeError(name)
+        if self._frozen and name in GENERATION:
+            self._set_generation(name, value)
+            return
+        if self._frozen and name not in _IDS:
+            refuse(name)
         if name in ("model_type", "architectures"):
             raise AttributeError(f"{name} cannot be changed; make a new Config")
         if (canonical := self._canonical(name)) is not None:
@@ -164,6 +177,66 @@ class Config:
             self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
         else:
             self._rope[name] = value
+
+    def _set_generation(self, name, value):
+        if self._generation is None:
+            ids = {each: self._fields[each] for each in _IDS if self._fields[each] is not None}
+            self.__dict__["_generation"] = ids
+        self._generation[name] = value
+
+    # Copies
+
+    def replace(self, **fields):
+        """A configuration with other values of some fields; this one stays as it is.
+
+        Parameters
+        ----------
+        **fields
+            Of the family, or that this configuration holds.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        TypeError
+            For a field that is neither; it names the nearest.
+        ConfigError
+            When the new values are impossible.
+        """
+        other = copy.deepcopy(self)
+        for name in fields:
+            other._require_known(name)
+        for name, value in fields.items():
+            setattr(other, name, value)
+        other.validate()
+        return other
+
+    def _require_known(self, name):
+        """Raise TypeError unless the family or this configuration has the field."""
+        canonical = self._canonical(name)
+        known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
+        if not known and not (name in ROPE_FIELDS and self._has_rope):
+            near = nearest(name, [*CANONICAL, *self._family.checks, *ROPE_FIELDS, *self._extra])
+            raise TypeError(f"{name} is not a field of {self.model_type}, nor in this configuration; {near}")
+
+    def frozen(self):
+        """A copy whose fields cannot be set, but for token ids and what a generation does by default."""
+        other = copy.deepcopy(self)
+        state = other.__dict__
+        for fields in ("_fields", "_extra"):
+            state[fields] = {name: value if name in _IDS else read_only(value, name)
+                             for name, value in state[fields].items()}  # fmt: skip
+        state["_rope"] = read_only(state["_rope"], "rope_parameters")
+        state["_frozen"] = True
+        return other
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in ("_family", "_frozen")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(copy.deepcopy(state), _family=row_of(state["model_type"]), _frozen=False)
 
     def __dir__(self):
         return sorted({*super().__dir__(), *CANONICAL, *ROPE_FIELDS, *self._extra})
@@ -266,19 +339,14 @@ class Config:
     # For the core
 
     def spec(self):
-        """What the C core builds a model from.
+        """What the C core builds a model from, of a configuration that is valid.
 
         Returns
         -------
         dict
             Kinds as words, `names` of modules by part, `layers` with what may differ among them, and numbers.
 
-        Raises
-        ------
-        ConfigError
-            As `validate`.
         """
-        self.validate()
         family, biases = self._family, self._family.biases(self)
         return family.kinds(self) | {
             "names": family.names(self),
@@ -384,7 +452,11 @@ class Config:
         ConfigError
             When what it says is impossible, or llmc does not do it.
         """
-        path, beside = locate(os.fspath(source), revision, local_files_only)
+        return cls._from_files(*locate(os.fspath(source), revision, local_files_only))
+
+    @classmethod
+    def _from_files(cls, path, beside, **given):
+        """From config.json and generation_config.json (or None), where fields that are given go before the file's."""
         fields = read_json(path)
         config = cls.__new__(cls)
         try:
@@ -392,7 +464,7 @@ class Config:
                 found = f"its architectures are {fields.get('architectures')}"
                 raise ConfigError(f"there is no model_type; add the one that fits: {found}")
             config._fill(fields.pop("model_type"), fields)
-            config.validate()
+            config = config.replace(**given)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
         if config._has_rope:

@@ -32,7 +32,11 @@ def locate(source, revision, local_files_only):
     """
     if os.path.isfile(source):
         return source, None
-    folder = hub.folder(source, revision, local_files_only, patterns=FILES)
+    return locate_in(hub.folder(source, revision, local_files_only, patterns=FILES))
+
+
+def locate_in(folder):
+    """The same of a folder that is here."""
     path, beside = (os.path.join(folder, name) for name in FILES)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")

@@ -1,4 +1,4 @@
-"""Assembled: a decoder of no family, put together by saying its kinds; `llmc.Architecture` writes such a configuration."""
+"""Assembled: a decoder of no family, put together by saying its kinds (`llmc.Architecture`)."""
 
 from llmc.errors import ConfigError, shown
 from llmc.families.llama import MODULES

@@ -224,13 +224,20 @@ def _compare_models(path, model):
     if here:
         return
     theirs, ours = type(model.config).from_pretrained(path), model.config
-    pairs = [(name, theirs.spec()[name], value) for name, value in ours.spec().items()]
-    if model.config.model_type == theirs.model_type:
-        pairs += [(name, getattr(theirs, name, None), getattr(ours, name, None)) for name in ("rope_parameters",)]
-    for name, there, here in pairs:
+    found, wanted = _described_model(theirs), _described_model(ours)
+    for name in {**wanted, **found}:
+        there, here = found.get(name), wanted.get(name)
         if there != here:
             raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model that is "
                               f"to be trained from there")
+
+
+def _described_model(config):
+    """{name: value} of all that decides what a model computes, a layer's own behind what all layers share."""
+    spec = config.spec()
+    layers = spec.pop("layers")
+    fields = {"model_type": config.model_type, **spec, "rope_parameters": config.rope_parameters}
+    return fields | {f"{name} of layer {i}": value for i, layer in enumerate(layers) for name, value in layer.items()}
 
 
 def _described(adapters):
