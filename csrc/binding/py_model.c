@@ -1,6 +1,7 @@
 /* py_model: _core.Model, a Spec and its parameters. */
 #include "base/memory.h"
 #include "binding/binding.h"
+#include "runs/recording.h"
 
 #include <stddef.h>
 
@@ -310,6 +311,67 @@ static PyObject *estimate(PyObject *object, PyObject *args, PyObject *kwargs) {
                          (Py_ssize_t)x.cache, "forward_flops", x.forward_flops, "backward_flops", x.backward_flops);
 }
 
+/* --- the recorded plan ------------------------------------------------------------------------------------------- */
+/* The place of a tensor among those of the plan; -1: none. */
+static int place_in(const Plan *p, const Tensor *t) {
+    for (int i = p->tensor_count - 1; i >= 0 && t; i--)
+        if (p->tensors[i] == t) return i;
+    return -1;
+}
+
+/* (op, module, inputs, outputs): inputs are places of tensors, outputs (place, module, width). */
+static PyObject *row_of(const Plan *p, const Step *s) {
+    PyObject *in = PyList_New(0), *out = PyList_New(0);
+    for (int k = 0; in && out && k < s->ins; k++) {
+        PyObject *place = PyLong_FromLong(place_in(p, s->in[k]));
+        if (!place || PyList_Append(in, place) < 0) Py_CLEAR(in);
+        Py_XDECREF(place);
+    }
+    for (int k = 0; in && out && k < s->outs; k++) {
+        const Tensor *t = s->out[k];
+        PyObject *row = Py_BuildValue("(isn)", place_in(p, t), t->name ? t->name : s->path, (Py_ssize_t)t->cols);
+        if (!row || PyList_Append(out, row) < 0) Py_CLEAR(out);
+        Py_XDECREF(row);
+    }
+    if (in && out) return Py_BuildValue("(ssNN)", s->op->name, s->path, in, out);
+    Py_XDECREF(in);
+    Py_XDECREF(out);
+    return NULL;
+}
+
+static PyObject *plan_rows(const Plan *p) {
+    PyObject *steps = PyList_New(0), *modules = PyDict_New();
+    for (int i = 0; steps && i < p->count; i++) {
+        PyObject *row = row_of(p, &p->steps[i]);
+        if (!row || PyList_Append(steps, row) < 0) Py_CLEAR(steps);
+        Py_XDECREF(row);
+    }
+    for (int i = 0; modules && i < p->module_count; i++) {
+        const Module *m = &p->modules[i];
+        PyObject *row = Py_BuildValue("(siii)", part_word(m->part), m->layer, place_in(p, m->input), place_in(p, m->output));
+        if (!row || PyDict_SetItemString(modules, m->name, row) < 0) Py_CLEAR(modules);
+        Py_XDECREF(row);
+    }
+    if (steps && modules) return Py_BuildValue("(NN)", steps, modules);
+    Py_XDECREF(steps);
+    Py_XDECREF(modules);
+    return NULL;
+}
+
+/* A forward pass over one token, recorded and read; no memory is taken for it. */
+static PyObject *plan(PyObject *object, PyObject *unused) {
+    (void)unused;
+    Error e = {0};
+    Run r;
+    RunOptions o = {.batch = 1, .length = 1};
+    if (!run_open(&r, &((ModelObject *)object)->model, &o, &e)) return raise_error(state_of_type(Py_TYPE(object)), &e);
+    const Call c = run_largest(&o);
+    record_call(&r, &c);
+    PyObject *rows = r.plan.finished ? plan_rows(&r.plan) : raise_error(state_of_type(Py_TYPE(object)), &r.plan.error);
+    run_free(&r);
+    return rows;
+}
+
 static PyObject *take(PyObject *object, PyObject *unused) {
     (void)unused;
     ModelObject *self = (ModelObject *)object;
@@ -343,6 +405,8 @@ static PyMethodDef methods[] = {
     {"set_adapters", KEYWORDS(model_set), "set_adapters(active, trainable): lists of names."},
     {"adapter_parameters", model_adapter_views, METH_VARARGS, "{name: writable view} of one adapter."},
     {"estimate", KEYWORDS(estimate), "Bytes and FLOPs of a run."},
+    {"plan", plan, METH_NOARGS,
+     "([(op, module, [tensor], [(tensor, module, width)])], {module: (part, layer, input, output)}) of one token's pass."},
     {"take", take, METH_NOARGS, "Takes the memory of the parameters of a model made with take=False, zeroed."},
     {"begin_write", begin_write, METH_NOARGS, "Excludes readers until end_write."},
     {"end_write", end_write, METH_NOARGS, "Lets readers in again."},

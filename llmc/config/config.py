@@ -336,6 +336,23 @@ class Config:
     def _name(self, canonical):
         return self._family.spellings.get(canonical, canonical)
 
+    # Looking
+
+    def drawing(self):
+        """A block of this architecture as text: norms, branches, where they rejoin the stream, sizes; print it.
+
+        It is read from the plan that a model of this configuration records. Layers of one kind are drawn once.
+
+        Returns
+        -------
+        str
+        """
+        from llmc.core import _core
+        from llmc.show.drawing import drawing
+
+        self.validate()
+        return drawing(self, _core.Model(self.spec(), False))
+
     # For the core
 
     def spec(self):
