@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import ConfigError
 from llmc.weights.assign import assign
+from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
@@ -240,6 +242,48 @@ class Model(Adaptable):
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
         arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
         return run._core.forward(**arguments, until=None, last=0)
+
+    def resize_token_embeddings(self, new_num_tokens):
+        """Give the embedding and the head this many rows: new ones are the mean of the old, surplus ones go.
+
+        A tied pair stays tied, adapters stay attached, `config.vocab_size` follows. The model's memory is another one
+        after it: views taken before are no longer the model's, runs and optimizers are made anew.
+
+        Parameters
+        ----------
+        new_num_tokens : int
+
+        Raises
+        ------
+        ConfigError
+            When the configuration does not allow it; while adapters are merged, or when one has rows of its own for the
+            embedding or the head. Nothing is changed.
+        BusyError
+            When another thread uses the model.
+        """
+        rows = whole(new_num_tokens, "new_num_tokens", 1)
+        self.adapters.refuse_while_merged("resize_token_embeddings")
+        self.adapters.require_no_rows("resize_token_embeddings")
+        if rows != self.config.vocab_size:
+            self._become(self.config.replace(vocab_size=rows))
+
+    def _untie(self):
+        """Give the model a head apart from its embedding, which starts as it."""
+        head, embedding = next(iter(self._tied().items()))
+        self._become(self.config.replace(tie_word_embeddings=False))
+        warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
+                      f"tie_word_embeddings is False from here on", stacklevel=4)
+
+    def _become(self, config):
+        """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""
+        other = type(self).__new__(type(self))
+        other._declare(config, self.dtype, self.precision)
+        other._take()
+        with writing(self._model):
+            carry(self._parameters | {head: self._parameters[tied] for head, tied in self._tied().items()},
+                  other._parameters)
+        self.adapters.move(other._model, other._parameters, other.config, other._tied())
+        self.__dict__.update(other.__dict__ | {"adapters": self.adapters, "_name_or_path": self._name_or_path})
 
     def _exact_logits(self, ids):
         """The logits by float32 products: others would round more than merging does."""

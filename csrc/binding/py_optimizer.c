@@ -35,11 +35,16 @@ static void optimizer_end(PyObject *object) {
     Py_DECREF(type);
 }
 
+#define OUTDATED                                                                     \
+    "the model's adapters or its vocabulary changed since this optimizer was made: " \
+    "make it anew with llmc.AdamW(model)"
+
 static bool may_step(const State *s, const OptimizerObject *self, const RunObject *run) {
     const Optimizer *o = &self->optimizer;
-    if (run->owner != self->owner) PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
-    else if (o->structure != o->weights->structure)
-        PyErr_SetString(s->error, "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
+    if (o->structure != o->weights->structure)
+        PyErr_SetString(s->error, OUTDATED);
+    else if (run->owner != self->owner)
+        PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
     else if (!run_current(s, run)) return false;
     else if (!run->run.gradients) PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
     else if (run->run.gradients->interrupted)
@@ -101,8 +106,7 @@ static PyObject *moments(PyObject *object, PyObject *unused) {
     (void)unused;
     const Optimizer *o = &((OptimizerObject *)object)->optimizer;
     if (o->structure != o->weights->structure)
-        return PyErr_Format(state_of_type(Py_TYPE(object))->error,
-                            "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
+        return PyErr_Format(state_of_type(Py_TYPE(object))->error, OUTDATED);
     PyObject *m = views(o->weights, o->m), *v = m ? views(o->weights, o->v) : NULL;
     if (!v) {
         Py_XDECREF(m);

@@ -21,7 +21,8 @@ void run_leave(RunObject *r) {
 
 bool run_current(const State *s, const RunObject *r) {
     if (r->run.structure == r->owner->model.weights.structure) return true;
-    PyErr_SetString(s->error, "the model's adapters changed since this run was made: make it anew with model.run(...)");
+    PyErr_SetString(s->error, "the model's adapters or its vocabulary changed since this run was made: "
+                              "make it anew with model.run(...)");
     return false;
 }
 

@@ -166,7 +166,8 @@ void run_rewind(Run *r) {
 /* --- calls -------------------------------------------------------------------------------------------------------- */
 bool run_make_room(Run *r, const Call *c, Error *e) {
     if (r->structure != r->model->weights.structure) {
-        error_set(e, ERROR_STATE, "the model's adapters changed since this run was made: make it anew with model.run(...)");
+        error_set(e, ERROR_STATE, "the model's adapters or its vocabulary changed since this run was made: "
+                                  "make it anew with model.run(...)");
         return false;
     }
     if (c->B < 1 || c->T < 1 || c->B > r->options.batch || c->T > r->options.length) {

@@ -139,23 +139,32 @@ def load(folder, wanted, beside):
     with checkpoint.open(path) as stored:
         found = {_key(key): key for key in stored.names() if not _TWICE.fullmatch(key)}
         _check_names(path, found, wanted, beside)
-        for key in wanted.keys() & found.keys():
+        for key in wanted:
             shape = tuple(stored.shape(found[key]))
             if shape != tuple(wanted[key]):
-                raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: the "
-                                 f"adapter is of another base, or its adapter_config.json is of another adapter")
+                raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: "
+                                 f"{_resized(key, shape, wanted[key], beside)}the adapter is of another base, or its "
+                                 f"adapter_config.json is of another adapter")
         tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
-        for key in (beside.keys() & found.keys()) - wanted.keys():
+        for key in [key for key in beside if key in found and key not in wanted]:
             theirs = _numbers(path, stored, found[key])
             ours = np.asarray(beside[key]).astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
-                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the "
-                                      f"adapter was trained on another base, or on one that was resized")
+                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: "
+                                      f"{_resized(key, theirs.shape, ours.shape, beside)}the adapter was trained on "
+                                      f"another base, or on one that was resized")
     return tensors
 
 
 def _key(key):
     return key if key.startswith(PREFIX) else PREFIX + key
+
+
+def _resized(key, theirs, ours, beside):
+    """What to do about a vocabulary that differs; nothing for any other difference."""
+    if key not in beside or theirs[1:] != tuple(ours[1:]) or theirs == tuple(ours):
+        return ""
+    return f"model.resize_token_embeddings({theirs[0]}) gives it as many rows; otherwise "
 
 
 def _check_names(path, found, wanted, beside):
