@@ -146,14 +146,12 @@ class _Reader:
 
     def _read(self, start, end, frequencies):
         """Reads [start, end) and gives the likeliest token that follows, of every row."""
-        core = self.run._core
         ids = np.ascontiguousarray(self.ids[:, start:end])
         positions = np.ascontiguousarray(self.positions[:, start:end])
         mask = np.ascontiguousarray(self.mask[:, start:end]) if self.padded else None
         if mask is not None and mask.all():
             mask = None
-        core.forward(ids, None, positions, mask, *frequencies, 0.0, ids.shape, [], None, False, 1)
-        return core.likeliest()
+        return self.run._read(ids, positions, mask, frequencies)
 
     def _frequencies(self):
         return self.model._frequencies(int(self.furthest[self.total - 1]) + 1)

@@ -1,5 +1,8 @@
 """What a user passes to a forward pass, as the core takes it: checked, contiguous, int32."""
 
+import math
+import numbers
+
 import numpy as np
 
 from llmc.errors import ConfigError, DataError, ShapeError
@@ -154,3 +157,13 @@ def whole(value, name, least=0, most=LARGEST):
     if most is not None and value > most:
         raise ConfigError(f"{name} is {value}; it must be at most {most}")
     return int(value)
+
+
+def number(value, name, below=math.inf):
+    """`value` as a float, at least 0 and below a limit; ConfigError or TypeError names it otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not 0 <= value < below:
+        limit = "finite and at least 0" if below == math.inf else f"at least 0 and below {below}"
+        raise ConfigError(f"{name} is {value}; it must be {limit}")
+    return float(value)

@@ -254,7 +254,7 @@ def dropped(seed=0, rate=0.3, moment=None):
         view[...] = np.eye(40)
     run = model.run(4, 60, keep=[PATH], backward=True, dropout=True, seed=seed)
     if moment is not None:
-        run._core.set_moment(*moment)
+        run._core.set_dropout_key(*moment)
     run.forward(ids, labels=ids)
     return run.output(PATH, copy=True) - reference.output(PATH), reference.input(PATH, copy=True)
 

@@ -126,7 +126,7 @@ def test_a_pass_owes_nothing_to_the_passes_before_it():
         seen = []
         for run in (old, trained.run(4, 16, backward=True, dropout=True, seed=5)):
             run.zero_grad()
-            run._core.set_moment(update, 1)
+            run._core.set_dropout_key(update, 1)
             loss = run.forward_backward(ids, labels=np.where(mask, ids, -100), attention_mask=mask.astype(int))
             seen.append((loss, [run.grad(name).tobytes() for name in trained._parameters]))
         assert seen[0] == seen[1], f"update {update}, shape {shape}"

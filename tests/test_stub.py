@@ -118,7 +118,7 @@ def objects():
     run = model.run(2, 9, keep="all", backward=True)
     ids = np.arange(18).reshape(2, 9)
     run.forward(ids, labels=ids)
-    return {"Model": model._model, "Run": run._core, "AdamW": model._core.AdamW(model._model, False)}
+    return {"Model": model._model, "Run": run._core, "AdamW": model._core.AdamW(model._model)}
 
 
 @pytest.mark.parametrize("name", [name for name, each in DEFINED.items() if not parameters(each) and "." in name])

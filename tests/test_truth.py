@@ -170,7 +170,7 @@ def test_gradients_are_slopes_under_one_draw_of_dropout(keep, family):
     run = model.run(2, LENGTH, backward=True, dropout=True, seed=3, keep=keep)
 
     def call(**labels):
-        run._core.set_moment(5, 1)
+        run._core.set_dropout_key(5, 1)
         return run.forward(ids, **labels)
 
     call()

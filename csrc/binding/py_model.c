@@ -270,6 +270,13 @@ static PyObject *parameter_count(PyObject *object, void *unused) {
     return PyLong_FromSize_t(weights_count(&((ModelObject *)object)->model.weights));
 }
 
+static PyObject *parameter_arena(PyObject *object, void *unused) {
+    (void)unused;
+    const Weights *w = &((ModelObject *)object)->model.weights;
+    if (!w->base.arena || w->storage != STORED_REAL) Py_RETURN_NONE;
+    return view_whole(w->base.arena);
+}
+
 static PyObject *head_name(PyObject *object, void *unused) {
     (void)unused;
     return PyUnicode_FromString(((ModelObject *)object)->model.spec.names[PART_HEAD]);
@@ -365,8 +372,8 @@ static PyObject *plan(PyObject *object, PyObject *unused) {
     Run r;
     RunOptions o = {.batch = 1, .length = 1};
     if (!run_open(&r, &((ModelObject *)object)->model, &o, &e)) return raise_error(state_of_type(Py_TYPE(object)), &e);
-    const Call c = run_largest(&o);
-    record_call(&r, &c);
+    const Pass pass = run_largest(&o);
+    recording_write(&r, &pass);
     PyObject *rows = r.plan.finished ? plan_rows(&r.plan) : raise_error(state_of_type(Py_TYPE(object)), &r.plan.error);
     run_free(&r);
     return rows;
@@ -415,6 +422,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef properties[] = {
     {"parameter_count", parameter_count, NULL, "Numbers in all parameters.", NULL},
+    {"parameter_arena", parameter_arena, NULL, "All parameters as one row, or None: they lie narrower.", NULL},
     {"head_name", head_name, NULL, "Module path of the head.", NULL},
     {"in_out", in_out, NULL, "Are the blocks' linears stored (in, out), as Conv1D does?", NULL},
     {"embedding_name", embedding_name, NULL, "Module path of the token embedding.", NULL},

@@ -17,13 +17,8 @@ int view_begin(void) {
 
 static void let_go(PyObject *capsule) { arena_release(PyCapsule_GetPointer(capsule, "llmc.arena")); }
 
-/* A writable view of numbers of a NumPy type, `each` bytes apiece. */
-static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, const int *shape, const size_t *strides) {
-    npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
-    for (int i = 0; i < ndim; i++) {
-        dims[i] = shape[i];
-        steps[i] = (npy_intp)(strides[i] * each);
-    }
+/* A writable array of numbers of a NumPy type that lie in an arena, which it keeps alive. */
+static PyObject *array_of(Arena *a, void *data, int type, int ndim, npy_intp *dims, npy_intp *steps) {
     PyObject *keeper = PyCapsule_New(arena_retain(a), "llmc.arena", let_go);
     if (!keeper) {
         arena_release(a);
@@ -37,6 +32,20 @@ static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, con
     }
     PyArray_UpdateFlags((PyArrayObject *)array, NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS | NPY_ARRAY_ALIGNED);
     return array;
+}
+
+/* The same, `each` bytes a number. */
+static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, const int *shape, const size_t *strides) {
+    npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
+    for (int i = 0; i < ndim; i++) {
+        dims[i] = shape[i];
+        steps[i] = (npy_intp)(strides[i] * each);
+    }
+    return array_of(a, data, type, ndim, dims, steps);
+}
+
+PyObject *view_whole(Arena *a) {
+    return array_of(a, a->data, NPY_REAL, 1, (npy_intp[]){(npy_intp)a->count}, (npy_intp[]){sizeof(real)});
 }
 
 PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
@@ -102,25 +111,32 @@ static const void *counted(const State *s, PyObject *object, int type, const cha
     return PyArray_DATA(array);
 }
 
-static bool copied(void *out, const void *data, size_t bytes) {
-    if (data) memcpy(out, data, bytes);
-    return data != NULL;
-}
-
-bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what) {
-    return copied(out, borrow_int32(s, array, count, what), count * sizeof *out);
-}
-bool copy_uint8(const State *s, PyObject *array, uint8_t *out, size_t count, const char *what) {
-    return copied(out, borrow_uint8(s, array, count, what), count);
-}
-bool copy_reals(const State *s, PyObject *array, real *out, size_t count, const char *what) {
-    return copied(out, counted(s, array, NPY_REAL, REAL_NAME, count, what), count * sizeof *out);
-}
 const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what) {
     return counted(s, array, NPY_INT32, "int32", count, what);
 }
 const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what) {
     return counted(s, array, NPY_UINT8, "uint8", count, what);
+}
+const real *borrow_vector(const State *s, PyObject *array, size_t count, const char *what) {
+    return counted(s, array, NPY_REAL, REAL_NAME, count, what);
+}
+
+const int32_t *borrow_rows(const State *s, PyObject *object, int *B, int *T, const char *what) {
+    PyArrayObject *array = checked(s, object, NPY_INT32, "int32", false, what);
+    if (!array) return NULL;
+    if (PyArray_NDIM(array) != 2 || PyArray_DIM(array, 0) > INT32_MAX || PyArray_DIM(array, 1) > INT32_MAX) {
+        PyErr_Format(s->shape, "%s: two dimensions below 2^31 are needed", what);
+        return NULL;
+    }
+    *B = (int)PyArray_DIM(array, 0);
+    *T = (int)PyArray_DIM(array, 1);
+    return PyArray_DATA(array);
+}
+
+bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what) {
+    const int32_t *data = borrow_int32(s, array, count, what);
+    if (data) memcpy(out, data, count * sizeof *out);
+    return data != NULL;
 }
 
 real *borrow_reals(const State *s, PyObject *object, int *ndim, int *shape, bool writable, const char *what) {

@@ -1,4 +1,4 @@
-/* recording: what a run asks of its plan for one call: parameters, adapters, caches, names left out. */
+/* recording: what a run asks of its plan for one pass: parameters, adapters, caches, names left out; then memory. */
 #include "runs/recording.h"
 
 #include "base/memory.h"
@@ -83,7 +83,7 @@ static bool may_be_skipped(const Plan *p, const char *const *names, const char *
 }
 
 /* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
-static void check_names(Run *r, const Call *c) {
+static void check_names(Run *r, const Pass *c) {
     Plan *p = &r->plan;
     const char *const *n = r->model->spec.names;
     for (int i = 0; i < c->skip_count && p->error.code == FINE; i++)
@@ -95,7 +95,7 @@ static void check_names(Run *r, const Call *c) {
         error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
 }
 
-void record_call(Run *r, const Call *c) {
+void recording_write(Run *r, const Pass *c) {
     Plan *p = &r->plan;
     p->B = c->B;
     p->T = c->T;
@@ -126,8 +126,8 @@ const Kernels *recording_kernels(const Run *r) {
     return engine_kernels(r->options.float32 ? PRECISION_FLOAT32 : r->model->precision);
 }
 
-/* The text that tells one recording from another. */
-char *recording_key(const Run *r, const Call *c) {
+/* The text that tells one recording from another; release with memory_free. NULL: no memory. */
+static char *key_of(const Run *r, const Pass *c) {
     size_t room = 160 + (c->until ? strlen(c->until) : 0);
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
     char *key = memory_alloc(room, 1);
@@ -138,3 +138,53 @@ char *recording_key(const Run *r, const Call *c) {
     return key;
 }
 
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+static bool replace(Arena **arena, size_t count, Error *e) {
+    if (*arena && (*arena)->count >= count) return true;
+    Arena *larger = arena_new(count);
+    if (!larger) {
+        error_set(e, ERROR_MEMORY, "no memory for %.2f GB of activations", (double)count * sizeof(real) / 1e9);
+        return false;
+    }
+    arena_release(*arena);
+    *arena = larger;
+    return true;
+}
+
+static bool take_scratch(Run *r, Error *e) {
+    r->slots = pool_threads();
+    if (!replace(&r->scratch, r->plan.scratch * (size_t)r->slots + r->plan.workspace, e)) return false;
+    r->exec.scratch = r->scratch->data;
+    r->exec.scratch_stride = r->plan.scratch;
+    r->exec.workspace = r->scratch->data + r->plan.scratch * (size_t)r->slots;
+    r->exec.slots = r->slots;
+    return true;
+}
+
+/* The plan is known by `key`, which it takes. */
+static bool write_anew(Run *r, const Pass *c, char *key, Error *e) {
+    memory_free(r->recorded);
+    r->recorded = NULL;
+    recording_write(r, c);
+    if (r->plan.error.code != FINE && e->code == FINE) *e = r->plan.error;
+    if (e->code != FINE || !replace(&r->arena, r->plan.size, e)) {
+        memory_free(key);
+        r->plan.finished = false;
+        return false;
+    }
+    plan_bind(&r->plan, r->arena->data);
+    r->recorded = key;
+    return true;
+}
+
+bool recording_make(Run *r, const Pass *c, Error *e) {
+    char *key = key_of(r, c);
+    if (!key) {
+        error_set(e, ERROR_MEMORY, "no memory to record the plan");
+        return false;
+    }
+    const bool stands = r->recorded && r->plan.finished && strcmp(key, r->recorded) == 0;
+    if (stands) memory_free(key);
+    else if (!write_anew(r, c, key, e)) return false;
+    return take_scratch(r, e);
+}

@@ -65,6 +65,13 @@ size_t weights_count(const Weights *w) {
     return sum;
 }
 
+bool weights_unchanged(const Weights *w, int structure, const char *what, const char *how, Error *e) {
+    if (structure != w->structure)
+        error_set(e, ERROR_STATE,
+                  "the model's vocabulary or adapters changed since this %s was made: make it anew with %s", what, how);
+    return e->code == FINE;
+}
+
 /* --- adapters ----------------------------------------------------------------------------------------------------- */
 Adapter *weights_adapter(const Weights *w, const char *name) {
     for (int i = 0; i < w->adapter_count; i++)

@@ -7,20 +7,19 @@ import os
 import types
 import warnings
 
-from llmc.config import rope
+from llmc.config import rope, validation
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
 from llmc.families import row_of
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
     "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "max_new_tokens",
     "suppress_tokens",
 )  # fmt: skip
-_LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
 
 
 class Config:
@@ -263,75 +262,7 @@ class Config:
         ConfigError
             Naming the field, the values that disagree, and the remedy.
         """
-        self._family.validate(self)
-        width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
-        name_width, name_heads = self._name("hidden_size"), self._name("num_attention_heads")
-        if width % heads and (self._family.heads_divide_width or self._fields["head_dim"] is None):
-            raise ConfigError(f"{name_width} {width} is not a multiple of {name_heads} {heads}; change one of them")
-        if heads % groups:
-            raise ConfigError(
-                f"{name_heads} {heads} is not a multiple of num_key_value_heads {groups}; every key/value head serves "
-                "the same number of query heads"
-            )
-        for canonical in DERIVED:
-            value, needed = self._value(canonical), self._derived(canonical)
-            if canonical in self._family.fixed and value != needed:
-                raise ConfigError(
-                    f"{self._name(canonical)} {value}: {self.model_type} has no such field and computes with {needed}; "
-                    "leave it out"
-                )
-        if self.hidden_act not in self._family.activations:
-            raise ConfigError(
-                f"{self._name('hidden_act')} {shown(self.hidden_act)} is not one that {self.model_type} has in llmc; "
-                f"those are {', '.join(sorted(self._family.activations))}"
-            )
-        pad = self._fields["pad_token_id"]
-        if self._family.pads and pad is not None and not -self.vocab_size <= pad < self.vocab_size:
-            raise ConfigError(
-                f"pad_token_id {pad} has no row in an embedding of vocab_size {self.vocab_size}; set it to null or "
-                "to a token that exists"
-            )
-        self._validate_sizes()
-        self._validate_refused()
-        if self._has_rope:
-            rope.validate(self)
-
-    def _validate_sizes(self):
-        def said(canonical):
-            return f"{self._name(canonical)} {self._value(canonical)}"
-
-        width, heads, head_dim = self.hidden_size, self.num_attention_heads, self.head_dim
-        if heads * head_dim > LARGEST:
-            raise ConfigError(
-                f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
-                "make one smaller"
-            )
-        tables = ("vocab_size", "intermediate_size") + (() if self._has_rope else ("max_position_embeddings",))
-        for canonical in tables:
-            if _most(self._value(canonical)) * width > _LARGEST_TENSOR:
-                raise ConfigError(
-                    f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
-                )
-        block = width * (4 * max(heads * head_dim, width) + 3 * _most(self.intermediate_size))
-        if self.num_hidden_layers * block > _LARGEST_TENSOR:
-            raise ConfigError(
-                f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
-                f"{said('head_dim')} are larger than any memory; make one smaller"
-            )
-
-    def _validate_refused(self):
-        for name, (harmless, reason) in REFUSED.items():
-            if name in self._extra and not any(self._extra[name] is v or self._extra[name] == v for v in harmless):
-                raise ConfigError(f"{name} {shown(self._extra[name])}: {reason}")
-        kinds = self._extra.get("layer_types")
-        if kinds is None:
-            return
-        kind = "full_attention" if self.sliding_window is None else "sliding_attention"
-        if kinds != [kind] * self.num_hidden_layers:
-            raise ConfigError(
-                f"layer_types {shown(kinds)}: with sliding_window {self.sliding_window} every one of the "
-                f"{self.num_hidden_layers} layers of {self.model_type} is {kind}; leave it out"
-            )
+        validation.validate(self)
 
     def _name(self, canonical):
         return self._family.spellings.get(canonical, canonical)
@@ -498,8 +429,3 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
         self.__dict__["_generation"] = generation
-
-
-def _most(value):
-    """The largest of what may be one value, or one a layer."""
-    return max(each or 0 for each in value) if isinstance(value, list) else value

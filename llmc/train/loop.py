@@ -155,7 +155,7 @@ class Training:
         items = max(1, sum(targets_in(batch) for batch in batches))
         loss = 0.0
         for micro, batch in enumerate(batches):
-            self.run._core.set_moment(self.state.step, micro)
+            self.run._core.set_dropout_key(self.state.step, micro)
             loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=items)
         return loss
 

@@ -71,37 +71,58 @@ void tiny_model(Model *m, const char *family) {
     fill_parameters(m);
 }
 
-void feed(Run *r, const Call *c, uint64_t seed) {
+Call text(const Run *r, const Pass *p, bool masked, uint64_t seed) {
     const Spec *s = &r->model->spec;
+    const size_t N = p->B > 0 && p->T > 0 ? (size_t)p->B * (size_t)p->T : 0;
     uint64_t key = rng_key(seed, 1, 2, 3);
-    r->items = 0;
-    for (int b = 0; b < c->B; b++) {
-        int padding = c->masked && b == 0 ? (c->T > 2 ? 2 : 1) : 0;
-        uint8_t *mask = r->mask + (size_t)b * r->mask_stride + r->past;
-        for (int t = 0; t < c->T; t++) {
-            int i = b * c->T + t, position = r->past + t - padding;
-            r->ids[i] = (int32_t)(rng_bits(key, (uint64_t)i) % (unsigned)s->V);
-            r->targets[i] = t + 1 == c->T ? -1 : (int32_t)(rng_bits(key, (uint64_t)i + 1) % (unsigned)s->V);
-            r->positions[i] = position < 0 ? 0 : position;
-            r->items += r->targets[i] >= 0;
-            mask[t] = t >= padding;
-        }
+    int32_t *ids = malloc(N * sizeof *ids), *targets = malloc(N * sizeof *ids), *positions = malloc(N * sizeof *ids);
+    uint8_t *mask = malloc(N);
+    real *inv_freq = malloc((size_t)s->D / 2 * sizeof *inv_freq);
+    Call c = {.pass = *p, .ids = ids, .positions = positions, .targets = targets, .mask = masked ? mask : NULL,
+              .inv_freq = inv_freq, .rope_factor = 1};
+    for (size_t i = 0; i < N; i++) {
+        const int b = (int)i / p->T, t = (int)i % p->T, padding = masked && b == 0 ? (p->T > 2 ? 2 : 1) : 0;
+        const int position = r->past + t - padding;
+        ids[i] = (int32_t)(rng_bits(key, i) % (unsigned)s->V);
+        targets[i] = t + 1 == p->T ? -1 : (int32_t)(rng_bits(key, i + 1) % (unsigned)s->V);
+        positions[i] = position < 0 ? 0 : position;
+        mask[i] = t >= padding;
+        c.items += targets[i] >= 0;
     }
-    for (int i = 0; i < s->D / 2; i++) r->inv_freq[i] = (real)pow(100, -2.0 * i / s->D);
-    r->rope_factor = 1;
+    for (int i = 0; i < s->D / 2; i++) inv_freq[i] = (real)pow(100, -2.0 * i / s->D);
+    if (!masked) free(mask);
+    return c;
 }
 
-bool prepare(Run *r, const Call *c, uint64_t seed, Error *e) {
-    if (!run_make_room(r, c, e)) return false;
-    feed(r, c, seed);
-    return run_prepare(r, c, e);
+void text_free(Call *c) {
+    free((void *)c->ids);
+    free((void *)c->positions);
+    free((void *)c->targets);
+    free((void *)c->mask);
+    free((void *)c->inv_freq);
 }
 
-double forward(Run *r, const Call *c, uint64_t seed) {
+bool begin(Run *r, const Pass *p, bool masked, uint64_t seed, Error *e) {
+    Call c = text(r, p, masked, seed);
+    const bool fine = run_begin(r, &c, e);
+    text_free(&c);
+    return fine;
+}
+
+double forward_masked(Run *r, const Pass *p, bool masked, uint64_t seed) {
     Error e = {0};
-    CHECK(prepare(r, c, seed, &e), "%s", e.message);
-    CHECK(run_forward(r, c->until, NULL), "cancelled by nobody");
+    CHECK(begin(r, p, masked, seed, &e), "%s", e.message);
+    CHECK(run_forward(r, NULL), "cancelled by nobody");
     return r->loss;
+}
+
+double forward(Run *r, const Pass *p, uint64_t seed) { return forward_masked(r, p, false, seed); }
+
+void set_rates(Optimizer *o, double rate, double decay) {
+    for (int i = 0; i < o->weights->total; i++) {
+        o->rate[i] = rate;
+        o->decay[i] = o->weights->all[i]->ndim > 1 ? decay : 0;
+    }
 }
 
 void make_run(Run *r, Model *m, RunOptions o) {

@@ -1,7 +1,7 @@
 /* Adapters: a zero branch changes nothing, gradients are slopes, a changed model refuses what was made before. */
 #include "harness.h"
 
-static const Call CALL = {.B = 2, .T = 9, .losses = true};
+static const Pass CALL = {.B = 2, .T = 9, .losses = true};
 
 static void adapt(Model *m, const char *name, const char *module, int rank, const char *copy) {
     Error e = {0};
@@ -18,7 +18,7 @@ static void check_adapter(const char *family, const char *module, const char *co
     double loss = forward(&before, &CALL, 6);
     adapt(&m, "a", module, 3, copy);
     Error e = {0};
-    CHECK(!prepare(&before, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    CHECK(!begin(&before, &CALL, false, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
     run_free(&before);
 
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
@@ -42,7 +42,7 @@ static void check_adapter(const char *family, const char *module, const char *co
               (double)gradient[q->count / 2]);
     }
     CHECK(weights_delete_adapter(&m.weights, "a", &e), "%s", e.message);
-    CHECK(!prepare(&r, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    CHECK(!begin(&r, &CALL, false, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
     run_free(&r);
     model_free(&m);
 }

@@ -94,8 +94,8 @@ static void check_bits(void) {
         CHECK(pool_set_threads(threads), "%d", threads);
         Run r;
         make_run(&r, &m, (RunOptions){.batch = 3, .length = 40, .backward = true, .dropout = true});
-        Call c = {.B = 3, .T = 40, .losses = true};
-        forward(&r, &c, 2);
+        Pass p = {.B = 3, .T = 40, .losses = true};
+        forward(&r, &p, 2);
         CHECK(run_backward(&r, NULL), "%d", threads);
         if (!first) {
             first = malloc(m.weights.trained * sizeof *first);
