@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 
 import numpy as np
 
@@ -9,15 +10,17 @@ from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import CheckpointError, ConfigError, ShapeError
-from llmc.weights.assign import FLOATS, assign
+from llmc.errors import ConfigError
+from llmc.weights.assign import assign
+from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids, whole
 from llmc.lora import Adapters
-from llmc.lora.adapter_files import base_of
+from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
 from llmc.config.json_files import locate_in
 from llmc.run import Run
+from llmc.weights.places import has_own_head, places
 from llmc.weights.stored import Readable, read_into, stored, writing
 
 
@@ -83,7 +86,7 @@ class Model(Adaptable):
         ----------
         source : path or str
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
-            base that it names, with the adapter attached.
+            base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
             As for `Model`; `torch_dtype` is dtype.
         config : Config, optional
@@ -101,6 +104,12 @@ class Model(Adaptable):
             When they are not what they should be; the message names file and tensor.
         TypeError
             For a field that neither the family nor the file has.
+
+        Warns
+        -----
+        UserWarning
+            When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
+            and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
         dtype = fields.pop("torch_dtype", dtype)
         folder = hub.folder(source, revision, local_files_only)
@@ -118,12 +127,16 @@ class Model(Adaptable):
         model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
             model._declare(config, dtype, precision)
-            found = _aligned(files, model._model, config)
+            if config.tie_word_embeddings and has_own_head(files, model._model):
+                model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
+            found = places(files, model._model, model.config)
             model._take()
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
                     read_into(files, found[name], view)
+        if holds_adapter(folder):
+            model.load_adapter(folder)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -194,7 +207,8 @@ class Model(Adaptable):
         return views if self.adapters else dict(self._parameters)
 
     def _tied(self):
-        return _tied(self.config, self._model.head_name, self._model.embedding_name)
+        head, embedding = f"{self._model.head_name}.weight", f"{self._model.embedding_name}.weight"
+        return {head: embedding} if self.config.tie_word_embeddings else {}
 
     def num_parameters(self):
         """Numbers in all parameters, a tied head counted once."""
@@ -228,6 +242,48 @@ class Model(Adaptable):
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
         arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
         return run._core.forward(**arguments, until=None, last=0)
+
+    def resize_token_embeddings(self, new_num_tokens):
+        """Give the embedding and the head this many rows: new ones are the mean of the old, surplus ones go.
+
+        A tied pair stays tied, adapters stay attached, `config.vocab_size` follows. The model's memory is another one
+        after it: views taken before are no longer the model's, runs and optimizers are made anew.
+
+        Parameters
+        ----------
+        new_num_tokens : int
+
+        Raises
+        ------
+        ConfigError
+            When the configuration does not allow it; while adapters are merged, or when one has rows of its own for the
+            embedding or the head. Nothing is changed.
+        BusyError
+            When another thread uses the model.
+        """
+        rows = whole(new_num_tokens, "new_num_tokens", 1)
+        self.adapters.refuse_while_merged("resize_token_embeddings")
+        self.adapters.require_no_rows("resize_token_embeddings")
+        if rows != self.config.vocab_size:
+            self._become(self.config.replace(vocab_size=rows))
+
+    def _untie(self):
+        """Give the model a head apart from its embedding, which starts as it."""
+        head, embedding = next(iter(self._tied().items()))
+        self._become(self.config.replace(tie_word_embeddings=False))
+        warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
+                      f"tie_word_embeddings is False from here on", stacklevel=4)
+
+    def _become(self, config):
+        """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""
+        other = type(self).__new__(type(self))
+        other._declare(config, self.dtype, self.precision)
+        other._take()
+        with writing(self._model):
+            carry(self._parameters | {head: self._parameters[tied] for head, tied in self._tied().items()},
+                  other._parameters)
+        self.adapters.move(other._model, other._parameters, other.config, other._tied())
+        self.__dict__.update(other.__dict__ | {"adapters": self.adapters, "_name_or_path": self._name_or_path})
 
     def _exact_logits(self, ids):
         """The logits by float32 products: others would round more than merging does."""
@@ -370,26 +426,3 @@ def _valid(config):
         raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
     config.validate()
     return config
-
-
-def _tied(config, head, embedding):
-    return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
-
-
-def _aligned(files, skeleton, config):
-    """{model's name: file's name}, every shape and dtype checked before memory is taken."""
-    shapes = skeleton.shapes()
-    found = checkpoint.align(files.names(), shapes, _tied(config, skeleton.head_name, skeleton.embedding_name))
-    found.check(str(files.path))
-    for name, shape in shapes.items():
-        theirs = found.found[name]
-        if tuple(files.shape(theirs)) != shape:
-            raise ShapeError(
-                f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
-            )
-        if files.dtype(theirs) not in FLOATS:
-            raise CheckpointError(
-                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
-                "weights are float32, float16, bfloat16 or float64"
-            )
-    return found.found

@@ -26,6 +26,7 @@ bool model_init(Model *m, const Spec *spec, Precision precision, Storage storage
         error_set(e, ERROR_MEMORY, "no memory for the architecture");
         return false;
     }
+    if (spec->tied) m->weights.base.tied_head = m->spec.names[PART_HEAD];
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare};
     plan_begin(&plan);
     network(&plan, &m->spec, &(Wanted){.losses = true});

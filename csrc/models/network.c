@@ -29,12 +29,9 @@ static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
 
 static Tensor *head_weight(Plan *p, const Spec *s) {
     char leaf[320];
-    if (!s->tied) {
-        snprintf(leaf, sizeof leaf, "%s.weight", s->names[PART_HEAD]);
-        return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
-    }
-    snprintf(leaf, sizeof leaf, "%s.%s.weight", s->names[PART_ROOT], s->names[PART_EMBED]);
-    return parameter(p, leaf, 2, (int[]){s->V, s->C});
+    if (s->tied) snprintf(leaf, sizeof leaf, "%s.%s.weight", s->names[PART_ROOT], s->names[PART_EMBED]);
+    else snprintf(leaf, sizeof leaf, "%s.weight", s->names[PART_HEAD]);
+    return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
 }
 
 Given network(Plan *p, const Spec *s, const Wanted *w) {

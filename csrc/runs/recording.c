@@ -20,12 +20,13 @@ static Tensor *tensor_of(Plan *p, const Parameter *q) {
     return r->by_parameter[q->index] = tensor_parameter(p, q->ndim, q->shape, parameter_data(q), grad);
 }
 
-/* The parameter that is read: the base's, or its copy in the last active adapter that has one. */
-static const Parameter *read_for(const Model *m, const Parameter *q) {
+/* The parameter that a module reads: the base's, or its copy in the last active adapter that has one. What a tied head
+ * reads is the embedding's, or a copy of the head's own. */
+static const Parameter *read_for(const Model *m, const Parameter *q, Part part) {
     for (int i = m->weights.adapter_count - 1; i >= 0; i--) {
         const Adapter *a = m->weights.adapters[i];
         for (int k = 0; a->active && k < a->copy_count; k++)
-            if (a->copied[k] == q->index) return adapter_copy(a, k);
+            if (a->copied[k] == q->index && adapter_copy(a, k)->part == part) return adapter_copy(a, k);
     }
     return q;
 }
@@ -34,7 +35,7 @@ static Tensor *parameter_asked(Plan *p, const Declaration *d) {
     const Run *r = p->owner;
     const Parameter *q = parameters_find(&r->model->weights.base, d->path);
     bool fits = q && q->ndim == d->ndim && memcmp(q->shape, d->shape, (size_t)d->ndim * sizeof *d->shape) == 0;
-    if (fits) return tensor_of(p, read_for(r->model, q));
+    if (fits) return tensor_of(p, read_for(r->model, q, d->part));
     error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", d->path);
     return &p->nowhere;
 }

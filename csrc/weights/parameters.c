@@ -15,6 +15,20 @@ Parameter *parameters_find(const Parameters *list, const char *name) {
     return NULL;
 }
 
+static bool is_tied_head(const Parameters *list, const char *name) {
+    const size_t length = list->tied_head ? strlen(list->tied_head) : 0;
+    return length && strncmp(name, list->tied_head, length) == 0 && strcmp(name + length, ".weight") == 0;
+}
+
+const Parameter *parameters_read_as(const Parameters *list, const char *name, Part *part) {
+    const bool tied = is_tied_head(list, name);
+    const Parameter *q = tied ? NULL : parameters_find(list, name);
+    for (int i = 0; tied && !q && i < list->count; i++)
+        if (list->items[i].part == PART_EMBED) q = &list->items[i];
+    if (q) *part = tied ? PART_HEAD : q->part;
+    return q;
+}
+
 const Parameter *parameters_linear(const Parameters *list, const char *module) {
     char name[400];
     if ((size_t)snprintf(name, sizeof name, "%s.weight", module) >= sizeof name) return NULL;

@@ -25,6 +25,7 @@ typedef struct {
     int count, room;
     Arena *arena;
     size_t size; /* reals of all, padding included */
+    const char *tied_head; /* the module whose weight is the embedding's; NULL: none. Borrowed */
 } Parameters;
 
 /* False: see e (no memory, an impossible size); the list is as before. */
@@ -33,6 +34,8 @@ bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Err
 bool parameters_take(Parameters *list, Error *e);
 void parameters_free(Parameters *list);
 Parameter *parameters_find(const Parameters *list, const char *name); /* NULL: there is none */
+/* The same, but that a tied head's weight is found too, the embedding's. *part: of the module that `name` lies in. */
+const Parameter *parameters_read_as(const Parameters *list, const char *name, Part *part);
 /* The weight of the linear `module`; NULL: it is no linear. */
 const Parameter *parameters_linear(const Parameters *list, const char *module);
 

@@ -67,8 +67,8 @@ size_t weights_count(const Weights *w) {
 
 bool weights_unchanged(const Weights *w, int structure, const char *what, const char *how, Error *e) {
     if (structure != w->structure)
-        error_set(e, ERROR_STATE, "the model's adapters changed since this %s was made: make it anew with %s", what,
-                  how);
+        error_set(e, ERROR_STATE,
+                  "the model's vocabulary or adapters changed since this %s was made: make it anew with %s", what, how);
     return e->code == FINE;
 }
 
