@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from llmc.calls import public
 from llmc import _core
 from llmc.errors import ConfigError
 
@@ -63,6 +64,7 @@ if threads_asked():
     _core.set_num_threads(threads_asked())
 
 
+@public
 def set_num_threads(n):
     """Set how many threads compute, from now on; results have the same bits at any number.
 
@@ -77,6 +79,7 @@ def set_num_threads(n):
         raise ConfigError(f"the number of threads is from 1 to 256, not {n}") from None
 
 
+@public
 def get_num_threads():
     """How many threads compute."""
     return _core.get_num_threads()

@@ -1,14 +1,18 @@
 """AdamW: torch's numbers, in two passes over the gradients."""
 
+import functools
 import math
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.errors import ConfigError, ShapeError, UnknownNameError, nearest
 from llmc.run import Run
 
 
+@functools.partial(public, may_be_none=("max_grad_norm",))
 class AdamW:
     """AdamW with decoupled weight decay (Loshchilov and Hutter, 2019) and clipping by the global norm.
 
@@ -106,6 +110,11 @@ class AdamW:
         UnknownNameError, ShapeError
             When a moment is missing, surplus or of another shape; nothing is changed.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {type(state).__name__}, not the dict that state_dict() gives")
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            if name not in state:
+                raise UnknownNameError(f"state has no {name!r}; it takes the dict that state_dict() gives")
         places = []
         for kind, views in zip(("exp_avg", "exp_avg_sq"), self._core.moments()):
             given = state[kind]

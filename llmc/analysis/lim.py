@@ -1,5 +1,6 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
+from llmc.calls import public
 from llmc.analysis.ablation import measure_ablation
 from llmc.analysis.adapted import Adapters
 from llmc.analysis.feeding import batches, length
@@ -17,6 +18,7 @@ from llmc.show.table import count
 PROJECTIONS = ("truncate", "feature-mean")
 
 
+@public
 def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate", labels=None, disable_tqdm=None):
     """How much every module of a forward pass changes its input.
 

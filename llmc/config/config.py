@@ -7,6 +7,7 @@ import os
 import types
 import warnings
 
+from llmc.calls import public
 from llmc.config import rope
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
@@ -17,6 +18,7 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
 
 
+@public
 class Config:
     """What a model is: the fields of its config.json.
 

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.text_files import read_chunks
 from llmc.data.items import check_block_size, id_limit, item, resolve_index
@@ -16,6 +17,7 @@ from llmc.errors import DataError
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
+@public
 def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     """Tokenize text files into one file of token ids, in bounded memory.
 
@@ -70,6 +72,7 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     return info
 
 
+@public
 class TokenBlockDataset:
     """Blocks of `block_size` tokens of one long row of ids, which may be larger than memory.
 

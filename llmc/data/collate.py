@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.errors import DataError
 
 IGNORE = -100  # the label that does not count in the loss
 
 
+@public
 def collate(items, pad_token_id=0, vocab_size=None):
     """Pad the items of a batch on the right, to the longest of them.
 

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.pieces import encode_document, special_frame
 from llmc.errors import DataError
@@ -12,6 +13,7 @@ from llmc.errors import DataError
 IGNORE = -100
 
 
+@public
 class JsonlDataset:
     """JSON lines, each an object with `text`, or with `prompt` and `response`.
 
