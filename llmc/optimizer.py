@@ -93,7 +93,7 @@ class AdamW:
         )  # fmt: skip
         if not done:
             self.skipped += 1
-            warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=3)
         return norm
 
     def state_dict(self):
