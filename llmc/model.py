@@ -187,7 +187,8 @@ class Model(Adapters):
         ids : (B, T) or (T,) integers
         attention_mask : (B, T) of 0 and 1, optional
         position_ids : (B, T) integers, optional
-            By default counted along the mask, so that padding on the left changes nothing.
+            By default counted along the mask, so that padding on the left changes nothing. Documents packed into a row
+            (0, 1, 2 … again and again, without a mask) are a DataError: each would see those before it.
         logits_to_keep : int
             Only the last n positions; 0: all.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
-from llmc.inputs import as_ids, as_mask, as_positions, as_targets, whole
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed, whole
 from llmc.show.table import Table, count
 
 
@@ -108,6 +108,8 @@ class Run:
         ids = as_ids(ids, vocabulary)
         mask = as_mask(attention_mask, ids.shape)
         positions = as_positions(position_ids, mask, ids.shape, self.model._position_limit)
+        if position_ids is not None and attention_mask is None:
+            refuse_packed(positions)
         targets, items = None, 0.0
         if labels is not None or train:
             targets = as_targets(labels, ids, mask, vocabulary)

@@ -263,3 +263,41 @@ def test_logprobs_are_the_model_s_own(options, opened):
     behind = np.cumsum(text[:, 8:] == end, axis=1) - (text[:, 8:] == end) > 0
     np.testing.assert_allclose(found, np.where(behind, 0.0, right), atol=1e-4)
     assert behind.any()
+
+
+# --- documents in a row
+
+
+def test_documents_packed_into_a_row_are_refused_with_what_to_do():
+    model = llmc.Model.from_pretrained(FIELD / "base")
+    packed, alone = RIGHT["packed on base"]["position_ids"], RIGHT["packed on base"]["last logits of ids[0][3:] alone"]
+    run = model.run(1, 8, backward=True)
+    for call in (model, run.forward, run.forward_backward):
+        with pytest.raises(llmc.DataError, match="position_ids: row 0 is 2 documents.*attention_mask"):
+            call(IDS, position_ids=packed)
+    rows, mask = np.zeros((2, 5), int), np.array([[1, 1, 1, 0, 0], [1] * 5])
+    rows[0, :3], rows[1] = IDS[0, :3], IDS[0, 3:]
+    np.testing.assert_allclose(model(rows, attention_mask=mask)[1, -1], alone, atol=1e-4)
+    targets = [[-100, *IDS[0, 1:3], -100, -100], [-100, *IDS[0, 4:]]]
+    inside = 6 * run.model.loss(rows, labels=targets, attention_mask=mask)
+    seam = model(rows[:1, :3])[0, -1].astype(np.float64)
+    across = np.log(np.exp(seam).sum()) - seam[IDS[0, 3]]
+    assert (inside + across) / 7 == pytest.approx(RIGHT["packed on base"]["loss"], abs=1e-4), "what the advice comes to"
+
+
+@pytest.mark.parametrize("positions", [
+    [0, 1, 2, 3, 4, 5, 6, 7], [0, 0, 0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2, 3, 4], [0, 1, 2, 0, 2, 3, 4, 5], [0] * 8,
+    [0, 1, 2, 3, 4, 5, 6, 0], [5, 3, 1, 0, 0, 1, 2, 9],
+], ids=str)  # fmt: skip
+def test_other_positions_only_rotate(positions):
+    model = llmc.Model.from_pretrained(FIELD / "base")
+    logits = model(IDS, position_ids=[positions])
+    np.testing.assert_array_equal(model(IDS, position_ids=[positions], attention_mask=np.ones((1, 8))), logits)
+
+
+def test_positions_that_begin_again_only_rotate_beside_a_mask():
+    model = llmc.Model.from_pretrained(FIELD / "base")
+    positions, plain = RIGHT["packed on base"]["position_ids"], model(IDS)
+    seen = model(IDS, position_ids=positions, attention_mask=np.ones((1, 8)))
+    np.testing.assert_allclose(seen[:, :3], plain[:, :3], atol=1e-5)
+    assert np.abs(seen[:, 3:] - plain[:, 3:]).max() > 0.1

@@ -5,6 +5,8 @@ import dataclasses
 import inspect
 import linecache
 import re
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from conftest import TINY
 
 import llmc
 from llmc import functional
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets
 
 PACKAGE = str(Path(llmc.__file__).parent)
 CONFIG = {**TINY["llama"], "vocab_size": 300, "max_position_embeddings": 64}
@@ -301,3 +304,35 @@ def test_the_words_of_another_library_are_met_with_the_nearest(world):
         world.model.generate(IDS, num_beams=4)
     with pytest.raises(TypeError, match="Model.generate has no argument 'max_length'; nearest: .*max_new_tokens"):
         world.model.generate(IDS, max_length=4)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_ids_that_another_thread_overwrites_are_taken_or_refused(size):
+    """What is checked is a copy: an id changed between two looks is no error of Python's, and never let through."""
+    ids, mask, over = np.zeros((1, size), np.int32), np.ones((1, size), np.uint8), threading.Event()
+
+    def overwrite():
+        while not over.is_set():
+            ids[0, -1], mask[0, -1] = 99, 2
+            ids[0, -1], mask[0, -1] = 1, 1
+
+    thread = threading.Thread(target=overwrite)
+    thread.start()
+    try:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for call in (lambda: as_ids(ids, 10), lambda: as_positions(ids, None, ids.shape, 10),
+                         lambda: as_targets(ids, np.zeros_like(ids), None, 10), lambda: as_mask(mask, mask.shape)):
+                try:
+                    taken = call()
+                    assert taken is None or taken.max() < 10
+                except llmc.DataError as refused:
+                    assert "99" in str(refused) or "other than 0" in str(refused)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_an_id_outside_says_that_this_is_the_vocabulary(world):
+    with pytest.raises(llmc.DataError, match="input_ids holds 300, which is not from 0 to 299, the vocabulary of this"):
+        world.trainer.evaluate([dict(input_ids=[1, 300])])
