@@ -12,6 +12,7 @@ from pathlib import Path
 from llmc.calls import public
 from llmc import _core
 from llmc.errors import ConfigError
+from llmc.system.command import is_command
 
 
 def openblas_path():
@@ -47,11 +48,6 @@ def threads_asked():
     """The number that OMP_NUM_THREADS begins with (it may be a list); None when it says nothing usable."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(int(first), 256) if first.isdigit() and int(first) else None
-
-
-def is_command(argv, original):
-    """Whether a process with these words (`sys.argv`, `sys.orig_argv`) is the command line, as a script or by -m."""
-    return os.path.basename(argv[0]) == "llmc" or (argv[0] == "-m" and "llmc.cli" in original)
 
 
 try:
