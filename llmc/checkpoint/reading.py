@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.regular_file import RegularFile
@@ -180,6 +181,7 @@ class Checkpoint(Mapping):
             opened.close()
 
 
+@public
 def open_checkpoint(path):
     """Open a checkpoint: its names, shapes and dtypes now, its numbers when asked.
 

@@ -1,10 +1,7 @@
 """Sampling: from logits to the next token, by transformers' rules in transformers' order."""
 
-import math
-
 import numpy as np
 
-from llmc.errors import ConfigError
 from llmc.inputs import whole
 
 
@@ -12,15 +9,8 @@ class Sampler:
     """How the next token is chosen; every row has a generator of its own, so its company changes nothing."""
 
     def __init__(self, rows, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed):
-        _check("temperature", temperature, 0, math.inf, open_low=True)
-        _check("repetition_penalty", repetition_penalty, 0, math.inf, open_low=True)
-        if top_p is not None:
-            _check("top_p", top_p, 0, 1, open_low=True)
-        if min_p is not None:
-            _check("min_p", min_p, 0, 1)
-        self.do_sample, self.temperature, self.penalty = bool(do_sample), float(temperature), float(repetition_penalty)
-        self.top_k = None if top_k is None else whole(top_k, "top_k", 1)
-        self.top_p, self.min_p = top_p, min_p
+        self.do_sample, self.temperature, self.penalty = do_sample, temperature, repetition_penalty
+        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
         seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed", most=None)
         self.generators = [_generator(seed, row) for row in range(rows)]
         self.looks_back = self.penalty != 1
@@ -89,10 +79,3 @@ def _nucleus(row, top_p):
     nucleus = np.full_like(row, -np.inf)
     nucleus[kept] = row[kept]
     return nucleus
-
-
-def _check(name, value, low, high, open_low=False):
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not (low < value if open_low else low <= value) or not value <= high or math.isinf(value):
-        raise ConfigError(f"{name} is {value}; it must be in {'(' if open_low else '['}{low}, {high}]")

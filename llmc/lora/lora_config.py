@@ -6,6 +6,7 @@ import operator
 import os
 import re
 
+from llmc.calls import public
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, read_json
 from llmc.errors import ConfigError, nearest, shown
@@ -45,6 +46,7 @@ _REFUSED = {
 }
 
 
+@public
 class LoraConfig:
     """Which linears get a low-rank branch, y = W x + s B(A(dropout(x))), and which one.
 
