@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, NonFiniteError
-from llmc.inputs import as_ids, as_mask, as_positions, whole
+from llmc.inputs import as_ids, as_mask, as_positions
 from llmc.run import Run
 from llmc.generate.sampling import Sampler
 from llmc.generate.settings import settings

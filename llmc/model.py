@@ -9,13 +9,14 @@ import numpy as np
 from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
 from llmc.calls import public
+from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import ConfigError
 from llmc.weights.assign import assign
 from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
-from llmc.inputs import as_ids, whole
+from llmc.inputs import as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope

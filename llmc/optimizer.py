@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmc.calls import public
+from llmc.checks import number, one_of, whole
 from llmc.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError, nearest
-from llmc.inputs import number, whole
-from llmc.parameter_groups import grouped, restored
+from llmc.parameter_groups import grouped, rate, restored
 from llmc.run import Run
 
 
@@ -23,21 +23,17 @@ def _betas(value, name):
         first, second = value
     except (TypeError, ValueError):
         raise ConfigError(f"{name} are {value!r}; two numbers in [0, 1) are needed") from None
-    return number(first, name, below=1), number(second, name, below=1)
+    return tuple(float(number(each, name, 0, 1, open_high=True)) for each in (first, second))
 
 
 def _norm(value, name):
     if value is None or (isinstance(value, float) and value == math.inf):
         return value
-    if number(value, name) == 0:
-        raise ConfigError(f"{name} is {value}; it must be above 0, or None")
-    return float(value)
+    return float(number(value, name, 0, open_low=True))
 
 
 def _reaction(value, name):
-    if not isinstance(value, str) or value not in ("raise", "skip"):
-        raise ConfigError(f"{name} is {value!r}; it is 'raise' or 'skip'")
-    return value
+    return one_of(value, name, ("raise", "skip"))
 
 
 class _Setting:
@@ -90,10 +86,10 @@ class AdamW:
         For a value of the wrong type.
     """
 
-    lr = _Setting(number, "The learning rate of the next step.")
+    lr = _Setting(rate, "The learning rate of the next step.")
     betas = _Setting(_betas, "Decay rates of the two moments.")
-    eps = _Setting(number, "Added to the root of the second moment.")
-    weight_decay = _Setting(number, "Times the rate: the share that a parameter loses at every step.")
+    eps = _Setting(rate, "Added to the root of the second moment.")
+    weight_decay = _Setting(rate, "Times the rate: the share that a parameter loses at every step.")
     max_grad_norm = _Setting(_norm, "The norm that gradients are scaled down to; None: never.")
     on_nonfinite = _Setting(_reaction, "'raise' or 'skip', when the gradient norm is not finite.")
 
@@ -101,8 +97,7 @@ class AdamW:
                  decay="matrices", on_nonfinite="raise", groups=None):  # fmt: skip
         if not hasattr(model, "_model"):
             raise TypeError(f"a model is needed, not {type(model).__name__}")
-        if not isinstance(decay, str) or decay not in ("matrices", "all"):
-            raise ConfigError(f"decay is {decay!r}; it is 'matrices' (and embeddings) or 'all'")
+        one_of(decay, "decay", ("matrices", "all"))
         self.model, self._settings = model, {}
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self.max_grad_norm, self.on_nonfinite = max_grad_norm, on_nonfinite

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, MutableMapping
 from fnmatch import fnmatchcase
 
+from llmc.checks import number
 from llmc.errors import ConfigError, UnknownNameError, nearest
-from llmc.inputs import number
 
 OWN = ("lr", "weight_decay")  # what a group may say; the rest is the optimizer's
 
@@ -33,7 +33,7 @@ class ParameterGroup(MutableMapping):
     def __setitem__(self, key, value):
         if key != "lr":
             raise ConfigError(f"{key!r} of a group cannot be set, only 'lr'; make the optimizer with other groups")
-        self.own["lr"] = number(value, "lr of a group")
+        self.own["lr"] = rate(value, "lr of a group")
 
     def __delitem__(self, key):
         raise ConfigError(f"{key!r} of a group cannot be removed; make the optimizer with other groups")
@@ -50,6 +50,11 @@ class ParameterGroup(MutableMapping):
     def saved(self):
         """What `restored` takes."""
         return {"params": list(self._names), **self.own}
+
+
+def rate(value, name):
+    """A rate or a decay, as a float: finite, of at least 0."""
+    return float(number(value, name, 0))
 
 
 def grouped(groups, names, settings):
@@ -119,7 +124,7 @@ def _read(group, where):
     globs = list(group["params"]) if several else [group["params"]]
     if not all(isinstance(glob, str) for glob in globs):
         raise TypeError(f"{where}: params must be a glob or a list of names, not {group['params']!r}")
-    return globs, {key: number(group[key], f"{key} of {where}") for key in OWN if key in group}
+    return globs, {key: rate(group[key], f"{key} of {where}") for key in OWN if key in group}
 
 
 def _require_match(glob, names, where):

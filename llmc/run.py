@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from llmc.calls import public
+from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
-from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed, whole
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed
 from llmc.show.table import Table, count
 
 
@@ -32,7 +33,6 @@ class Run:
             keep_all, whole(past, "past"), whole(seed, "seed", most=2**64 - 1), gradients._core if gradients else None,
             observe=bool(observe), float32=bool(float32),
         )  # fmt: skip
-        self._globs, self._keep_all = globs, keep_all
         if globs:
             self._check_keep(globs)
         self.loss = None

@@ -49,15 +49,15 @@ VARIANTS = [
 
 # Fields, and what the message must say.
 IMPOSSIBLE = [
-    ("llama", dict(hidden_size=0), ["hidden_size 0", "positive whole number"]),
-    ("llama", dict(hidden_size=-4), ["hidden_size -4"]),
-    ("llama", dict(hidden_size=44.0), ["hidden_size 44.0"]),
-    ("llama", dict(hidden_size="44"), ["hidden_size '44'"]),
-    ("llama", dict(num_hidden_layers=True), ["num_hidden_layers True"]),
-    ("llama", dict(num_hidden_layers=0), ["num_hidden_layers 0"]),
-    ("llama", dict(num_attention_heads=None), ["num_attention_heads None"]),
-    ("llama", dict(vocab_size=0), ["vocab_size 0"]),
-    ("llama", dict(vocab_size=2**31), ["vocab_size 2147483648", "above 2147483647"]),
+    ("llama", dict(hidden_size=0), ["hidden_size is 0", "not a whole number of at least 1"]),
+    ("llama", dict(hidden_size=-4), ["hidden_size is -4"]),
+    ("llama", dict(hidden_size=44.0), ["hidden_size is 44.0"]),
+    ("llama", dict(hidden_size="44"), ["hidden_size is '44'"]),
+    ("llama", dict(num_hidden_layers=True), ["num_hidden_layers is True"]),
+    ("llama", dict(num_hidden_layers=0), ["num_hidden_layers is 0"]),
+    ("llama", dict(num_attention_heads=None), ["num_attention_heads is None"]),
+    ("llama", dict(vocab_size=0), ["vocab_size is 0"]),
+    ("llama", dict(vocab_size=2**31), ["vocab_size is 2147483648", "at most 2147483647"]),
     ("llama", dict(vocab_size=2**31 - 1, hidden_size=2**30), ["vocab_size 2147483647", "hidden_size 1073741824"]),
     ("llama", dict(head_dim=2**30), ["num_attention_heads 4 x head_dim 1073741824", "2147483647"]),
     ("llama", dict(num_hidden_layers=2**31 - 1, hidden_size=2**20), ["num_hidden_layers 2147483647"]),
@@ -69,22 +69,22 @@ IMPOSSIBLE = [
     ("llama", dict(num_key_value_heads=8), ["num_attention_heads 4", "num_key_value_heads 8"]),
     ("llama", dict(head_dim=9), ["head_dim 9", "odd"]),
     ("llama", dict(intermediate_size=None), ["intermediate_size", "llama needs a number"]),
-    ("llama", dict(rms_norm_eps=float("nan")), ["rms_norm_eps nan"]),
-    ("llama", dict(rms_norm_eps="1e-5"), ["rms_norm_eps '1e-5'"]),
-    ("llama", dict(rms_norm_eps=-1e-5), ["rms_norm_eps -1e-05"]),
-    ("llama", dict(initializer_range=float("inf")), ["initializer_range inf"]),
-    ("llama", dict(initializer_range=1.5), ["initializer_range 1.5", "from 0 to 1"]),
-    ("gpt2", dict(resid_pdrop=1.0), ["resid_pdrop 1.0", "below 1"]),
-    ("gpt2", dict(embd_pdrop=-0.1), ["embd_pdrop -0.1"]),
-    ("gpt2", dict(attn_pdrop=True), ["attn_pdrop True"]),
-    ("llama", dict(attention_bias=1), ["attention_bias 1", "true or false"]),
-    ("llama", dict(tie_word_embeddings=None), ["tie_word_embeddings None"]),
-    ("llama", dict(eos_token_id=2.0), ["eos_token_id 2.0"]),
-    ("llama", dict(eos_token_id=[1, None]), ["eos_token_id [1, None]"]),
-    ("llama", dict(pad_token_id=True), ["pad_token_id True"]),
+    ("llama", dict(rms_norm_eps=float("nan")), ["rms_norm_eps is nan"]),
+    ("llama", dict(rms_norm_eps="1e-5"), ["rms_norm_eps is '1e-5'"]),
+    ("llama", dict(rms_norm_eps=-1e-5), ["rms_norm_eps is -1e-05"]),
+    ("llama", dict(initializer_range=float("inf")), ["initializer_range is inf"]),
+    ("llama", dict(initializer_range=1.5), ["initializer_range is 1.5", "from 0 to 1"]),
+    ("gpt2", dict(resid_pdrop=1.0), ["resid_pdrop is 1.0", "below 1"]),
+    ("gpt2", dict(embd_pdrop=-0.1), ["embd_pdrop is -0.1"]),
+    ("gpt2", dict(attn_pdrop=True), ["attn_pdrop is True"]),
+    ("llama", dict(attention_bias=1), ["attention_bias is 1", "true or false"]),
+    ("llama", dict(tie_word_embeddings=None), ["tie_word_embeddings is None"]),
+    ("llama", dict(eos_token_id=2.0), ["eos_token_id is 2.0"]),
+    ("llama", dict(eos_token_id=[1, None]), ["eos_token_id is [1, None]"]),
+    ("llama", dict(pad_token_id=True), ["pad_token_id is True"]),
     ("llama", dict(pad_token_id=107), ["pad_token_id 107", "vocab_size 107"]),
     ("llama", dict(pad_token_id=-108), ["pad_token_id -108", "vocab_size 107"]),
-    ("llama", dict(dtype="float12"), ["dtype 'float12'", "bfloat16"]),
+    ("llama", dict(dtype="float12"), ["dtype is 'float12'", "bfloat16"]),
     ("llama", dict(hidden_act="hardswish"), ["hidden_act 'hardswish'", "gelu_new", "silu"]),
     ("openai-gpt", dict(afn="gelu_new"), ["afn 'gelu_new'", "gelu, relu, silu, swish"]),
     ("openai-gpt", dict(n_inner=99), ["n_inner 99", "180"]),
@@ -104,7 +104,7 @@ IMPOSSIBLE = [
     ("llama", dict(layer_types=["full_attention", "sliding_attention", "full_attention"]), ["layer_types"]),
     ("llama", dict(layer_types=["full_attention"]), ["layer_types", "3 layers"]),
     ("mistral", dict(layer_types=["full_attention"] * 3), ["layer_types", "sliding_window 7"]),
-    ("mistral", dict(sliding_window=0), ["sliding_window 0"]),
+    ("mistral", dict(sliding_window=0), ["sliding_window is 0"]),
     ("mistral", dict(attention_bias=True), ["attention_bias True", "mistral"]),
     ("llama", dict(n_embd=48), ["hidden_size 44", "n_embd 48", "disagree"]),
     ("gpt2", dict(torch_dtype="float16", dtype="bfloat16"), ["float16", "bfloat16", "disagree"]),
@@ -199,7 +199,7 @@ def test_what_follows_from_other_sizes_follows_when_they_change():
 
 def test_setting_a_field_checks_it_and_spec_checks_the_rest():
     config = Config(**TINY["llama"])
-    with pytest.raises(ConfigError, match="hidden_size 0"):
+    with pytest.raises(ConfigError, match="hidden_size is 0"):
         config.hidden_size = 0
     config.hidden_size = 46
     with pytest.raises(ConfigError, match="hidden_size 46 is not a multiple"):
@@ -358,7 +358,7 @@ def test_a_file_that_is_no_configuration_says_what_it_is(tmp_path, text, words):
 
 
 def test_an_impossible_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "config.json")) + ": hidden_size -1"):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "config.json")) + ": hidden_size is -1"):
         Config.from_pretrained(write(tmp_path, "config.json", {**TINY["llama"], "hidden_size": -1}))
     with pytest.raises(ConfigError, match="no model_type.*GPT2LMHeadModel"):
         Config.from_pretrained(write(tmp_path, "config.json", {"architectures": ["GPT2LMHeadModel"]}))
@@ -384,7 +384,7 @@ def test_generation_config_overrides_the_ids_for_generation_and_is_written_back(
     assert written == {"eos_token_id": [3, 4], "temperature": 0.6, "bos_token_id": 7}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 2
     write(tmp_path, "generation_config.json", {"eos_token_id": "2"})
-    with pytest.raises(ConfigError, match="generation_config.json: eos_token_id '2'"):
+    with pytest.raises(ConfigError, match="generation_config.json: eos_token_id is '2'"):
         Config.from_pretrained(tmp_path)
 
 

@@ -211,7 +211,7 @@ def test_impossible_configurations_are_refused():
         dict(model_type="llama", hidden_size=36, num_attention_heads=6, num_key_value_heads=4),
         dict(model_type="mistral", hidden_size=36, num_attention_heads=6, num_key_value_heads=0),
     ):
-        with pytest.raises(llmc.ConfigError, match="multiple of|positive whole number"):
+        with pytest.raises(llmc.ConfigError, match="multiple of|a whole number of at least 1"):
             llmc.Config(**fields)
 
 

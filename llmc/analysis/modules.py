@@ -66,7 +66,14 @@ def modules(parts, shapes):
     for name in shapes:
         linear = name.partition(".lora_")[0]
         role, layer = parts[linear]
-        inside = name if layer is None else name.split(f".{layer}", 1)[1].removeprefix(".")
         kind = "adapter" if name != linear else _KINDS.get(role, "linear")
-        found.append(Module(name, kind, layer, inside, role))
+        found.append(Module(name, kind, layer, path_within(name, layer), role))
     return found
+
+
+def path_within(name, layer):
+    """The path of a module within its block, "" for the block itself; the whole path outside the blocks."""
+    if layer is None:
+        return name
+    steps = name.split(".")
+    return ".".join(steps[steps.index(str(layer)) + 1 :])

@@ -2,17 +2,14 @@
 
 import hashlib
 import os
-import re
 
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
 from llmc.system.small_file import is_there, open_regular
 
 MANIFEST = "manifest.json"
 _MOST = 1 << 24  # bytes: a hundred for each file of a folder
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 def write_manifest(folder):
@@ -53,21 +50,6 @@ def verify(folder):
     for name, expected in files.items():
         if _digest(os.path.join(folder, name)) != expected["sha256"]:
             raise CheckpointError(f"{os.path.join(folder, name)}: its SHA-256 is not the one in {path}; it was changed")
-
-
-def newest_whole(output_dir):
-    """The path of the `checkpoint-N` with the highest N whose manifest verifies, or None."""
-    if not os.path.isdir(output_dir):
-        return None
-    numbers = (match for match in map(_NUMBERED.fullmatch, os.listdir(output_dir)) if match)
-    for match in sorted(numbers, key=lambda match: int(match[1]), reverse=True):
-        path = os.path.join(output_dir, match[0])
-        try:
-            verify(path)
-        except (CheckpointError, OSError):
-            continue
-        return path
-    return None
 
 
 def _files(folder):

@@ -13,8 +13,7 @@ from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.checkpoint.roles import role
 from llmc.checkpoint.formats.safetensors_file import read_safetensors
 from llmc.checkpoint.formats.torch_file import read_torch
-from llmc.checkpoint.wording import hint, quoted
-from llmc.errors import CheckpointError, ShapeError, UnknownNameError
+from llmc.errors import CheckpointError, ShapeError, UnknownNameError, hint, quoted
 
 # In the order in which Hugging Face looks.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

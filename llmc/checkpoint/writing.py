@@ -1,4 +1,8 @@
-"""The writer: safetensors, one file or shards, exactly as Hugging Face lays them out."""
+"""The writer: safetensors, one file or shards, exactly as Hugging Face lays them out.
+
+The library of that name is not used: it wants every tensor in memory in the dtype that is written, and knows neither
+shards nor folders. Here tensors are converted block by block, and what was there is replaced at one instant.
+"""
 
 import json
 import math

@@ -96,12 +96,14 @@ def datasets(settings, texts, tokenizer, vocab_size):
 
 def split(data, share):
     """(all but the last share of a dataset, that share or None); at least one item is on each side."""
+    from llmc.inputs import IGNORE
+
     share = HELD_OUT if share is None else share
     held = min(max(1, round(share * len(data))), len(data) - 1) if share else 0
     if not held:
         return data, None
     cut = len(data) - held
-    while cut > 1 and not any((data[index]["labels"][1:] != -100).any() for index in range(cut, len(data))):
+    while cut > 1 and not any((data[index]["labels"][1:] != IGNORE).any() for index in range(cut, len(data))):
         cut -= 1  # the last item may be the end of a text alone, with nothing to predict
     return Part(data, 0, cut), Part(data, cut, len(data))
 

@@ -69,7 +69,7 @@ class Config:
                     self._extra[name] = copy.deepcopy(value)
                 continue
             before = given.setdefault(canonical, (name, value))
-            if before[1] != value:
+            if before[0] != name and before[1] != value:
                 raise ConfigError(
                     f"{before[0]} {shown(before[1])} and {name} {shown(value)} are the same field and disagree; "
                     "give one of them"
@@ -88,10 +88,7 @@ class Config:
 
     def _set(self, canonical, name, value):
         check = self._family.checks.get(canonical) or FIELDS[canonical][0]
-        try:
-            value = check(value)
-        except ConfigError as error:
-            raise ConfigError(f"{name} {shown(value)} {error}") from None
+        value = check(value, name)
         if value is None and canonical in DERIVED and canonical not in self._family.may_be_none:
             raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
         if canonical in self._family.fixed:
@@ -427,7 +424,7 @@ class Config:
         generation = read_json(path)
         for name in generation.keys() & set(_IDS):
             try:
-                generation[name] = FIELDS[name][0](generation[name])
+                generation[name] = FIELDS[name][0](generation[name], name)
             except ConfigError as error:
-                raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
+                raise ConfigError(f"{path}: {error}") from None
         self.__dict__["_generation"] = generation

@@ -1,108 +1,82 @@
 """The fields of config.json: their names and spellings, how a value is checked, and what is refused."""
 
-import math
-import operator
-
+from llmc.checks import LARGEST, flag, number, whole, wrong
 from llmc.errors import ConfigError, shown
-
-LARGEST = 2**31 - 1  # the core counts every dimension in an int
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8")
 
 
-def _size(value):
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < 1:
-        raise ConfigError("is not a positive whole number")
-    if number > LARGEST:
-        raise ConfigError(f"is above {LARGEST}, the largest size there is")
-    return number
+def size(value, name):
+    """A size that a model can have."""
+    return whole(value, name, 1, mistyped=ConfigError)
 
 
-def _size_or_none(value):
-    return None if value is None else _size(value)
+def size_or_none(value, name):
+    """The same, or None."""
+    return None if value is None else size(value, name)
 
 
-def _flag(value):
-    if type(value).__name__ not in ("bool", "bool_"):
-        raise ConfigError("is not true or false")
-    return bool(value)
+def true_or_false(value, name):
+    """A bool."""
+    return flag(value, name, mistyped=ConfigError)
 
 
-def _fraction(value):
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0.0 <= number <= 1.0:
-        raise ConfigError("is not a number from 0 to 1")
-    return number
+def _fraction(value, name):
+    return float(number(value, name, 0, 1, mistyped=ConfigError))
 
 
-def _rate(value):
-    rate = 0.0 if value is None else _fraction(value)
-    if rate == 1.0:
-        raise ConfigError("would drop everything; a rate is below 1")
-    return rate
+def _rate(value, name):
+    return 0.0 if value is None else float(number(value, name, 0, 1, open_high=True, mistyped=ConfigError))
 
 
-def _token(value):
-    try:
-        token = None if value is None else operator.index("" if isinstance(value, bool) else value)
-    except TypeError:
-        raise ConfigError("is not a token id (a whole number) or null") from None
-    if token is not None and abs(token) > LARGEST:
-        raise ConfigError(f"is a token id beyond {LARGEST}")
-    return token
+def _token(value, name):
+    return None if value is None else whole(value, name, -LARGEST, mistyped=ConfigError)
 
 
-def _tokens(value):
+def _tokens(value, name):
     if not isinstance(value, (list, tuple)):
-        return _token(value)
+        return _token(value, name)
     if any(item is None for item in value):
-        raise ConfigError("is a list with null in it; a list holds token ids")
-    return [_token(item) for item in value]
+        raise ConfigError(wrong(name, value, "a list of token ids: null is none"))
+    return [_token(item, name) for item in value]
 
 
-def _activation(value):
+def _activation(value, name):
     if not isinstance(value, str):
-        raise ConfigError("is not the name of an activation function")
+        raise ConfigError(wrong(name, value, "the name of an activation function"))
     return value
 
 
-def _dtype(value):
-    name = "float32" if value is None else shown(value).strip("'").removeprefix("torch.")
-    if name not in DTYPES:
-        raise ConfigError(f"is not a dtype of weights; those are {', '.join(DTYPES)}")
-    return name
+def _dtype(value, name):
+    word = "float32" if value is None else shown(value).strip("'").removeprefix("torch.")
+    if word not in DTYPES:
+        raise ConfigError(wrong(name, value, f"a dtype of weights: {', '.join(DTYPES)}"))
+    return word
 
 
 # canonical name -> how a value is checked, and the other names under which the same field is known
 FIELDS = {
-    "vocab_size": (_size, ()),
-    "hidden_size": (_size, ("n_embd",)),
-    "intermediate_size": (_size_or_none, ("n_inner",)),
-    "num_hidden_layers": (_size, ("n_layer",)),
-    "num_attention_heads": (_size, ("n_head",)),
-    "num_key_value_heads": (_size_or_none, ()),
-    "head_dim": (_size_or_none, ()),
-    "max_position_embeddings": (_size, ("n_positions",)),
+    "vocab_size": (size, ()),
+    "hidden_size": (size, ("n_embd",)),
+    "intermediate_size": (size_or_none, ("n_inner",)),
+    "num_hidden_layers": (size, ("n_layer",)),
+    "num_attention_heads": (size, ("n_head",)),
+    "num_key_value_heads": (size_or_none, ()),
+    "head_dim": (size_or_none, ()),
+    "max_position_embeddings": (size, ("n_positions",)),
     "hidden_act": (_activation, ("activation_function", "afn")),
     "norm_eps": (_fraction, ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps")),
     "initializer_range": (_fraction, ()),
     "embd_pdrop": (_rate, ()),
     "resid_pdrop": (_rate, ()),
     "attn_pdrop": (_rate, ("attention_dropout",)),
-    "attention_bias": (_flag, ()),
-    "mlp_bias": (_flag, ()),
-    "tie_word_embeddings": (_flag, ()),
-    "sliding_window": (_size_or_none, ()),
-    "scale_attn_weights": (_flag, ()),
-    "scale_attn_by_inverse_layer_idx": (_flag, ()),
-    "reorder_and_upcast_attn": (_flag, ()),  # a matter of half precision: in float32 the same products
+    "attention_bias": (true_or_false, ()),
+    "mlp_bias": (true_or_false, ()),
+    "tie_word_embeddings": (true_or_false, ()),
+    "sliding_window": (size_or_none, ()),
+    "scale_attn_weights": (true_or_false, ()),
+    "scale_attn_by_inverse_layer_idx": (true_or_false, ()),
+    "reorder_and_upcast_attn": (true_or_false, ()),  # a matter of half precision: in float32 the same products
     "bos_token_id": (_token, ()),
     "eos_token_id": (_tokens, ()),
     "pad_token_id": (_token, ()),

@@ -1,7 +1,8 @@
 """Validation: every field of a configuration against the others."""
 
+from llmc.checks import LARGEST
 from llmc.config import rope
-from llmc.config.fields import DERIVED, LARGEST, REFUSED
+from llmc.config.fields import DERIVED, REFUSED
 from llmc.errors import ConfigError, shown
 
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits

@@ -4,8 +4,7 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.errors import DataError
-
-IGNORE = -100  # the label that does not count in the loss
+from llmc.inputs import IGNORE
 
 
 @public

@@ -5,11 +5,11 @@ import os
 import numpy as np
 
 from llmc.calls import public
-from llmc.data.collate import IGNORE
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.json_lines import records
 from llmc.data.pieces import encode_document, missing, special_frame, with_end
 from llmc.errors import DataError
+from llmc.inputs import IGNORE
 
 
 @public

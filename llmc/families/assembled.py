@@ -1,5 +1,6 @@
 """Assembled: a decoder of no family, put together by saying its kinds (`llmc.Architecture`)."""
 
+from llmc.checks import flag, one_of, whole, wrong
 from llmc.errors import ConfigError, shown
 from llmc.families.llama import MODULES
 from llmc.families.row import Row, add
@@ -19,48 +20,41 @@ _BARE = {part: name for part, name in MODULES.items() if "norm" not in part}
 
 
 def _one_of(*words):
-    def check(value):
-        if value not in words or not isinstance(value, str):
-            raise ConfigError(f"is not one of {', '.join(words)}")
-        return value
-
-    return check
+    return lambda value, name: one_of(value, name, words)
 
 
 def _each(check):
     """Of one value, or of a list of one a layer."""
-    return lambda value: [check(item) for item in value] if isinstance(value, (list, tuple)) else check(value)
+
+    def check_each(value, name):
+        if not isinstance(value, (list, tuple)):
+            return check(value, name)
+        return [check(item, f"{name}[{layer}]") for layer, item in enumerate(value)]
+
+    return check_each
 
 
-def _size(value):
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise ConfigError("is not a positive whole number below 2^31")
-    return value
+def _size_or_none(value, name):
+    return None if value is None else whole(value, name, 1, mistyped=ConfigError)
 
 
-def _size_or_none(value):
-    return None if value is None else _size(value)
+def _true_or_false(value, name):
+    return flag(value, name, mistyped=ConfigError)
 
 
-def _flag(value):
-    if not isinstance(value, bool):
-        raise ConfigError("is not true or false")
-    return value
-
-
-def _place(value):
+def _place(value, name):
     places = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else None
     if places not in _NORMS:
-        raise ConfigError("is not 'in', 'out', 'sum' or ('in', 'out')")
+        raise ConfigError(wrong(name, value, "'in', 'out', 'sum' or ('in', 'out')"))
     return places[0] if len(places) == 1 else list(places)
 
 
-def _bias(value):
+def _bias(value, name):
     if isinstance(value, bool):
         return value
     words = (value,) if isinstance(value, str) else value
     if not isinstance(words, (list, tuple)) or not set(words) <= set(BIASES):
-        raise ConfigError(f"is not true, false or some of {', '.join(BIASES)}")
+        raise ConfigError(wrong(name, value, f"true, false or some of {', '.join(BIASES)}"))
     return [word for word in BIASES if word in words]
 
 
@@ -138,7 +132,7 @@ add(
         checks={
             "norm": _one_of("rms", "layer", "bare"),
             "norm_place": _place,
-            "final_norm": _flag,
+            "final_norm": _true_or_false,
             "position": _one_of("rope", "learned", "none"),
             "feed_forward": _each(_one_of("gated", "mlp")),
             "order": _one_of("sequential", "parallel"),

@@ -40,7 +40,7 @@ class Row:
     may_be_none : tuple of str
         The derived fields that need not be given.
     checks : dict
-        {field that no other family has: function that checks a value and returns it}.
+        {field that no other family has: function of a value and its name that checks it and returns it}.
     activations : dict
         {name in config.json: word of the core}.
     heads_divide_width : bool

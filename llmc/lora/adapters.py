@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Mapping
 
+from llmc.checks import whole
 from llmc.errors import ConfigError, UnknownNameError, nearest
-from llmc.inputs import whole
 from llmc.lora import adapter_files, initial_weights, merging, mixing, overview
 from llmc.lora.activity import State
 from llmc.lora.attached import attach, copy_name

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import ConfigError
-from llmc.inputs import whole
 from llmc.lora import weighted
 from llmc.lora.attached import Attached, Branch, exact, module_paths
 

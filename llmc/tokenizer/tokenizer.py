@@ -7,9 +7,11 @@ import numpy as np
 import tokenizers
 
 from llmc.calls import public
+from llmc.checks import LARGEST
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
+from llmc.inputs import IGNORE
 from llmc.tokenizer.chat_templates import read_chat_templates, write_chat_templates
 from llmc.tokenizer.tokenizer_config import check_added_ids, configure, habitual
 from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder, sides
@@ -75,7 +77,7 @@ class Tokenizer:
         self._frame = None
         self._chat_templates = {}
         limit = self._config.get("model_max_length")
-        self.model_max_length = int(limit) if isinstance(limit, (int, float)) and 0 < limit < 2**31 else None
+        self.model_max_length = int(limit) if isinstance(limit, (int, float)) and 0 < limit <= LARGEST else None
         self.padding_side = self._config.get("padding_side", "right")
         self.truncation_side = self._config.get("truncation_side", "right")
 
@@ -408,7 +410,7 @@ class Tokenizer:
         for position, number in enumerate(ids):
             if not 0 <= number < 2**32:
                 raise DataError(f"ids[{position}] is {number}, which is no id"
-                                + ("; -100 marks labels without a target" if number == -100 else ""))
+                                + (f"; {IGNORE} marks labels without a target" if number == IGNORE else ""))
         return ids
 
 

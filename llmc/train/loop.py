@@ -9,6 +9,7 @@ import warnings
 from llmc.train import checkpoint as checkpoints
 from llmc.checkpoint.atomic import sweep
 from llmc.errors import ConfigError, DataError, NonFiniteError
+from llmc.inputs import IGNORE
 from llmc.optimizer import AdamW
 from llmc.train.plot import plot_loss
 from llmc.train.batches import Batches, is_one_shot
@@ -45,24 +46,11 @@ class Training:
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)
-        self.optimizer = AdamW(
-            self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
-            weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
-        )
+        self.optimizer = _optimizer(self.model, args, max_steps)
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
-        self.saved_step = 0
-        self.good = None  # the last good checkpoint
+        self.saved_step, self.good = 0, None  # the last step that was saved, and the last good checkpoint
         if resume:
-            path = checkpoints.newest(self.output_dir) if resume is True else resume
-            self.state = checkpoints.load(path, self.model, self.optimizer, args, max_steps, self.batches.length,
-                                          self._kernels())
-            self.batches.position = self.state.position
-            self.good = path
-            if _same(path, self._path(self.state.step)):
-                self.saved_step = self.state.step
-            newest = checkpoints.newest_path(self.output_dir, self.state.started)
-            if newest and not _same(path, newest):
-                self.state.started = time.time()  # a branch: the later checkpoints are not its own
+            self._resume(checkpoints.newest(self.output_dir) if resume is True else resume, max_steps)
         else:
             self.state = TrainerState(max_steps=max_steps, started=time.time())
         self.save_every = self._every(args.save_strategy, "save_steps")
@@ -72,10 +60,20 @@ class Training:
         self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
         if said:
             self.progress.say(said)
-        self.run = None
-        self.length = 0
+        self.run, self.length = None, 0
         self.learns = state.step > 0  # whether a target was seen
         self.stopped = False
+
+    def _resume(self, path, max_steps):
+        """Take over the model, the moments and the state of a checkpoint."""
+        state = checkpoints.load(path, self.model, self.optimizer, self.args, max_steps, self.batches.length,
+                                 self._kernels())  # fmt: skip
+        self.state, self.batches.position, self.good = state, state.position, path
+        if _same(path, self._path(state.step)):
+            self.saved_step = state.step
+        newest = checkpoints.newest_path(self.output_dir, state.started)
+        if newest and not _same(path, newest):
+            state.started = time.time()  # a branch: the later checkpoints are not its own
 
     def _max_steps(self):
         args, steps = self.args, self.batches.steps_per_epoch
@@ -291,6 +289,13 @@ class Training:
         return used | {"precision": precision, "dtype": self.model.dtype}
 
 
+def _optimizer(model, args, max_steps):
+    return AdamW(
+        model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
+        weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
+    )  # fmt: skip
+
+
 def batch_arguments(batch):
     """A collated batch as the arguments of a pass."""
     return {"ids": batch["input_ids"], "labels": batch["labels"], "attention_mask": batch["attention_mask"]}
@@ -298,7 +303,7 @@ def batch_arguments(batch):
 
 def targets_in(batch):
     """Tokens of a collated batch that are predicted, and count in the loss."""
-    return int((batch["labels"][:, 1:] != -100).sum())
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def _finite(value):

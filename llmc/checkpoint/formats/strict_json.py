@@ -4,8 +4,7 @@ import re
 from json.decoder import JSONDecodeError, scanstring
 
 from llmc.checkpoint.formats.budget import Budget
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
 from llmc.system.small_file import read_small
 
 MAX_DEPTH = 64
