@@ -23,15 +23,15 @@ static void check_adapter(const char *family, const char *module) {
     run_free(&before);
 
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
-    CHECK(r.gradients->arena->count == m.trained, "%zu gradients for %zu", r.gradients->arena->count, m.trained);
+    CHECK(r.gradients->arena->count == m.weights.trained, "%zu gradients for %zu", r.gradients->arena->count, m.weights.trained);
     CHECK(forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
     const Adapter *a = weights_adapter(&m.weights, "a");
     fill(parameter_data(adapter_A(a, 0)), adapter_A(a, 0)->count, 1);
     fill(parameter_data(adapter_B(a, 0)), adapter_B(a, 0)->count, 2);
     forward(&r, &CALL, 6);
     CHECK(run_backward(&r, NULL), "%s", module);
-    for (int i = m.base.count; i < m.total; i++) {
-        const Parameter *q = m.all[i];
+    for (int i = m.weights.base.count; i < m.weights.total; i++) {
+        const Parameter *q = m.weights.all[i];
         const real *gradient = run_parameter_gradient(&r, q);
         real *x = parameter_data(q), kept = x[q->count / 2], h = (real)1e-5;
         x[q->count / 2] = kept + h;

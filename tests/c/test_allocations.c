@@ -74,7 +74,7 @@ static bool attempt_adapters(Fixture *f, Error *e) {
     for (int i = 0; fine && i < 3; i++) {
         const char *name = (const char *[]){"a", "b", "c"}[i];
         fine = weights_add_adapter(&m.weights, name, pairs, 2, &copy, 1, e) && weights_set_adapters(&m.weights, &name, 1, &name, 1, e);
-        CHECK(m.adapter_count == i + fine && m.total == m.base.count + 5 * m.adapter_count, "%d", m.adapter_count);
+        CHECK(m.weights.adapter_count == i + fine && m.weights.total == m.weights.base.count + 5 * m.weights.adapter_count, "%d", m.weights.adapter_count);
     }
     fine = fine && weights_delete_adapter(&m.weights, "b", e);
     model_free(&m);

@@ -35,16 +35,16 @@ static void check_family(const char *family, bool masked, bool dropout) {
     Error e = {0};
     CHECK(prepare(&plain, &c, 1, &e) && run_forward_backward(&plain, NULL), "%s: %s", family, e.message);
     CHECK(plain.loss == loss, "%s: forward_backward loses %g, forward %g", family, plain.loss, loss);
-    CHECK(same(first, plain.gradients->arena->data, m.trained), "%s: forward_backward has other gradients", family);
+    CHECK(same(first, plain.gradients->arena->data, m.weights.trained), "%s: forward_backward has other gradients", family);
 
     CHECK(forward(&kept, &c, 1) == loss, "%s: keeping changes the loss", family);
     CHECK(run_backward(&kept, NULL), "%s", family);
-    CHECK(same(first, kept.gradients->arena->data, m.trained), "%s: keeping changes gradients", family);
+    CHECK(same(first, kept.gradients->arena->data, m.weights.trained), "%s: keeping changes gradients", family);
 
     kept.micro = 0;
     CHECK(forward(&kept, &c, 1) == loss && run_backward(&kept, NULL), "%s", family); /* a second one adds */
-    for (size_t i = 0; i < m.trained; i++) first[i] *= 2;
-    CHECK(distance(first, kept.gradients->arena->data, m.trained) < 1e-12, "%s: gradients do not add up", family);
+    for (size_t i = 0; i < m.weights.trained; i++) first[i] *= 2;
+    CHECK(distance(first, kept.gradients->arena->data, m.weights.trained) < 1e-12, "%s: gradients do not add up", family);
 
     free(first);
     run_free(&plain);
@@ -81,9 +81,9 @@ static void check_slopes(const char *family) {
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = LENGTH, .backward = true});
     forward(&r, &TRAIN, 5);
     CHECK(run_backward(&r, NULL), "%s", family);
-    for (int i = 0; i < m.base.count; i++) {
-        const Parameter *q = &m.base.items[i];
-        const real *gradient = run_parameter_gradient(&r, &m.base.items[i]);
+    for (int i = 0; i < m.weights.base.count; i++) {
+        const Parameter *q = &m.weights.base.items[i];
+        const real *gradient = run_parameter_gradient(&r, &m.weights.base.items[i]);
         real *direction = malloc(q->count * sizeof *direction);
         fill(direction, q->count, 77 + (uint64_t)i);
         double inner = 0, scale = 0;
@@ -124,11 +124,11 @@ static void check_training(const char *family) {
     CHECK(last < 0.8 * first, "%s: the loss went from %g to %g", family, first, last);
 
     CHECK(prepare(&r, &TRAIN, 3, &e) && run_forward_backward(&r, NULL), "%s", e.message);
-    r.gradients->arena->data[m.base.items[1].slot] = (real)NAN;
-    real before = m.base.arena->data[0];
+    r.gradients->arena->data[m.weights.base.items[1].slot] = (real)NAN;
+    real before = m.weights.base.arena->data[0];
     CHECK(optimizer_step(&o, r.gradients, &options, false, &norm, &e) == UPDATE_REFUSED, "a NaN was taken");
-    CHECK(e.code == ERROR_NONFINITE && strstr(e.message, m.base.items[1].name), "%s", e.message);
-    CHECK(m.base.arena->data[0] == before && o.step == 12, "a refused step changed something");
+    CHECK(e.code == ERROR_NONFINITE && strstr(e.message, m.weights.base.items[1].name), "%s", e.message);
+    CHECK(m.weights.base.arena->data[0] == before && o.step == 12, "a refused step changed something");
     CHECK(optimizer_step(&o, r.gradients, &options, true, &norm, &e) == UPDATE_SKIPPED && !r.gradients->held, "skip");
     optimizer_free(&o);
     run_free(&r);
@@ -176,10 +176,10 @@ static void check_inside(const char *family) {
         CHECK(forward(&r, &c, 9) != loss, "%s: leaving something out changes nothing", family);
         gradients_clear(r.gradients);
         CHECK(run_backward(&r, NULL), "%s", family);
-        int i = m.base.count - 1; /* the last parameter of the skipped block */
-        while (!strstr(m.base.items[i].name, block)) i--;
-        const real *left_out = run_parameter_gradient(&r, &m.base.items[i]);
-        for (size_t j = 0; j < m.base.items[i].count; j++) CHECK(left_out[j] == 0, "%s", m.base.items[i].name);
+        int i = m.weights.base.count - 1; /* the last parameter of the skipped block */
+        while (!strstr(m.weights.base.items[i].name, block)) i--;
+        const real *left_out = run_parameter_gradient(&r, &m.weights.base.items[i]);
+        for (size_t j = 0; j < m.weights.base.items[i].count; j++) CHECK(left_out[j] == 0, "%s", m.weights.base.items[i].name);
     }
     run_free(&r);
     model_free(&m);

@@ -98,10 +98,10 @@ static void check_bits(void) {
         forward(&r, &c, 2);
         CHECK(run_backward(&r, NULL), "%d", threads);
         if (!first) {
-            first = malloc(m.trained * sizeof *first);
-            memcpy(first, r.gradients->arena->data, m.trained * sizeof *first);
+            first = malloc(m.weights.trained * sizeof *first);
+            memcpy(first, r.gradients->arena->data, m.weights.trained * sizeof *first);
         }
-        CHECK(same(first, r.gradients->arena->data, m.trained), "%d threads give other bits", threads);
+        CHECK(same(first, r.gradients->arena->data, m.weights.trained), "%d threads give other bits", threads);
         run_free(&r);
     }
     free(first);
