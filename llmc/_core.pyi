@@ -101,7 +101,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float | None: ...
     def forward_backward(
@@ -116,7 +115,6 @@ class Run:
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float: ...
     def resume(self) -> float | None: ...

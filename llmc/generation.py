@@ -152,7 +152,7 @@ class _Reader:
         mask = np.ascontiguousarray(self.mask[:, start:end]) if self.padded else None
         if mask is not None and mask.all():
             mask = None
-        core.forward(ids, None, positions, mask, *frequencies, 0.0, ids.shape, [], None, False, 1)
+        core.forward(ids, None, positions, mask, *frequencies, 0.0, ids.shape, [], None, 1)
         return core.likeliest()
 
     def _frequencies(self):

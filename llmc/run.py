@@ -117,7 +117,7 @@ class Run:
         if not all(isinstance(name, str) for name in skip):
             raise TypeError(f"skip takes names of blocks and branches, not {skip!r}")
         return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
-                    items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
+                    items=items, shape=ids.shape, skip=skip)  # fmt: skip
 
     # --- looking inside ----------------------------------------------------------------------------------------------
     def names(self):

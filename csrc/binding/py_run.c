@@ -108,7 +108,7 @@ typedef struct {
     PyObject *ids, *targets, *positions, *mask, *inv_freq, *skip;
     double rope_factor, items;
     const char *until;
-    int B, T, last, all_logits;
+    int B, T, last;
 } Arguments;
 
 static bool copy_mask(const State *s, Run *r, const Arguments *a) {
@@ -142,12 +142,12 @@ static bool copy_inputs(const State *s, Run *r, const Arguments *a) {
 /* Parses, checks, copies and prepares a call. */
 static bool prepare(const State *s, RunObject *self, PyObject *args, PyObject *kwargs, Arguments *a) {
     static char *names[] = {"ids", "targets", "positions", "mask", "inv_freq", "rope_factor", "items", "shape", "skip",
-                            "until", "all_logits", "last", NULL};
+                            "until", "last", NULL};
     *a = (Arguments){0};
     Call c = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOdd(ii)Ozpi:forward", names, &a->ids, &a->targets, &a->positions,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOdd(ii)Ozi:forward", names, &a->ids, &a->targets, &a->positions,
                                      &a->mask, &a->inv_freq, &a->rope_factor, &a->items, &a->B, &a->T, &a->skip,
-                                     &a->until, &a->all_logits, &a->last))
+                                     &a->until, &a->last))
         return false;
     Run *r = &self->run;
     const char **skip = borrow_strings(a->skip, &c.skip_count);
@@ -156,7 +156,6 @@ static bool prepare(const State *s, RunObject *self, PyObject *args, PyObject *k
     c.T = a->T;
     c.losses = a->targets != Py_None;
     c.masked = a->mask != Py_None;
-    c.all_logits = a->all_logits;
     c.last = a->last;
     c.skip = skip;
     c.until = a->until;

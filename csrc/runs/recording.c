@@ -109,7 +109,7 @@ void record_call(Run *r, const Call *c) {
     p->observe = r->options.observe ? observe : NULL;
     plan_begin(p);
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
-    bool logits = !c->losses || c->all_logits || head_is_adapted(r->model);
+    bool logits = !c->losses || head_is_adapted(r->model);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->cache.capacity) bring_cache(r, c->B, &w);
     r->given = network(p, &r->model->spec, &w);
@@ -127,7 +127,7 @@ char *recording_key(const Run *r, const Call *c) {
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
     char *key = memory_alloc(room, 1);
     if (!key) return NULL;
-    int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
+    int at = snprintf(key, room, "%d %d %d %d %s|%s", c->B, c->T, c->losses, c->last,
                       recording_kernels(r)->name, c->until ? c->until : "");
     for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
     return key;

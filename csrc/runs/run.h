@@ -23,7 +23,6 @@ typedef struct {
 typedef struct {
     int B, T;
     bool losses, masked;
-    bool all_logits;         /* form the logits even when there are losses */
     int last;                /* logits of the last positions alone; 0: all */
     const char *const *skip;
     int skip_count;

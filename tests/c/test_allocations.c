@@ -11,7 +11,7 @@ typedef struct {
 } Fixture;
 
 static const Call CALL = {.B = 2, .T = 7, .losses = true};
-static const Call OTHER = {.B = 1, .T = 9, .losses = true, .all_logits = true, .masked = true};
+static const Call OTHER = {.B = 1, .T = 9, .losses = true, .masked = true};
 
 /* Does it once; true when it succeeded. It gives everything back itself. */
 typedef bool (*Attempt)(Fixture *f, Error *e);
