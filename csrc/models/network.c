@@ -19,7 +19,7 @@ static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
     if (s->position == POSITION_LEARNED)
         x = add(p, x, embedded(p, s, s->names.positions, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
-    if (s->position == POSITION_ROPE) mem.rope = rope_table(p, s->D);
+    if (s->position == POSITION_ROPE) mem.rope = rope_table(p, s->D, 0);
     for (int l = 0; l < s->L; l++) x = block(p, s, &mem, x, l);
     if (s->final == FINAL_NORM) x = norm(p, s, x, s->names.final);
     leave(p, NULL, x);

@@ -1,5 +1,5 @@
 /* Plan: recording. What a recording implies is decided in differentiate.c, halve.c and layout.c; replay.c replays it. */
-#include "plan/parts.h"
+#include "plan/plan.h"
 
 #include "base/memory.h"
 
@@ -9,33 +9,48 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Tensors and texts lie in chunks that never move; they are freed together. */
+/* Tensors, texts and what steps hold lie in chunks that never move; the next recording takes them again. */
 #define CHUNK 32768
+#define ALIGNED 16
 struct Chunk {
     struct Chunk *next;
     size_t used, room;
-    _Alignas(16) char bytes[];
+    _Alignas(ALIGNED) char bytes[];
 };
 
 static void fail_memory(Plan *p) { error_set(&p->error, ERROR_MEMORY, "no memory to record the plan"); }
 
-static void *take(Plan *p, size_t bytes) {
-    bytes = (bytes + 15) / 16 * 16;
-    struct Chunk *c = p->chunks;
-    if (!c || c->room - c->used < bytes) {
+/* The next chunk becomes the one in use; it has room for `bytes`. False: no memory. */
+static bool open_chunk(Plan *p, size_t bytes) {
+    struct Chunk **next = p->chunk ? &p->chunk->next : &p->chunks;
+    if (!*next || (*next)->room < bytes) {
         size_t room = bytes > CHUNK ? bytes : CHUNK;
-        c = memory_alloc(1, sizeof *c + room);
-        if (!c) {
-            fail_memory(p);
-            return NULL;
-        }
+        struct Chunk *c = memory_alloc(1, sizeof *c + room);
+        if (!c) return false;
         c->room = room;
-        c->next = p->chunks;
-        p->chunks = c;
+        c->next = *next;
+        *next = c;
     }
-    void *block = c->bytes + c->used;
-    c->used += bytes;
+    p->chunk = *next;
+    p->chunk->used = 0;
+    return true;
+}
+
+/* `bytes` bytes that stay until the next recording; NULL when there is no memory, which is said. */
+static void *take(Plan *p, size_t bytes) {
+    bytes = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    if ((!p->chunk || p->chunk->room - p->chunk->used < bytes) && !open_chunk(p, bytes)) {
+        fail_memory(p);
+        return NULL;
+    }
+    void *block = p->chunk->bytes + p->chunk->used;
+    p->chunk->used += bytes;
     return block;
+}
+
+static void *take_copy(Plan *p, const void *source, size_t bytes) {
+    void *copy = take(p, bytes);
+    return copy && bytes ? memcpy(copy, source, bytes) : copy;
 }
 
 static void free_chunks(Plan *p) {
@@ -63,7 +78,7 @@ static bool make_room(Plan *p, void *array, int count, int *room, size_t size) {
 }
 
 void plan_begin(Plan *p) {
-    free_chunks(p);
+    p->chunk = NULL;
     p->error = (Error){0};
     p->count = p->module_count = p->tensor_count = p->depth = 0;
     p->path[0] = '\0';
@@ -83,6 +98,8 @@ void plan_free(Plan *p) {
 
 /* --- tensors ----------------------------------------------------------------------------------------------------- */
 static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
+    if (ndim < 1 || ndim > TENSOR_DIMS)
+        error_set(&p->error, ERROR_SHAPE, "%s: a tensor of %d dimensions; 1 to %d are known", p->path, ndim, TENSOR_DIMS);
     if (p->error.code != FINE) return &p->nowhere;
     Tensor *t = take(p, sizeof *t);
     if (!t || !make_room(p, &p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return &p->nowhere;
@@ -121,8 +138,14 @@ Tensor *tensor_wide(Plan *p, const Tensor *t, int cols) {
 Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols) {
     Tensor *v = tensor_wide(p, whole, cols);
     if (v == &p->nowhere) return v;
+    if (column < 0 || whole->whole || (size_t)column + v->cols > whole->cols) {
+        error_set(&p->error, ERROR_SHAPE, "%s: columns %d to %d cannot be a view into a %s of %zu", p->path, column,
+                  column + cols, whole->whole ? "view" : "tensor", whole->cols);
+        return &p->nowhere;
+    }
     v->kind = whole->kind;
     v->whole = whole;
+    whole->viewed = true;
     v->column = (size_t)column;
     v->stride = whole->stride;
     v->needs_grad = whole->needs_grad;
@@ -167,27 +190,38 @@ Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
 }
 
 /* --- steps ------------------------------------------------------------------------------------------------------- */
-static char *keep_text(Plan *p, const char *text) {
-    char *copy = take(p, strlen(text) + 1);
-    return copy ? strcpy(copy, text) : NULL;
+static const char *keep_text(Plan *p, const char *text) { return take_copy(p, text, strlen(text) + 1); }
+
+#define OPERANDS_MOST 8192 /* of one step; so many fit on the stack of an op */
+#define NUMBERS_MOST 4096  /* bytes */
+
+static void check_step(Plan *p, const Op *op, int ins, int outs, size_t size) {
+    if (ins < 0 || ins > OPERANDS_MOST || outs < 1 || outs > OPERANDS_MOST)
+        error_set(&p->error, ERROR_SHAPE, "%s: a step '%s' from %d tensors to %d; up to %d, to at least one", p->path, op->name,
+                  ins, outs, OPERANDS_MOST);
+    if (size > NUMBERS_MOST)
+        error_set(&p->error, ERROR_SHAPE, "%s: %zu bytes of numbers of a step '%s'; up to %d", p->path, size, op->name,
+                  NUMBERS_MOST);
 }
 
-Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
-             size_t size) {
-    if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return &p->nowhere_step;
-    Step *s = &p->steps[p->count];
-    *s = (Step){.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs};
-    if (ins) memcpy(s->in, in, (size_t)ins * sizeof *in);
-    memcpy(s->out, out, (size_t)outs * sizeof *out);
-    if (size) memcpy(s->numbers, numbers, size);
+void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+            size_t size) {
+    check_step(p, op, ins, outs, size);
+    if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return;
+    Step s = {.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs,
+              .in = take_copy(p, in, (size_t)ins * sizeof *in), .out = take_copy(p, out, (size_t)outs * sizeof *out),
+              .grad = take(p, (size_t)ins * sizeof *s.grad), .numbers = take_copy(p, numbers, size)};
+    if (p->error.code != FINE) return;
     bool needs = false;
-    for (int i = 0; i < ins; i++) needs |= in[i] && in[i]->needs_grad;
+    for (int i = 0; i < ins; i++) {
+        s.grad[i] = GRAD_NONE;
+        needs |= in[i] && in[i]->needs_grad;
+    }
     for (int i = 0; i < outs; i++) {
         out[i]->producer = p->count;
         out[i]->needs_grad |= needs && op->backward;
     }
-    p->count++;
-    return s;
+    p->steps[p->count++] = s;
 }
 
 void enter(Plan *p, const char *format, ...) {

@@ -28,12 +28,11 @@ typedef struct Plan {
     int module_count, module_room;
     Tensor **tensors;
     int tensor_count, tensor_room;
-    struct Chunk *chunks;    /* where tensors and texts live */
+    struct Chunk *chunks, *chunk; /* where tensors, texts and what steps hold lie; the one in use */
     char path[256];          /* the module being recorded */
     int open[32], depth;     /* first steps of the modules being recorded */
     size_t path_length[32];
     Tensor nowhere;
-    Step nowhere_step;
 
     /* What was asked for. */
     int B, T;
@@ -74,9 +73,10 @@ Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
 Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow);        /* a frozen one, not of reals */
 
-/* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
-Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
-             size_t size);
+/* Appends a step, which copies the lists and `numbers` (size bytes), the op's own. Outputs need a gradient when an input
+ * does. */
+void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+            size_t size);
 static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ? p->adapt(p, x, y) : y; }
 #define TENSORS(...) (Tensor *[]){__VA_ARGS__}
 

@@ -197,11 +197,12 @@ bool run_prepare(Run *r, const Call *c, Error *e) {
     r->exec.k = recording_kernels(r);
     r->exec.B = c->B;
     r->exec.T = c->T;
-    r->exec.feed = (Feed){.ids = r->ids, .targets = c->losses ? r->targets : NULL, .positions = r->positions,
-                          .mask = c->masked || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
-                          .inv_freq = r->inv_freq, .rope_factor = r->rope_factor,
-                          .past = r->past, .items = r->items, .seed = r->options.seed, .update = r->update,
-                          .micro = r->micro};
+    r->exec.feed = &r->feed;
+    r->rotary = (Rotary){r->inv_freq, r->rope_factor};
+    r->feed = (Feed){.ids = r->ids, .targets = c->losses ? r->targets : NULL, .positions = r->positions,
+                     .mask = c->masked || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
+                     .rotary = &r->rotary, .past = r->past, .items = r->items, .seed = r->options.seed,
+                     .update = r->update, .micro = r->micro};
     r->any_masked |= r->cache.capacity && c->masked;
     r->exec.losses_wanted = false;
     r->reached = 0;

@@ -49,6 +49,8 @@ typedef struct {
     bool any_masked;     /* with a past: some slot is padding */
     real *inv_freq;
     real rope_factor;
+    Rotary rotary;       /* the two, as the ops read them */
+    Feed feed;
     double items;
     uint64_t update, micro;
     Exec exec;

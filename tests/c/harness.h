@@ -55,6 +55,8 @@ void test_generation(void);
 void test_refusals(void);
 void test_adapters(void);
 void test_pieces(void);
+void test_widths(void);
+void test_recordings(void);
 void test_pool(void);
 void test_fork(void);
 void test_allocations(void);
