@@ -305,8 +305,7 @@ static PyObject *parameter_gradient(PyObject *object, PyObject *args) {
     const real *grad = run_parameter_gradient(&self->run, q);
     gradients_leave(self);
     if (!grad) Py_RETURN_NONE;
-    size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    return view_arena(r->gradients->arena, grad, q->ndim, q->shape, strides);
+    return view_like(q, r->gradients->arena, grad);
 }
 
 static bool add_sums(PyObject *all, const Run *r, const char *name, const char *suffix, const Tensor *sums) {
@@ -332,9 +331,7 @@ static PyObject *observed(PyObject *object, PyObject *unused) {
 
 static PyObject *shape_of(const Tensor *t) {
     if (!t) Py_RETURN_NONE;
-    PyObject *shape = PyTuple_New(t->ndim);
-    for (int d = 0; shape && d < t->ndim; d++) PyTuple_SET_ITEM(shape, d, PyLong_FromLong(t->shape[d]));
-    return shape;
+    return shape_tuple(t->ndim, t->shape);
 }
 
 static PyObject *shapes(PyObject *object, PyObject *unused) {

@@ -12,11 +12,11 @@ static bool is_weight_of(const Names *n, const char *name, const char *path) {
     return name && snprintf(full, sizeof full, "%s.%s.weight", n->root, name) && strcmp(full, path) == 0;
 }
 
-/* Vectors lie as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read as they
+/* What is no matrix lies as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read as they
  * are, with nothing to average their rounding. */
 static Storage storage_of(const Model *m, const char *path, int ndim) {
     const Names *n = &m->spec.names;
-    if (ndim < 2) return STORED_REAL;
+    if (ndim != 2) return STORED_REAL;
     bool gathered = (is_weight_of(n, n->embed, path) && !m->spec.tied) || is_weight_of(n, n->positions, path);
     return m->weights.storage == STORED_INT8 && gathered ? STORED_BFLOAT16 : m->weights.storage;
 }

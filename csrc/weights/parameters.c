@@ -79,6 +79,10 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
 
 bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e) {
     Parameter q = {.ndim = ndim};
+    if (ndim < 1 || ndim > TENSOR_DIMS) {
+        error_set(e, ERROR_CONFIG, "%s: a parameter of %d dimensions; 1 to %d are known", name, ndim, TENSOR_DIMS);
+        return false;
+    }
     memcpy(q.shape, shape, (size_t)ndim * sizeof *shape);
     return append(list, q, name, e);
 }
@@ -99,6 +103,8 @@ bool parameters_take(Parameters *list, Error *e) {
         Parameter *q = &list->items[i];
         q->arena = list->arena;
         q->stored.data = list->arena->data + q->offset;
+        q->stored.stride = (size_t)q->shape[q->ndim - 1];
+        if (!parameter_is_narrow(q)) continue;
         int shape[2];
         parameter_lying(q, shape);
         q->stored.stride = (size_t)shape[1];

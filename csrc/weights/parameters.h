@@ -2,11 +2,11 @@
 #pragma once
 #include "base/arena.h"
 #include "base/error.h"
-#include "base/storage.h"
+#include "plan/tensor.h"
 
 typedef struct {
     char *name; /* Hugging Face's, dotted */
-    int ndim, shape[2];
+    int ndim, shape[TENSOR_DIMS];
     int inputs, outputs;  /* of a linear's weight; 0: it is no linear */
     size_t count, offset; /* numbers; where they lie in the arena, in reals */
     Arena *arena;         /* borrowed from the list; NULL until it is taken */
@@ -23,7 +23,7 @@ typedef struct {
     size_t size; /* reals of all, padding included */
 } Parameters;
 
-/* False: see e (no memory, an impossible size); the list is as before. */
+/* 1 to TENSOR_DIMS dimensions. False: see e (no memory, an impossible shape); the list is as before. */
 bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
 /* The same for a matrix that does not lie as reals; turned: its rows are inputs. */
 bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e);
