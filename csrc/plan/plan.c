@@ -82,6 +82,10 @@ void plan_begin(Plan *p) {
     p->error = (Error){0};
     p->count = p->module_count = p->tensor_count = p->depth = 0;
     p->path[0] = '\0';
+    names_forget(&p->module_names);
+    names_forget(&p->skip_names);
+    for (int i = 0; i < p->skip_count; i++)
+        if (!names_add(&p->skip_names, p->skip[i], i)) fail_memory(p);
     p->size = p->scratch = p->workspace = 0;
     p->finished = false;
     p->nowhere = (Tensor){.ndim = 3, .shape = {1, 1, 1}, .rows = 1, .cols = 1, .stride = 1, .producer = -1};
@@ -93,6 +97,8 @@ void plan_free(Plan *p) {
     memory_free(p->steps);
     memory_free(p->modules);
     memory_free(p->tensors);
+    names_free(&p->module_names);
+    names_free(&p->skip_names);
     memset(p, 0, sizeof *p);
 }
 
@@ -261,6 +267,7 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
     const char *name = keep_text(p, p->path);
     p->depth--;
     if (name && make_room(p, &p->modules, p->module_count, &p->module_room, sizeof *p->modules)) {
+        if (!names_add(&p->module_names, name, p->module_count)) fail_memory(p);
         Module *m = &p->modules[p->module_count++];
         *m = (Module){.name = name, .input = input, .output = output, .first = p->open[p->depth], .last = p->count};
         if (p->observe && input && output) m->observed = p->observe(p, input, output);
@@ -279,18 +286,13 @@ void joins(Plan *p, Tensor *stream) {
     if (p->observe && m && m->output) m->against_stream = p->observe(p, stream, m->output);
 }
 
-bool skipped(const Plan *p, const char *name) {
-    size_t length = strlen(p->path);
-    for (int i = 0; i < p->skip_count; i++) {
-        const char *skip = p->skip[i];
-        if (!length && strcmp(skip, name) == 0) return true;
-        if (strncmp(skip, p->path, length) == 0 && skip[length] == '.' && strcmp(skip + length + 1, name) == 0) return true;
-    }
-    return false;
-}
-
 static bool full_name(const Plan *p, const char *name, char *full, size_t room) {
     return (size_t)snprintf(full, room, "%s%s%s", p->path, p->path[0] ? "." : "", name) < room;
+}
+
+bool skipped(const Plan *p, const char *name) {
+    char full[320];
+    return p->skip_count && full_name(p, name, full, sizeof full) && names_find(&p->skip_names, full) >= 0;
 }
 
 bool is_cut(const Plan *p, const char *name) {
@@ -315,9 +317,8 @@ bool wanted(const Plan *p, const char *name) {
 }
 
 const Module *plan_module(const Plan *p, const char *name) {
-    for (int i = 0; i < p->module_count; i++)
-        if (strcmp(p->modules[i].name, name) == 0) return &p->modules[i];
-    return NULL;
+    int at = names_find(&p->module_names, name);
+    return at < 0 ? NULL : &p->modules[at];
 }
 
 double plan_flops(const Plan *p, bool backward) {

@@ -10,6 +10,7 @@
  * The timeline: moment s is step s forwards, moment 2S-1-s is step s backwards, moment 2S is after everything. */
 #pragma once
 #include "base/error.h"
+#include "base/names.h"
 #include "plan/op.h"
 
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct Plan {
     int count, room;
     Module *modules;
     int module_count, module_room;
+    NameIndex module_names, skip_names;
     Tensor **tensors;
     int tensor_count, tensor_room;
     struct Chunk *chunks, *chunk; /* where tensors, texts and what steps hold lie; the one in use */

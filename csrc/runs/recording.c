@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One tensor a parameter and recording. Where nothing was taken yet, sizes are counted alone. */
@@ -20,21 +21,11 @@ static Tensor *tensor_of(Plan *p, const Parameter *q) {
     return r->by_parameter[q->index] = tensor_parameter(p, q->ndim, q->shape, parameter_data(q), grad);
 }
 
-/* The parameter that is read: the base's, or its copy in the last active adapter that has one. */
-static const Parameter *read_for(const Model *m, const Parameter *q) {
-    for (int i = m->weights.adapter_count - 1; i >= 0; i--) {
-        const Adapter *a = m->weights.adapters[i];
-        for (int k = 0; a->active && k < a->copy_count; k++)
-            if (a->copied[k] == q->index) return adapter_copy(a, k);
-    }
-    return q;
-}
-
 static Tensor *parameter_asked(Plan *p, const char *path, int ndim, const int *shape) {
     const Run *r = p->owner;
     const Parameter *q = parameters_find(&r->model->weights.base, path);
     bool fits = q && q->ndim == ndim && memcmp(q->shape, shape, (size_t)ndim * sizeof *shape) == 0;
-    if (fits) return tensor_of(p, read_for(r->model, q));
+    if (fits) return tensor_of(p, q->read ? q->read : q);
     error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", path);
     return &p->nowhere;
 }
@@ -45,21 +36,18 @@ static Tensor *adapt(Plan *p, Tensor *x, Tensor *y) {
     const Run *r = p->owner;
     for (int i = 0; i < r->model->weights.adapter_count; i++) {
         const Adapter *a = r->model->weights.adapters[i];
-        for (int k = 0; a->active && k < a->pair_count; k++) {
-            const LowRank *pair = &a->pairs[k];
-            if (strcmp(pair->module, p->path) != 0) continue;
-            Tensor *read = dropout(p, x, pair->dropout, ADAPTER_SALT + i);
-            Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
-            y = low_rank(p, read, A, B, y, pair->scale);
-        }
+        const int k = a->active ? adapter_pair(a, p->path) : -1;
+        if (k < 0) continue;
+        Tensor *read = dropout(p, x, a->pairs[k].dropout, ADAPTER_SALT + i);
+        Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
+        y = low_rank(p, read, A, B, y, a->pairs[k].scale);
     }
     return y;
 }
 
 static bool head_is_adapted(const Model *m) {
     for (int i = 0; i < m->weights.adapter_count; i++)
-        for (int k = 0; m->weights.adapters[i]->active && k < m->weights.adapters[i]->pair_count; k++)
-            if (strcmp(m->weights.adapters[i]->pairs[k].module, m->spec.names.head) == 0) return true;
+        if (m->weights.adapters[i]->active && adapter_pair(m->weights.adapters[i], m->spec.names.head) >= 0) return true;
     return false;
 }
 
@@ -69,20 +57,26 @@ static void bring_cache(Run *r, int B, Wanted *w) {
     w->values = r->cache.tensors + r->model->spec.L;
 }
 
+/* Is it a block, or a branch of one? */
+static bool may_be_skipped(const Spec *s, const char *name) {
+    const Names *n = &s->names;
+    char block[160], attention[224], ffn[224];
+    const int before = snprintf(block, sizeof block, "%s.%s.", n->root, n->layers);
+    if (strncmp(name, block, (size_t)before) != 0) return false;
+    const long l = strtol(name + before, NULL, 10);
+    if (l < 0 || l >= s->L) return false;
+    snprintf(block + before, sizeof block - (size_t)before, "%ld", l);
+    snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
+    snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
+    return !strcmp(name, block) || !strcmp(name, attention) || !strcmp(name, ffn);
+}
+
 /* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
 static void check_names(Run *r, const Call *c) {
     Plan *p = &r->plan;
     const Names *n = &r->model->spec.names;
     for (int i = 0; i < c->skip_count; i++) {
-        char block[160], attention[224], ffn[224];
-        bool found = false;
-        for (int l = 0; l < r->model->spec.L && !found; l++) {
-            snprintf(block, sizeof block, "%s.%s.%d", n->root, n->layers, l);
-            snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
-            snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
-            found = !strcmp(c->skip[i], block) || !strcmp(c->skip[i], attention) || !strcmp(c->skip[i], ffn);
-        }
-        if (!found)
+        if (!may_be_skipped(&r->model->spec, c->skip[i]))
             error_set(&p->error, ERROR_NAME, "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
                       c->skip[i], n->root, n->layers, n->root, n->layers, n->ffn);
     }

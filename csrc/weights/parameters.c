@@ -10,9 +10,8 @@
 #define MOST (SIZE_MAX / 64) /* reals, so that bytes and their sums are far from wrapping */
 
 Parameter *parameters_find(const Parameters *list, const char *name) {
-    for (int i = 0; i < list->count; i++)
-        if (strcmp(list->items[i].name, name) == 0) return &list->items[i];
-    return NULL;
+    int at = names_find(&list->names, name);
+    return at < 0 ? NULL : &list->items[at];
 }
 
 const Parameter *parameters_linear(const Parameters *list, const char *module) {
@@ -64,14 +63,15 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
     size_t size;
     if (!size_add(&size, list->size, reals_of(&q)) || size > MOST)
         error_set(e, ERROR_CONFIG, "%s: the parameters before and with it do not fit in memory's address range", name);
+    if (parameters_find(list, name)) error_set(e, ERROR_CONFIG, "%s: there is such a parameter already", name);
     if (e->code != FINE) return false;
     q.name = memory_alloc(strlen(name) + 1, 1);
-    if (!q.name || !make_room(list)) {
+    if (q.name) strcpy(q.name, name);
+    if (!q.name || !make_room(list) || !names_add(&list->names, q.name, list->count)) {
         memory_free(q.name);
         error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
         return false;
     }
-    strcpy(q.name, name);
     list->size = size;
     list->items[list->count++] = q;
     return true;
@@ -119,6 +119,7 @@ bool parameters_take(Parameters *list, Error *e) {
 void parameters_free(Parameters *list) {
     for (int i = 0; i < list->count; i++) memory_free(list->items[i].name);
     memory_free(list->items);
+    names_free(&list->names);
     arena_release(list->arena);
     memset(list, 0, sizeof *list);
 }

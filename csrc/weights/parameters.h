@@ -2,9 +2,10 @@
 #pragma once
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/names.h"
 #include "plan/tensor.h"
 
-typedef struct {
+typedef struct Parameter {
     char *name; /* Hugging Face's, dotted */
     int ndim, shape[TENSOR_DIMS];
     int inputs, outputs;  /* of a linear's weight; 0: it is no linear */
@@ -12,6 +13,7 @@ typedef struct {
     Arena *arena;         /* borrowed from the list; NULL until it is taken */
     Stored stored;
     int index;            /* among all parameters of the model, its adapters' included */
+    const struct Parameter *read; /* what is read in its stead; NULL: itself */
     bool trainable;
     size_t slot;          /* of its gradient and its moments in their arenas, when it is trainable */
 } Parameter;
@@ -19,11 +21,12 @@ typedef struct {
 typedef struct {
     Parameter *items;
     int count, room;
+    NameIndex names;
     Arena *arena;
     size_t size; /* reals of all, padding included */
 } Parameters;
 
-/* 1 to TENSOR_DIMS dimensions. False: see e (no memory, an impossible shape); the list is as before. */
+/* 1 to TENSOR_DIMS dimensions. False: see e (no memory, an impossible shape, a name twice); the list is as before. */
 bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e);
 /* The same for a matrix that does not lie as reals; turned: its rows are inputs. */
 bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e);
