@@ -107,7 +107,7 @@ class Run:
         positions: _Ids,
         mask: _Mask | None,
         inv_freq: _Reals | None,
-        rope_factor: float,
+        rope_factor: _Reals | None,
         items: float,
         shape: tuple[int, int],
         skip: _Names,
@@ -121,7 +121,7 @@ class Run:
         positions: _Ids,
         mask: _Mask | None,
         inv_freq: _Reals | None,
-        rope_factor: float,
+        rope_factor: _Reals | None,
         items: float,
         shape: tuple[int, int],
         skip: _Names,
@@ -129,7 +129,7 @@ class Run:
         last: int,
     ) -> float: ...
     def read(
-        self, ids: _Ids, positions: _Ids, mask: _Mask | None, inv_freq: _Reals | None, rope_factor: float, /
+        self, ids: _Ids, positions: _Ids, mask: _Mask | None, inv_freq: _Reals | None, rope_factor: _Reals | None, /
     ) -> None: ...
     def resume(self) -> float | None: ...
     def backward(self) -> None: ...

@@ -456,14 +456,14 @@ class Model(Adaptable):
         return None if self.config._has_rope else self.config.max_position_embeddings
 
     def _frequencies(self, length):
-        """(inverse frequencies, factor) of a pass over `length` positions; (None, 1) without rope."""
+        """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""
         if not self.config._has_rope:
-            return None, 1.0
+            return None, None
         key = length if rope.grows(self.config) else 0
         if key not in self._cached_frequencies:
-            inv_freq, factor = rope.inverse_frequencies(self.config, length)
+            pairs = [rope.inverse_frequencies(self.config, length, i) for i in range(self._spec["rotaries"])]
             real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
-            self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
+            self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
 
 

@@ -36,9 +36,9 @@ static bool add_pair(Adapter *a, const Parameters *base, const LowRank *pair, Er
     *own = *pair;
     own->module = text(pair->module);
     own->part = weight->part;
-    if (own->module) a->pair_count++;
-    else error_set(e, ERROR_MEMORY, "no memory for the adapter");
-    return own->module != NULL;
+    if (own->module && names_add(&a->modules, own->module, a->pair_count++)) return true;
+    error_set(e, ERROR_MEMORY, "no memory for the adapter");
+    return false;
 }
 
 static bool add_copy(Adapter *a, const Parameters *base, const char *source, Error *e) {
@@ -76,6 +76,7 @@ void adapter_free(Adapter *a) {
     if (!a) return;
     for (int i = 0; i < a->pair_count; i++) memory_free((char *)a->pairs[i].module);
     memory_free(a->pairs);
+    names_free(&a->modules);
     memory_free(a->copied);
     parameters_free(&a->parameters);
     memory_free(a->name);
