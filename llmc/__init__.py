@@ -1,5 +1,6 @@
 """llmc: train GPT, GPT-2, LLaMA and Mistral on a CPU, look inside them, and exchange them with Hugging Face."""
 
+from llmc.system import command as _command  # first: from here on Ctrl-C ends a command in a line
 from llmc import analysis, checkpoint, data, functional
 from llmc.config import Architecture, Config
 from llmc.core import get_num_threads, set_num_threads

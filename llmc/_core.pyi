@@ -107,12 +107,11 @@ class Run:
         positions: _Ids,
         mask: _Mask | None,
         inv_freq: _Reals | None,
-        rope_factor: float,
+        rope_factor: _Reals | None,
         items: float,
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float | None: ...
     def forward_backward(
@@ -122,16 +121,15 @@ class Run:
         positions: _Ids,
         mask: _Mask | None,
         inv_freq: _Reals | None,
-        rope_factor: float,
+        rope_factor: _Reals | None,
         items: float,
         shape: tuple[int, int],
         skip: _Names,
         until: str | None,
-        all_logits: bool,
         last: int,
     ) -> float: ...
     def read(
-        self, ids: _Ids, positions: _Ids, mask: _Mask | None, inv_freq: _Reals | None, rope_factor: float, /
+        self, ids: _Ids, positions: _Ids, mask: _Mask | None, inv_freq: _Reals | None, rope_factor: _Reals | None, /
     ) -> None: ...
     def resume(self) -> float | None: ...
     def backward(self) -> None: ...

@@ -2,7 +2,7 @@
 
 
 class Adaptable:
-    """The methods of a Model that are about its adapters, in peft's words; `adapters` and the logits are the Model's.
+    """The methods of a Model that are about its adapters, in peft's words; the rest is the Model's.
 
     Adapters that are active are added to what their linears give, all of them; those that train get gradients besides.
     While there is any adapter, the base is frozen.
@@ -112,7 +112,8 @@ class Adaptable:
 
         What is overwritten is kept for `unmerge_adapter`. The model's outputs stay what they are: into float32 weights
         but for rounding; for weights stored as bfloat16 the share of the change that rounding loses is printed. Of an
-        adapter that is not active, the outputs become those of the named ones alone.
+        adapter that is not active, the outputs become those of the named ones alone. A head that is tied to the
+        embedding no longer is when one of the two is merged into: that is said, and runs and optimizers are made anew.
 
         Parameters
         ----------
@@ -127,7 +128,7 @@ class Adaptable:
         NonFiniteError
             When a merged weight is not finite; nothing is changed.
         """
-        self.adapters.merge(adapter_names, self._exact_logits)
+        self.adapters.merge(adapter_names, self._exact_logits, self._untie)
 
     def unmerge_adapter(self):
         """Put back the base's weights, to the bit; the adapters count as before."""
@@ -135,7 +136,7 @@ class Adaptable:
 
     def merge_and_unload(self):
         """Merge the active adapters, forget all adapters, and return the model, now plain."""
-        self.adapters.unload(self._exact_logits)
+        self.adapters.unload(self._exact_logits, self._untie)
         return self
 
     # --- combining and looking ---------------------------------------------------------------------------------------

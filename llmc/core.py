@@ -9,8 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from llmc.calls import public
 from llmc import _core
 from llmc.errors import ConfigError
+from llmc.system.command import is_command
 
 
 def openblas_path():
@@ -48,11 +50,6 @@ def threads_asked():
     return min(int(first), 256) if first.isdigit() and int(first) else None
 
 
-def is_command(argv, original):
-    """Whether a process with these words (`sys.argv`, `sys.orig_argv`) is the command line, as a script or by -m."""
-    return os.path.basename(argv[0]) == "llmc" or (argv[0] == "-m" and "llmc.cli" in original)
-
-
 try:
     choose(_core)
 except ConfigError as error:
@@ -63,6 +60,7 @@ if threads_asked():
     _core.set_num_threads(threads_asked())
 
 
+@public
 def set_num_threads(n):
     """Set how many threads compute, from now on; results have the same bits at any number.
 
@@ -77,6 +75,7 @@ def set_num_threads(n):
         raise ConfigError(f"the number of threads is from 1 to 256, not {n}") from None
 
 
+@public
 def get_num_threads():
     """How many threads compute."""
     return _core.get_num_threads()

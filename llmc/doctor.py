@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 
+from llmc.calls import public
 from llmc.core import _core, get_num_threads, openblas_path
 from llmc.system.free_memory import free_memory
 from llmc.show.table import Table
@@ -12,6 +13,7 @@ _PACKAGES = ("llmc", "numpy", "ml_dtypes", "tokenizers", "huggingface_hub", "mat
              "transformers", "peft")  # fmt: skip
 
 
+@public
 def doctor():
     """A table of the processor, the kernels in use, threads, memory and versions.
 

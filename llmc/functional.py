@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checks import LARGEST
 from llmc.core import _core
 from llmc.errors import ConfigError, DataError, ShapeError
@@ -73,11 +74,13 @@ def _embedding(ids, weight, dout=_FORWARD):
     return result if dout is _FORWARD else result[1]
 
 
+@public
 def embedding(ids, weight):
     """Rows of `weight` (V, C) by `ids` (...): (..., C)."""
     return _embedding(ids, weight)
 
 
+@public
 def embedding_backward(dout, ids, weight):
     """The gradient of `weight` (V, C)."""
     return _embedding(ids, weight, dout)
@@ -86,14 +89,17 @@ def embedding_backward(dout, ids, weight):
 # --- norms -----------------------------------------------------------------------------------------------------------
 def _rmsnorm(x, weight, eps, dout=_FORWARD):
     x, weight = _real(x, "x"), _real(weight, "weight", 1)
+    _of_width(x, weight=weight)
     return _apply("rmsnorm", (_rows(x), weight), x.shape, dout, number=_eps(eps))
 
 
+@public
 def rmsnorm(x, weight, eps=1e-6):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich, 2019). x (..., C), weight (C)."""
     return _rmsnorm(x, weight, eps)
 
 
+@public
 def rmsnorm_backward(dout, x, weight, eps=1e-6):
     """(dx, dweight)."""
     return _shaped(_rmsnorm(x, weight, eps, dout), x)
@@ -101,14 +107,17 @@ def rmsnorm_backward(dout, x, weight, eps=1e-6):
 
 def _layernorm(x, weight, bias, eps, dout=_FORWARD):
     x, weight, bias = _real(x, "x"), _real(weight, "weight", 1), _real(bias, "bias", 1)
+    _of_width(x, weight=weight, bias=bias)
     return _apply("layernorm", (_rows(x), weight, bias), x.shape, dout, number=_eps(eps))
 
 
+@public
 def layernorm(x, weight, bias, eps=1e-5):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis (Ba et al., 2016). x (..., C)."""
     return _layernorm(x, weight, bias, eps)
 
 
+@public
 def layernorm_backward(dout, x, weight, bias, eps=1e-5):
     """(dx, dweight, dbias)."""
     return _shaped(_layernorm(x, weight, bias, eps, dout), x)
@@ -124,7 +133,13 @@ def _rows(x):
     """x as (N, C); the core has no need of the other dimensions."""
     if x.ndim == 0:
         raise ShapeError("x is a single number; a last axis is needed")
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _of_width(x, **vectors):
+    for name, vector in vectors.items():
+        if vector.shape != x.shape[-1:]:
+            raise ShapeError(f"{name} has shape {vector.shape}, x has {x.shape}; one number for each of its last axis")
 
 
 def _shaped(gradients, x):
@@ -142,6 +157,7 @@ def _linear(x, weight, bias, precision, dout=_FORWARD):
     return _apply("linear", operands, (*x.shape[:-1], weight.shape[0]), dout, precision=precision)
 
 
+@public
 def linear(x, weight, bias=None, precision="float32"):
     """x weight^T + bias. x (..., I), weight (O, I), bias (O): (..., O).
 
@@ -151,6 +167,7 @@ def linear(x, weight, bias=None, precision="float32"):
     return _linear(x, weight, bias, precision)
 
 
+@public
 def linear_backward(dout, x, weight, bias=None, precision="float32"):
     """(dx, dweight), and dbias when there is a bias."""
     return _shaped(_linear(x, weight, bias, precision, dout), x)
@@ -173,11 +190,13 @@ def _rope(x, positions, theta, dout=_FORWARD):
     return _apply("rope", (flat,), x.shape, dout, shape=(B, T), ids=positions, heads=H, size=D, number=float(theta))
 
 
+@public
 def rope(x, positions=None, theta=10000.0):
     """Rotary positions, rotate-half form (Su et al., 2021). x (B, T, H, D), positions (T,) or (B, T)."""
     return _rope(x, positions, theta)
 
 
+@public
 def rope_backward(dout, x, positions=None, theta=10000.0):
     """dx."""
     return _rope(x, positions, theta, dout)[0].reshape(np.shape(x))
@@ -206,6 +225,7 @@ def _attention(q, k, v, causal, window, attention_mask, scale, precision, dout=_
                   precision=precision)  # fmt: skip
 
 
+@public
 def attention(q, k, v, causal=True, window=None, attention_mask=None, scale=None, precision="float32"):
     """softmax(scale q k^T) v without ever forming the pattern (Dao et al., 2022).
 
@@ -230,6 +250,7 @@ def attention(q, k, v, causal=True, window=None, attention_mask=None, scale=None
     return _attention(q, k, v, causal, window, attention_mask, scale, precision)
 
 
+@public
 def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=None, scale=None,
                        precision="float32"):  # fmt: skip
     """(dq, dk, dv)."""
@@ -249,21 +270,25 @@ def _gelu_kind(approximate):
     return "gelu" if approximate == "none" else "gelu_tanh"
 
 
+@public
 def gelu(x, approximate="none"):
     """x Phi(x) (Hendrycks and Gimpel, 2016), exact or by tanh."""
     return _activation(x, _gelu_kind(approximate))
 
 
+@public
 def gelu_backward(dout, x, approximate="none"):
     """dx."""
     return _activation(x, _gelu_kind(approximate), dout)[0].reshape(np.shape(x))
 
 
+@public
 def silu(x):
     """x sigmoid(x)."""
     return _activation(x, "silu")
 
 
+@public
 def silu_backward(dout, x):
     """dx."""
     return _activation(x, "silu", dout)[0].reshape(np.shape(x))
@@ -275,11 +300,13 @@ def _swiglu(gate, up, dout=_FORWARD):
     return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, act="silu")
 
 
+@public
 def swiglu(gate, up):
     """silu(gate) * up (Shazeer, 2020)."""
     return _swiglu(gate, up)
 
 
+@public
 def swiglu_backward(dout, gate, up):
     """(dgate, dup)."""
     return tuple(g.reshape(np.shape(gate)) for g in _swiglu(gate, up, dout))
@@ -291,11 +318,13 @@ def _softmax(x, dout=_FORWARD):
     return _apply("softmax", (_rows(x),), x.shape, dout)
 
 
+@public
 def softmax(x):
     """exp(x) / sum(exp(x)) over the last axis."""
     return _softmax(x)
 
 
+@public
 def softmax_backward(dout, x):
     """dx."""
     return _softmax(x, dout)[0].reshape(np.shape(x))
@@ -318,6 +347,7 @@ def _cross_entropy(logits, targets, dout=_FORWARD):
     return result[0].reshape(logits.shape) * np.float32(dout)
 
 
+@public
 def cross_entropy(logits, targets):
     """The mean of logsumexp(logits) - logits[target] over the targets that are not -100; nothing is shifted.
 
@@ -334,6 +364,7 @@ def cross_entropy(logits, targets):
     return _cross_entropy(logits, targets)
 
 
+@public
 def cross_entropy_backward(dout, logits, targets):
     """The gradient of `logits`; `dout` is a number."""
     return _cross_entropy(logits, targets, dout)

@@ -7,40 +7,61 @@ from llmc.errors import ConfigError, DataError, NonFiniteError
 from llmc.inputs import as_ids, as_mask, as_positions
 from llmc.run import Run
 from llmc.generate.sampling import Sampler
+from llmc.generate.settings import settings
+from llmc.generate.stopping import Stopping
 
 
-def generate(model, ids, attention_mask=None, max_new_tokens=64, eos_token_id=None, pad_token_id=None, **options):
+def generate(model, ids, attention_mask, num_return_sequences, return_logprobs, prefill_chunk, seed, use_cache, **said):
     """See `Model.generate`."""
-    prompt = _Prompt(model, ids, attention_mask)
-    ends = _ends(model, eos_token_id)
-    pad = _pad(model, pad_token_id, ends)
-    steps = list(_steps(model, prompt, max_new_tokens, ends, pad, **options))
-    new = np.stack(steps, axis=1) if steps else np.empty((prompt.B, 0), dtype=np.int64)
-    return prompt.continued(new, pad)
+    asked = settings(model, **said)
+    copies = whole(num_return_sequences, "num_return_sequences", 1)
+    if copies > 1 and not asked.do_sample:
+        raise ConfigError(f"num_return_sequences is {copies}, and without sampling all would be the same; "
+                          f"say do_sample=True")  # fmt: skip
+    prompt = _Prompt(model, ids, attention_mask, asked.padding, copies)
+    logprobs = [] if return_logprobs else None
+    steps = list(_steps(model, prompt, asked, said["tokenizer"], prefill_chunk, seed, use_cache, logprobs))
+    out = prompt.continued(_side_by_side(steps, prompt.B, np.int64), asked.fill)
+    return (out, _side_by_side(logprobs, prompt.B, np.float32)) if return_logprobs else out
 
 
-def stream(model, ids, attention_mask=None, max_new_tokens=64, eos_token_id=None, pad_token_id=None, **options):
+def stream(model, ids, attention_mask, prefill_chunk, seed, use_cache, **said):
     """See `Model.stream`."""
-    prompt = _Prompt(model, ids, attention_mask)
-    ends = _ends(model, eos_token_id)
-    return _steps(model, prompt, max_new_tokens, ends, _pad(model, pad_token_id, ends), **options)
+    asked = settings(model, **said)
+    prompt = _Prompt(model, ids, attention_mask, asked.padding)
+    return _steps(model, prompt, asked, said["tokenizer"], prefill_chunk, seed, use_cache)
+
+
+def _side_by_side(steps, rows, dtype):
+    return np.stack(steps, axis=1).astype(dtype) if steps else np.empty((rows, 0), dtype=dtype)
 
 
 class _Prompt:
-    """The prompt with every row's padding moved to its left, so that all rows go on at the same slot."""
+    """The prompt with every row's padding moved to its left, so that all rows go on at the same slot.
 
-    def __init__(self, model, ids, attention_mask):
-        self.given = as_ids(ids, model.config.vocab_size)
-        self.B, self.T = self.given.shape
-        mask = as_mask(attention_mask, self.given.shape)
-        self.mask = np.ones(self.given.shape, dtype=np.uint8) if mask is None else mask
-        if not self.mask.any(axis=1).all():
-            row = int(np.argmin(self.mask.any(axis=1)))
+    Where no mask is given, `padding` is the token that is padding, if there is one; a row of nothing else is text.
+    """
+
+    def __init__(self, model, ids, attention_mask, padding, copies=1):
+        given = as_ids(ids, model.config.vocab_size)
+        mask = as_mask(attention_mask, given.shape)
+        if attention_mask is None and padding is not None:
+            mask = (given != padding).astype(np.uint8)
+            mask[~mask.any(axis=1)] = 1
+        mask = np.ones(given.shape, dtype=np.uint8) if mask is None else mask
+        if not mask.any(axis=1).all():
+            row = int(np.argmin(mask.any(axis=1)))
             raise DataError(f"attention_mask: row {row} is all padding; a prompt needs a token")
-        self.trailing = np.argmax(self.mask[:, ::-1], axis=1)  # padding on the right, a row
+        self.given, mask = np.repeat(given, copies, axis=0), np.repeat(mask, copies, axis=0)
+        self.B, self.T = self.given.shape
+        self.trailing = np.argmax(mask[:, ::-1], axis=1)  # padding on the right, a row
         columns = (np.arange(self.T)[None, :] - self.trailing[:, None]) % self.T
         self.ids = np.take_along_axis(self.given, columns, axis=1)
-        self.mask = np.take_along_axis(self.mask, columns, axis=1)
+        self.mask = np.take_along_axis(mask, columns, axis=1)
+
+    def rows(self):
+        """The tokens of each row, padding left out."""
+        return [ids[mask == 1] for ids, mask in zip(self.ids, self.mask)]
 
     def continued(self, new, pad):
         """(B, T + new): each row's new tokens behind its last real token, its padding on the right at the end."""
@@ -53,31 +74,12 @@ class _Prompt:
         return out
 
 
-def _ends(model, eos_token_id):
-    value = model.config.eos_token_id if eos_token_id is None else eos_token_id
-    ends = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-    ends = [whole(end, "eos_token_id", -1) for end in ends]
-    return np.array([end for end in ends if 0 <= end < model.config.vocab_size], dtype=np.int64)
-
-
-def _pad(model, pad_token_id, ends):
-    pad = model.config.pad_token_id if pad_token_id is None else pad_token_id
-    if pad is None:
-        return int(ends[0]) if len(ends) else None
-    pad = whole(pad, "pad_token_id", -1)
-    if len(ends) and pad >= model.config.vocab_size:
-        raise ConfigError(f"pad_token_id {pad} is outside [0, {model.config.vocab_size}), the vocabulary of this model")
-    return None if pad < 0 else pad
-
-
-def _steps(model, prompt, max_new_tokens, ends, pad, do_sample=False, temperature=1.0, top_k=None, top_p=None,
-           min_p=None, repetition_penalty=1.0, prefill_chunk=None, min_new_tokens=0, seed=None,
-           use_cache=True):  # fmt: skip
-    """Checks everything at once, then gives an iterator over the steps."""
-    new = whole(max_new_tokens, "max_new_tokens")
+def _steps(model, prompt, asked, tokenizer, prefill_chunk, seed, use_cache, logprobs=None):
+    """Checks everything at once, then gives an iterator over the steps; `logprobs` is a list that gets theirs."""
+    new = asked.max_new_tokens
     chunk = prompt.T if prefill_chunk is None else whole(prefill_chunk, "prefill_chunk", 1)
-    least = whole(min_new_tokens, "min_new_tokens")
-    sampler = Sampler(prompt.B, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    sampler = Sampler(prompt.B, asked.do_sample, asked.temperature, asked.top_k, asked.top_p, asked.min_p,
+                      asked.repetition_penalty, seed)  # fmt: skip
     limit = model._position_limit
     longest = int(prompt.mask.sum(axis=1).max())
     if limit is not None and longest + new > limit + 1:
@@ -88,36 +90,46 @@ def _steps(model, prompt, max_new_tokens, ends, pad, do_sample=False, temperatur
     if new == 0:
         return iter(())
     reader = (_Cached if use_cache else _Uncached)(model, prompt, new, min(chunk, prompt.T))
-    return _continue(reader, sampler, prompt, new, ends, pad, least)
+    stopping = Stopping(asked.stop, tokenizer, prompt.rows()) if asked.stop else None
+    return _continue(reader, sampler, prompt, asked, stopping, logprobs)
 
 
-def _continue(reader, sampler, prompt, new, ends, pad, least):
-    seen = [prompt.ids[row][prompt.mask[row] == 1] for row in range(prompt.B)]
-    ended, all_ended, can_end = np.zeros(prompt.B, dtype=bool), False, len(ends) > 0
-    for step in range(new):
+def _continue(reader, sampler, prompt, asked, stopping, logprobs):
+    ended, all_ended, can_end = np.zeros(prompt.B, dtype=bool), False, bool(len(asked.ends) or stopping)
+    seen, banned_early = prompt.rows(), np.union1d(asked.suppressed, asked.ends)
+    for step in range(asked.max_new_tokens):
         likeliest = reader.likeliest()
         if -1 in likeliest:
             row = likeliest.index(-1)
             raise NonFiniteError(f"the logits of row {row} are not finite at new token {step}; are the weights?")
-        if step >= least and sampler.takes_the_likeliest:
+        banned = banned_early if step < asked.min_new_tokens else asked.suppressed
+        if sampler.takes_the_likeliest and not len(banned):
             tokens = np.array(likeliest, dtype=np.int64)
         else:
             logits = reader.logits()
-            if step < least or sampler.looks_back:
+            if len(banned) or sampler.looks_back:
                 logits = logits.copy()
-            if step < least:
-                logits[:, ends] = -np.inf
+                logits[:, banned] = -np.inf
             tokens = sampler.next(logits, seen)
+        if logprobs is not None:
+            logprobs.append(np.where(ended, 0.0, _logprobs(reader.logits(), tokens)))
         if can_end:
-            if pad is not None:
-                tokens[ended] = pad
-            ended |= np.isin(tokens, ends)
+            tokens[ended] = asked.fill
+            ended |= np.isin(tokens, asked.ends)
+            if stopping:
+                ended |= stopping.met(tokens, ended)
             all_ended = ended.all()
         yield tokens
-        if all_ended or step + 1 == new:
+        if all_ended or step + 1 == asked.max_new_tokens:
             return
         seen = [np.append(row, token) for row, token in zip(seen, tokens)] if sampler.looks_back else seen
         reader.append(tokens)
+
+
+def _logprobs(logits, tokens):
+    """The logarithms (B,) of the probabilities that logits (B, V) give the tokens (B,)."""
+    logits = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
+    return logits[np.arange(len(tokens)), tokens] - np.log(np.exp(logits).sum(axis=1))
 
 
 class _Reader:

@@ -37,9 +37,9 @@ def as_ids(ids, vocab_size):
 
 
 def as_array(values, name):
-    """`values` as an array; ShapeError for lists of unequal lengths."""
+    """`values` as an array of our own, so that what was checked stays; ShapeError for lists of unequal lengths."""
     try:
-        return np.asarray(values)
+        return np.array(values)
     except ValueError:
         raise ShapeError(
             f"{name}: lists of unequal lengths; pad them to one length and pass attention_mask"
@@ -122,6 +122,26 @@ def as_positions(position_ids, mask, shape, limit):
             "shorten the text"
         )
     return np.require(array, np.int32, "CA")
+
+
+def refuse_packed(positions):
+    """DataError for positions of documents packed into a row, which would see each other.
+
+    They are where a row is made of at least two runs 0, 1, 2 … of two or more tokens each.
+
+    Parameters
+    ----------
+    positions : (B, T) int32
+    """
+    begins = positions == 0
+    follows = positions[:, 1:] == positions[:, :-1] + 1
+    alone = begins & np.append(begins[:, 1:], np.ones_like(begins[:, :1]), axis=1)  # a run of one token
+    packed = begins[:, 0] & (begins[:, 1:] | follows).all(axis=1) & ~alone.any(axis=1) & (begins.sum(axis=1) > 1)
+    if packed.any():
+        row = int(packed.argmax())
+        raise DataError(f"position_ids: row {row} is {int(begins[row].sum())} documents, each from position 0, and "
+                        f"each would see those before it; give every document a row of its own, padded on the right, "
+                        f"with attention_mask")  # fmt: skip
 
 
 def as_targets(labels, ids, mask, vocab_size):

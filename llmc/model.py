@@ -2,26 +2,31 @@
 
 import copy
 import os
+import warnings
 
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
+from llmc.calls import public
 from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import CheckpointError, ConfigError, ShapeError
-from llmc.weights.assign import FLOATS, assign
+from llmc.errors import ConfigError
+from llmc.weights.assign import assign
+from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids
 from llmc.lora import Adapters
-from llmc.lora.adapter_files import base_of
+from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
 from llmc.config.json_files import locate_in
 from llmc.run import Run
+from llmc.weights.places import has_own_head, places
 from llmc.weights.stored import Readable, read_into, stored, writing
 
 
+@public
 class Model(Adaptable):
     """A transformer language model.
 
@@ -84,7 +89,7 @@ class Model(Adaptable):
         ----------
         source : path or str
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
-            base that it names, with the adapter attached.
+            base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
             As for `Model`; `torch_dtype` is dtype.
         config : Config, optional
@@ -102,6 +107,12 @@ class Model(Adaptable):
             When they are not what they should be; the message names file and tensor.
         TypeError
             For a field that neither the family nor the file has.
+
+        Warns
+        -----
+        UserWarning
+            When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
+            and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
         dtype = fields.pop("torch_dtype", dtype)
         folder = hub.folder(source, revision, local_files_only)
@@ -119,12 +130,16 @@ class Model(Adaptable):
         model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
             model._declare(config, dtype, precision)
-            found = _aligned(files, model._model, config)
+            if config.tie_word_embeddings and has_own_head(files, model._model):
+                model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
+            found = places(files, model._model, model.config)
             model._take()
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
                     read_into(files, found[name], view)
+        if holds_adapter(folder):
+            model.load_adapter(folder)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -195,7 +210,8 @@ class Model(Adaptable):
         return views if self.adapters else dict(self._parameters)
 
     def _tied(self):
-        return _tied(self.config, self._model.head_name, self._model.embedding_name)
+        head, embedding = f"{self._model.head_name}.weight", f"{self._model.embedding_name}.weight"
+        return {head: embedding} if self.config.tie_word_embeddings else {}
 
     def num_parameters(self):
         """Numbers in all parameters, a tied head counted once."""
@@ -210,7 +226,8 @@ class Model(Adaptable):
         ids : (B, T) or (T,) integers
         attention_mask : (B, T) of 0 and 1, optional
         position_ids : (B, T) integers, optional
-            By default counted along the mask, so that padding on the left changes nothing.
+            By default counted along the mask, so that padding on the left changes nothing. Documents packed into a row
+            (0, 1, 2 … again and again, without a mask) are a DataError: each would see those before it.
         logits_to_keep : int
             Only the last n positions; 0: all.
 
@@ -229,6 +246,48 @@ class Model(Adaptable):
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
         arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
         return run._core.forward(**arguments, until=None, last=0)
+
+    def resize_token_embeddings(self, new_num_tokens):
+        """Give the embedding and the head this many rows: new ones are the mean of the old, surplus ones go.
+
+        A tied pair stays tied, adapters stay attached, `config.vocab_size` follows. The model's memory is another one
+        after it: views taken before are no longer the model's, runs and optimizers are made anew.
+
+        Parameters
+        ----------
+        new_num_tokens : int
+
+        Raises
+        ------
+        ConfigError
+            When the configuration does not allow it; while adapters are merged, or when one has rows of its own for the
+            embedding or the head. Nothing is changed.
+        BusyError
+            When another thread uses the model.
+        """
+        rows = whole(new_num_tokens, "new_num_tokens", 1)
+        self.adapters.refuse_while_merged("resize_token_embeddings")
+        self.adapters.require_no_rows("resize_token_embeddings")
+        if rows != self.config.vocab_size:
+            self._become(self.config.replace(vocab_size=rows))
+
+    def _untie(self):
+        """Give the model a head apart from its embedding, which starts as it."""
+        head, embedding = next(iter(self._tied().items()))
+        self._become(self.config.replace(tie_word_embeddings=False))
+        warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
+                      f"tie_word_embeddings is False from here on", stacklevel=4)
+
+    def _become(self, config):
+        """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""
+        other = type(self).__new__(type(self))
+        other._declare(config, self.dtype, self.precision)
+        other._take()
+        with writing(self._model):
+            carry(self._parameters | {head: self._parameters[tied] for head, tied in self._tied().items()},
+                  other._parameters)
+        self.adapters.move(other._model, other._parameters, other.config, other._tied())
+        self.__dict__.update(other.__dict__ | {"adapters": self.adapters, "_name_or_path": self._name_or_path})
 
     def _exact_logits(self, ids):
         """The logits by float32 products: others would round more than merging does."""
@@ -262,43 +321,85 @@ class Model(Adaptable):
         """
         return Run(self, batch, length, keep, backward, dropout, seed, gradients)
 
-    def generate(self, ids, attention_mask=None, **options):
-        """Continue every row; see `stream` for the options.
+    def generate(self, ids, attention_mask=None, max_new_tokens=None, do_sample=None, temperature=None, top_k=None,
+                 top_p=None, min_p=None, repetition_penalty=None, prefill_chunk=None, min_new_tokens=None,
+                 eos_token_id=None, pad_token_id=None, seed=None, use_cache=True, stop=None, tokenizer=None,
+                 num_return_sequences=1, return_logprobs=False):  # fmt: skip
+        """Continue every row.
 
-        Returns
-        -------
-        (B, T + new) int64
-            Rows that have ended are filled with `pad_token_id`; right-padded rows go on after their last real token.
-        """
-        return generation.generate(self, ids, attention_mask, **options)
-
-    def stream(self, ids, attention_mask=None, **options):
-        """Continue every row, one (B,) array of new tokens a step.
+        What is None is what the model's generation_config.json says, else what stands here in brackets. Of that file
+        do_sample, temperature, top_k, top_p, min_p, repetition_penalty, min_new_tokens, max_new_tokens,
+        suppress_tokens and the ids of end, beginning and padding are obeyed, those of sampling where tokens are
+        sampled; a warning names what else in it would change the text.
 
         Parameters
         ----------
         ids : (B, T) or (T,) integers
         attention_mask : (B, T) of 0 and 1, optional
-            Padding on either side.
-        max_new_tokens : int
-        do_sample : bool
-            Sample; otherwise take the best (greedy).
+            Padding on either side. Without one, `pad_token_id` is padding unless it ends texts too.
+        max_new_tokens : int, optional
+            [64]
+        do_sample : bool, optional
+            Sample; otherwise take the likeliest token [False; True where temperature, top_k, top_p or min_p is given].
         temperature, top_k, top_p, min_p : float or int, optional
-            Of sampling, as in transformers.
-        repetition_penalty : float
+            Of sampling, as in transformers [1.0, every token].
+        repetition_penalty : float, optional
+            [1.0]
         prefill_chunk : int, optional
             Read the prompt in pieces of this many tokens.
-        min_new_tokens : int
-            No end before these.
-        eos_token_id : int, list of int or None
-            None: the config's; -1: never stop.
+        min_new_tokens : int, optional
+            No end before these [0].
+        eos_token_id : int, list of int, optional
+            -1: never stop [the config's].
         pad_token_id : int, optional
+            What stands behind the end of a row [the config's, else the end].
         seed : int, optional
             Of sampling; the same seed gives the same text.
         use_cache : bool
             Keep keys and values between steps; the text is the same without.
+        stop : list of str, optional
+            A row ends with the token that completes one of these in its new text.
+        tokenizer : Tokenizer, optional
+            For `stop`.
+        num_return_sequences : int
+            Rows for each prompt, one behind the other; above 1 only where tokens are sampled.
+        return_logprobs : bool
+            Give the logarithms of probabilities too.
+
+        Returns
+        -------
+        (B, T + new) int64
+            Rows that have ended are filled with `pad_token_id`; right-padded rows go on after their last real token.
+            With `return_logprobs` also (B, new) float32: of each new token by the model's own distribution, before
+            any penalty, temperature or filter; 0 behind a row's end.
+
+        Raises
+        ------
+        ConfigError, TypeError
+            For an option that is impossible, a text longer than the model has learned positions.
+        DataError, ShapeError
+            For ids or a mask that cannot be.
+        NonFiniteError
+            When logits are not finite.
         """
-        return generation.stream(self, ids, attention_mask, **options)
+        return generation.generate(
+            self, ids, attention_mask, num_return_sequences, return_logprobs, prefill_chunk, seed, use_cache,
+            max_new_tokens=max_new_tokens, do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens,
+            eos_token_id=eos_token_id, pad_token_id=pad_token_id, stop=stop, tokenizer=tokenizer,
+        )  # fmt: skip
+
+    def stream(self, ids, attention_mask=None, max_new_tokens=None, do_sample=None, temperature=None, top_k=None,
+               top_p=None, min_p=None, repetition_penalty=None, prefill_chunk=None, min_new_tokens=None,
+               eos_token_id=None, pad_token_id=None, seed=None, use_cache=True, stop=None,
+               tokenizer=None):  # fmt: skip
+        """Continue every row, one (B,) int64 array of new tokens a step; arguments and errors as for `generate`."""
+        return generation.stream(
+            self, ids, attention_mask, prefill_chunk, seed, use_cache, max_new_tokens=max_new_tokens,
+            do_sample=do_sample, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+            repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens, eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id, stop=stop, tokenizer=tokenizer,
+        )  # fmt: skip
 
     # --- looking -----------------------------------------------------------------------------------------------------
     def estimate(self, batch=1, length=None, train=False, keep=None, dropout=None, generate=0):
@@ -355,14 +456,14 @@ class Model(Adaptable):
         return None if self.config._has_rope else self.config.max_position_embeddings
 
     def _frequencies(self, length):
-        """(inverse frequencies, factor) of a pass over `length` positions; (None, 1) without rope."""
+        """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""
         if not self.config._has_rope:
-            return None, 1.0
+            return None, None
         key = length if rope.grows(self.config) else 0
         if key not in self._cached_frequencies:
-            inv_freq, factor = rope.inverse_frequencies(self.config, length)
+            pairs = [rope.inverse_frequencies(self.config, length, i) for i in range(self._spec["rotaries"])]
             real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
-            self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
+            self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
 
 
@@ -371,26 +472,3 @@ def _valid(config):
         raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
     config.validate()
     return config
-
-
-def _tied(config, head, embedding):
-    return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
-
-
-def _aligned(files, skeleton, config):
-    """{model's name: file's name}, every shape and dtype checked before memory is taken."""
-    shapes = skeleton.shapes()
-    found = checkpoint.align(files.names(), shapes, _tied(config, skeleton.head_name, skeleton.embedding_name))
-    found.check(str(files.path))
-    for name, shape in shapes.items():
-        theirs = found.found[name]
-        if tuple(files.shape(theirs)) != shape:
-            raise ShapeError(
-                f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
-            )
-        if files.dtype(theirs) not in FLOATS:
-            raise CheckpointError(
-                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
-                "weights are float32, float16, bfloat16 or float64"
-            )
-    return found.found

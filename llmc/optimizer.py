@@ -1,11 +1,13 @@
 """AdamW: torch's numbers, in two passes over the gradients."""
 
+import functools
 import math
 import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checks import number, one_of, whole
 from llmc.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError, nearest
 from llmc.parameter_groups import grouped, rate, restored
@@ -50,6 +52,7 @@ class _Setting:
         optimizer._settings[self.name] = self.check(value, self.name)
 
 
+@functools.partial(public, may_be_none=("max_grad_norm",))
 class AdamW:
     """AdamW with decoupled weight decay (Loshchilov and Hutter, 2019) and clipping by the global norm.
 
@@ -142,11 +145,11 @@ class AdamW:
                                                 self.max_grad_norm or 0.0, self.on_nonfinite == "skip")
         if outcome == "skipped":
             self.skipped += 1
-            warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=3)
         elif outcome == "nothing" and not self._warned:
             self._warned = True
             warnings.warn("no label counted since the gradients were forgotten (all are -100, or padding): nothing was "
-                          "updated", RuntimeWarning, stacklevel=2)
+                          "updated", RuntimeWarning, stacklevel=3)
         return norm
 
     def _rates_and_decays(self):

@@ -5,12 +5,14 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
-from llmc.inputs import as_ids, as_mask, as_positions, as_targets
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed
 from llmc.show.table import Table, count
 
 
+@public
 class Run:
     """A budget of at most `batch` rows and `length` tokens, and the memory a pass of that size takes.
 
@@ -60,7 +62,8 @@ class Run:
         position_ids : (B, T) integers, optional
             By default counted along the mask.
         until : str, optional
-            Stop after this module; its output may be written into, and `resume()` goes on.
+            Stop after this module; its output may be written into, and `resume()` goes on. A pattern of attention
+            (`….self_attn.pattern`) is one, kept or not: attention then multiplies what stands there.
         skip : iterable of str, optional
             Blocks that become the identity, branches that become zero.
         logits_to_keep : int
@@ -106,6 +109,8 @@ class Run:
         ids = as_ids(ids, vocabulary)
         mask = as_mask(attention_mask, ids.shape)
         positions = as_positions(position_ids, mask, ids.shape, self.model._position_limit)
+        if position_ids is not None and attention_mask is None:
+            refuse_packed(positions)
         targets, items = None, 0.0
         if labels is not None or train:
             targets = as_targets(labels, ids, mask, vocabulary)
@@ -113,11 +118,11 @@ class Run:
             if num_items_in_batch is not None:
                 items = _items(num_items_in_batch)
         inv_freq, factor = self.model._frequencies(int(positions.max()) + 1)
-        skip = [skip] if isinstance(skip, str) else list(skip)
+        skip = [skip] if isinstance(skip, str) else list(skip or ())
         if not all(isinstance(name, str) for name in skip):
             raise TypeError(f"skip takes names of blocks and branches, not {skip!r}")
         return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
-                    items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
+                    items=items, shape=ids.shape, skip=skip)  # fmt: skip
 
     def _read(self, ids, positions, mask, frequencies):
         """Read on behind the past, as generation does: arrays that are checked already, int32 and uint8 (B, T).

@@ -198,9 +198,8 @@ class Fuzzer:
             ids=ids(), targets=self.pick([None, ids()]), positions=np.abs(ids()),
             mask=self.pick([None, self.numpy.integers(0, 2, (B, T)).astype(np.uint8)]),
             inv_freq=self.reals(D // 2),
-            rope_factor=1.0, items=self.pick([0.0, -1.0, 5.0, float("nan")]), shape=(B, T), skip=[],
-            until=self.pick([None, None, self.name()]), all_logits=self.random.random() < 0.3,
-            last=self.pick([0, 0, 1, 3, -2, 50]),
+            rope_factor=self.reals(1), items=self.pick([0.0, -1.0, 5.0, float("nan")]), shape=(B, T), skip=[],
+            until=self.pick([None, None, self.name()]), last=self.pick([0, 0, 1, 3, -2, 50]),
         )  # fmt: skip
         if self.random.random() < 0.3:
             arguments[self.pick(list(arguments))] = self.value()

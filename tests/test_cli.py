@@ -330,6 +330,26 @@ def test_ctrl_c_saves_and_resume_comes_to_the_same_bits(corpus, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("after", [0, 0.03, 0.08, 0.15, 0.3, 0.6, 0.9])
+def test_ctrl_c_in_the_first_second_is_a_line_and_130(after, tmp_path):
+    words = [sys.executable, "-X", "importtime", "-m", "llmc.cli", "demo", "--out", str(tmp_path)]
+    process = subprocess.Popen(words, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while "llmc.system.command" not in process.stderr.readline():  # what Python does before is its own
+        assert process.poll() is None
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait() == 130 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("llmc: stopped")
+
+
+def test_ctrl_c_is_python_s_own_outside_of_the_command_line():
+    code = ("import signal, llmc, llmc.cli; before = signal.getsignal(signal.SIGINT); llmc.cli.main(['--version']); "
+            "print(before is signal.getsignal(signal.SIGINT) is signal.default_int_handler)")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "True"
+
+
 def test_tokens_on_disk_train_and_evaluate_as_their_text(corpus, trained, tmp_path, capsys):
     tokens = str(tmp_path / "text.bin")
     assert main(["tokenize", corpus, "--tokenizer", trained, "--out", tokens]) == 0

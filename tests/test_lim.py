@@ -1,10 +1,13 @@
 """LIM and its kin: the float64 reference, torch's hooks, shapes, masks, streams, zeros and bits."""
 
+import subprocess
+import sys
+
 import lim_reference as reference
 import numpy as np
 import pytest
 from conftest import TINY
-from tiny import pair, random_ids, tiny_model
+from tiny import GROWING, pair, random_ids, rope_change, tiny_model
 
 import llmc
 from llmc.analysis import METRICS, lim
@@ -201,6 +204,41 @@ def test_datasets_and_what_tokenizers_return_are_batches():
             return items[index]
 
     assert lim(model, Dataset()).rows == lim(model, items).rows == lim(model, list(ids), attention_mask=list(mask)).rows
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 12])
+@pytest.mark.parametrize("config", [*TINY.values(), *({**TINY["llama"], **rope_change(name)} for name in GROWING)],
+                         ids=[*TINY, *GROWING])  # fmt: skip
+def test_a_text_read_in_pieces_gives_the_same_numbers(config, tokens, monkeypatch):
+    """Where all logits at once are too many; frequencies that depend on the length are those of the whole text."""
+    model = tiny_model(config, double=True)
+    model.add_adapter(llmc.LoraConfig(r=2, target_modules="attention", init_lora_weights=False))
+    texts = [random_ids(config, 3, 20), random_ids(config, 2, 31, seed=1), random_ids(config, 4, 2, seed=2)]
+    masks = [np.arange(20) >= np.array([[0], [5], [19]]), np.arange(31) < np.array([[31], [3]]), np.ones((4, 2))]
+    whole = lim(model, texts, attention_mask=masks, metrics=CHEAP)
+    monkeypatch.setattr(sys.modules["llmc.analysis.lim"], "LOGITS_AT_ONCE", tokens * config["vocab_size"])
+    pieces = lim(model, texts, attention_mask=masks, metrics=CHEAP)
+    assert pieces.mismatches == whole.mismatches
+    for row, other in zip(pieces.rows, whole.rows):
+        columns = [name for name in row if isinstance(row[name], float)]
+        assert row == {**other, **{name: pytest.approx(other[name], rel=SINGLE, abs=SINGLE) for name in columns}}
+
+
+def test_a_large_vocabulary_takes_no_memory_for_all_its_logits():
+    code = """
+import numpy as np, llmc
+config = llmc.Config(model_type="llama", vocab_size=200_000, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                     intermediate_size=8, max_position_embeddings=1024)
+model, ids = llmc.Model(config), np.arange(1024)
+llmc.analysis.lim(model, ids[:8])
+kilobytes = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+before = kilobytes()
+report = llmc.analysis.lim(model, ids)
+assert report.rows[-1]["output_shape"] == (1, 1024, 200_000) and report.rows[-1]["lim"] > 0
+print(kilobytes() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 250_000, "all logits would be 800 MB"
 
 
 def test_zero_input_and_zero_output_is_zero():

@@ -58,6 +58,8 @@ def torch_optimizer(peers, model, settings):
     ("llama", dict(target_modules="all-linear", r=4)),
     ("mistral", dict(target_modules=["q_proj", "v_proj"], r=4, use_rslora=True, layers_to_transform=[0, 1])),
     ("gpt2", dict(target_modules=["c_attn"], r=4, bias="all")),
+    ("gpt2", dict(target_modules=["c_attn"], r=4, modules_to_save=["lm_head"])),
+    ("llama: tied", dict(target_modules=["q_proj"], r=4, modules_to_save=["embed_tokens"])),
     ("gpt2", dict(target_modules=["c_attn"], r=4, bias="lora_only", modules_to_save=["mlp"])),
     ("llama", dict(target_modules=["o_proj", "lm_head"], r=4, modules_to_save=["embed_tokens", "norm"])),
     ("llama: mlp bias", dict(target_modules=["up_proj"], r=40, rank_pattern={r"layers\.1\..*": 2}, bias="lora_only")),

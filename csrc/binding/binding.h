@@ -45,13 +45,14 @@ bool lock(const State *s, Unlocked *u);
 int view_begin(void);
 /* Adds a view of parameter q, which lies at reals `at` of an arena, to a dict under its name. */
 bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at);
-/* A writable view into an arena, which it keeps alive. strides in reals. */
-PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides);
+/* Writable views of reals in an arena, which they keep alive: of a parameter's shape, of a tensor. */
+PyObject *view_like(const Parameter *q, Arena *a, const real *data);
 PyObject *view_tensor(Arena *a, const Tensor *t);
 /* A writable view of a parameter as it lies: reals, bfloat16's bits, or a pair of int8 numbers and their scales. */
 PyObject *view_parameter(const Parameter *q);
 /* All reals of an arena, as one row. */
 PyObject *view_whole(Arena *a);
+PyObject *shape_tuple(int ndim, const int *shape);
 /* Copies a C-contiguous array of exactly `count` numbers into `out`; false: an error that names `what` is set. */
 bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what);
 /* Borrow the data of a C-contiguous array, of exactly `count` numbers or of a shape that they tell; NULL: an error that

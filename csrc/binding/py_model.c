@@ -241,7 +241,7 @@ static PyObject *shapes(PyObject *object, PyObject *unused) {
     PyObject *all = PyDict_New();
     for (int i = 0; all && i < m->weights.base.count; i++) {
         const Parameter *q = &m->weights.base.items[i];
-        PyObject *shape = q->ndim == 1 ? Py_BuildValue("(i)", q->shape[0]) : Py_BuildValue("(ii)", q->shape[0], q->shape[1]);
+        PyObject *shape = shape_tuple(q->ndim, q->shape);
         if (!shape || PyDict_SetItemString(all, q->name, shape) < 0) Py_CLEAR(all);
         Py_XDECREF(shape);
     }

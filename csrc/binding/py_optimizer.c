@@ -51,9 +51,10 @@ static bool read_floats(const Weights *w, PyObject *list, double *into, const ch
 
 static bool may_step(const State *s, const OptimizerObject *self, const RunObject *run) {
     Error e = {0};
-    if (run->owner != self->owner) PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
-    else if (!optimizer_is_current(&self->optimizer, &e) || !run_is_current(&run->run, &e) ||
-             !optimizer_may_step(&self->optimizer, run->run.gradients, &e))
+    if (!optimizer_is_current(&self->optimizer, &e)) raise_error(s, &e);
+    else if (run->owner != self->owner)
+        PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
+    else if (!run_is_current(&run->run, &e) || !optimizer_may_step(&self->optimizer, run->run.gradients, &e))
         raise_error(s, &e);
     return !PyErr_Occurred();
 }

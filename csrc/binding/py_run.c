@@ -99,17 +99,20 @@ static void run_end(PyObject *object) {
 
 /* --- passes ------------------------------------------------------------------------------------------------------- */
 typedef struct {
-    PyObject *ids, *targets, *positions, *mask, *inv_freq;
+    PyObject *ids, *targets, *positions, *mask, *inv_freq, *rope_factor;
 } Arrays;
 
 /* Into the call, whose B and T are known. */
 static bool borrow_arrays(const State *s, const Run *r, const Arrays *a, Call *c) {
     const Spec *spec = &r->model->spec;
     const size_t N = (size_t)c->pass.B * (size_t)c->pass.T, half = (size_t)spec->D / 2;
+    const size_t tables = (size_t)spec->rotaries;
     return (c->ids = borrow_int32(s, a->ids, N, "input_ids")) &&
            (c->positions = borrow_int32(s, a->positions, N, "position_ids")) &&
            (!c->pass.losses || (c->targets = borrow_int32(s, a->targets, N, "labels"))) &&
-           (spec->position != POSITION_ROPE || (c->inv_freq = borrow_vector(s, a->inv_freq, half, "inv_freq"))) &&
+           (spec->position != POSITION_ROPE ||
+            ((c->inv_freq = borrow_vector(s, a->inv_freq, tables * half, "inv_freq")) &&
+             (c->rope_factor = borrow_vector(s, a->rope_factor, tables, "rope_factor")))) &&
            (a->mask == Py_None || (c->mask = borrow_uint8(s, a->mask, N, "attention_mask")));
 }
 
@@ -124,23 +127,19 @@ static bool begin(const State *s, RunObject *self, const Arrays *a, Call *c) {
 /* Parses a call and begins it. */
 static bool begin_with(const State *s, RunObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"ids", "targets", "positions", "mask", "inv_freq", "rope_factor", "items", "shape", "skip",
-                            "until", "all_logits", "last", NULL};
+                            "until", "last", NULL};
     Arrays a;
     Call c = {0};
     Pass *p = &c.pass;
     PyObject *skip;
-    double rope_factor;
-    int all_logits;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOdd(ii)Ozpi:forward", names, &a.ids, &a.targets, &a.positions,
-                                     &a.mask, &a.inv_freq, &rope_factor, &c.items, &p->B, &p->T, &skip, &p->until,
-                                     &all_logits, &p->last))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOd(ii)Ozi:forward", names, &a.ids, &a.targets, &a.positions,
+                                     &a.mask, &a.inv_freq, &a.rope_factor, &c.items, &p->B, &p->T, &skip, &p->until,
+                                     &p->last))
         return false;
     const char **left_out = borrow_strings(skip, &p->skip_count);
     if (!left_out) return false;
     p->skip = left_out;
     p->losses = a.targets != Py_None;
-    p->all_logits = all_logits;
-    c.rope_factor = (real)rope_factor;
     const bool fine = begin(s, self, &a, &c);
     memory_free(left_out);
     return fine;
@@ -175,10 +174,8 @@ static PyObject *read_on(PyObject *object, PyObject *args) {
     const State *s = state_of_type(Py_TYPE(object));
     Arrays a = {.targets = Py_None};
     Call c = {.pass.last = 1};
-    double rope_factor;
-    if (!PyArg_ParseTuple(args, "OOOOd:read", &a.ids, &a.positions, &a.mask, &a.inv_freq, &rope_factor)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOOOO:read", &a.ids, &a.positions, &a.mask, &a.inv_freq, &a.rope_factor)) return NULL;
     if (!borrow_rows(s, a.ids, &c.pass.B, &c.pass.T, "input_ids")) return NULL;
-    c.rope_factor = (real)rope_factor;
     if (!run_enter(s, self)) return NULL;
     const bool fine = begin(s, self, &a, &c) && replayed(s, &self->run, run_forward);
     run_leave(self);

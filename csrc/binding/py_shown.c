@@ -53,8 +53,7 @@ PyObject *shown_parameter_gradient(PyObject *object, PyObject *args) {
     const real *grad = run_parameter_gradient(&self->run, q);
     gradients_leave(self);
     if (!grad) Py_RETURN_NONE;
-    size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    return view_arena(r->gradients->arena, grad, q->ndim, q->shape, strides);
+    return view_like(q, r->gradients->arena, grad);
 }
 
 PyObject *shown_gradient_arena(PyObject *object, void *unused) {
@@ -92,9 +91,7 @@ PyObject *shown_observed(PyObject *object, PyObject *unused) {
 
 static PyObject *shape_of(const Tensor *t) {
     if (!t) Py_RETURN_NONE;
-    PyObject *shape = PyTuple_New(t->ndim);
-    for (int d = 0; shape && d < t->ndim; d++) PyTuple_SET_ITEM(shape, d, PyLong_FromLong(t->shape[d]));
-    return shape;
+    return shape_tuple(t->ndim, t->shape);
 }
 
 PyObject *shown_shapes(PyObject *object, PyObject *unused) {

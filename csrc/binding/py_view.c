@@ -48,13 +48,23 @@ PyObject *view_whole(Arena *a) {
     return array_of(a, a->data, NPY_REAL, 1, (npy_intp[]){(npy_intp)a->count}, (npy_intp[]){sizeof(real)});
 }
 
-PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
+/* Reals whose rows are `row` numbers apart. */
+static PyObject *view_rows(Arena *a, const real *data, int ndim, const int *shape, size_t row) {
+    size_t strides[TENSOR_DIMS];
+    strides[ndim - 1] = 1;
+    for (int i = ndim - 2; i >= 0; i--) {
+        strides[i] = row;
+        row *= (size_t)shape[i];
+    }
     return view(a, (void *)data, NPY_REAL, sizeof(real), ndim, shape, strides);
 }
 
+PyObject *view_like(const Parameter *q, Arena *a, const real *data) {
+    return view_rows(a, data, q->ndim, q->shape, (size_t)q->shape[q->ndim - 1]);
+}
+
 bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
-    size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    PyObject *array = view_arena(a, a->data + at, q->ndim, q->shape, strides);
+    PyObject *array = view_like(q, a, a->data + at);
     bool added = array && PyDict_SetItemString(dict, q->name, array) == 0;
     Py_XDECREF(array);
     return added;
@@ -62,8 +72,8 @@ bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
 
 PyObject *view_parameter(const Parameter *q) {
     const Stored *s = &q->stored;
-    const size_t strides[2] = {s->turned || q->ndim == 1 ? 1 : s->stride, s->turned ? s->stride : 1};
-    if (s->storage == STORED_REAL) return view_arena(q->arena, s->data, q->ndim, q->shape, strides);
+    if (s->storage == STORED_REAL) return view_like(q, q->arena, s->data);
+    const size_t strides[2] = {s->turned ? 1 : s->stride, s->turned ? s->stride : 1};
     if (s->storage == STORED_BFLOAT16) return view(q->arena, s->data, NPY_UINT16, 2, q->ndim, q->shape, strides);
     int lying[2], scaled[2];
     parameter_lying(q, lying);
@@ -76,14 +86,16 @@ PyObject *view_parameter(const Parameter *q) {
     return all;
 }
 
-PyObject *view_tensor(Arena *a, const Tensor *t) {
-    size_t strides[TENSOR_DIMS], step = t->stride;
-    strides[t->ndim - 1] = 1;
-    for (int i = t->ndim - 2; i >= 0; i--) {
-        strides[i] = step;
-        step *= (size_t)t->shape[i];
+PyObject *view_tensor(Arena *a, const Tensor *t) { return view_rows(a, t->data, t->ndim, t->shape, t->stride); }
+
+PyObject *shape_tuple(int ndim, const int *shape) {
+    PyObject *tuple = PyTuple_New(ndim);
+    for (int i = 0; tuple && i < ndim; i++) {
+        PyObject *size = PyLong_FromLong(shape[i]);
+        if (size) PyTuple_SET_ITEM(tuple, i, size);
+        else Py_CLEAR(tuple);
     }
-    return view_arena(a, t->data, t->ndim, t->shape, strides);
+    return tuple;
 }
 
 static PyArrayObject *checked(const State *s, PyObject *object, int type, const char *type_name, bool writable,

@@ -43,6 +43,23 @@ static Heads with_past(Plan *p, const Spec *s, const Past *past, Heads h, int l)
     return h;
 }
 
+/* A pattern that is kept is a step beside attention's; one after which the pass stops is what attention multiplies. */
+static Tensor *attended(Plan *p, Heads h, AttendNumbers n) {
+    Tensor *pattern = NULL;
+    if (is_cut(p, "pattern")) {
+        enter(p, PART_PATTERN, "pattern");
+        pattern = attention_pattern(p, h.q, h.k, n);
+        leave(p, h.q, pattern);
+        return mix(p, pattern, h.v, h.q, h.k, n);
+    }
+    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
+    if (pattern) {
+        enter(p, PART_PATTERN, "pattern");
+        leave(p, mixed, pattern);
+    }
+    return mixed;
+}
+
 Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l) {
     enter(p, PART_ATTENTION, s->names[PART_ATTENTION]);
     Heads h = with_past(p, s, past, memory_of(s, heads_of(p, s, x)), l);
@@ -50,13 +67,7 @@ Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int 
                        .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,
                        .dropout = s->attention_dropout};
-    Tensor *pattern = NULL;
-    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
-    if (pattern) {
-        enter(p, PART_PATTERN, "pattern");
-        leave(p, mixed, pattern);
-    }
-    Tensor *out;
+    Tensor *mixed = attended(p, h, n), *out;
     linears(p, mixed, 1, &(Linear){PART_O, s->names[PART_O], s->C}, s->o_bias, s->in_out, &out);
     out = dropout(p, out, s->residual_dropout, 0);
     leave(p, x, out);

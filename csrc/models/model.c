@@ -5,10 +5,10 @@
 
 #include <string.h>
 
-/* Vectors lie as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read as they
- * are, with nothing to average their rounding. */
+/* What is no matrix lies as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read
+ * as they are, with nothing to average their rounding. */
 static Storage storage_of(const Model *m, const Declaration *d) {
-    if (d->ndim < 2) return STORED_REAL;
+    if (d->ndim != 2) return STORED_REAL;
     const bool gathered = d->part == PART_POSITIONS || (d->part == PART_EMBED && !m->spec.tied);
     return m->weights.storage == STORED_INT8 && gathered ? STORED_BFLOAT16 : m->weights.storage;
 }
@@ -26,6 +26,7 @@ bool model_init(Model *m, const Spec *spec, Precision precision, Storage storage
         error_set(e, ERROR_MEMORY, "no memory for the architecture");
         return false;
     }
+    if (spec->tied) m->weights.base.tied_head = m->spec.names[PART_HEAD];
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare};
     plan_begin(&plan);
     network(&plan, &m->spec, &(Wanted){.losses = true});

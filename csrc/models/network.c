@@ -20,7 +20,7 @@ static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
     if (s->position == POSITION_LEARNED)
         x = add(p, x, embedded(p, s, PART_POSITIONS, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
-    for (int i = 0; past.rotary && i < s->rotaries; i++) rotary[i] = rope_table(p, s->D);
+    for (int i = 0; past.rotary && i < s->rotaries; i++) rotary[i] = rope_table(p, s->D, i);
     for (int l = 0; l < s->L; l++) x = block(p, s, &past, x, l);
     x = norm(p, s, x, PART_FINAL_NORM);
     leave(p, NULL, x);
@@ -29,12 +29,9 @@ static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
 
 static Tensor *head_weight(Plan *p, const Spec *s) {
     char leaf[320];
-    if (!s->tied) {
-        snprintf(leaf, sizeof leaf, "%s.weight", s->names[PART_HEAD]);
-        return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
-    }
-    snprintf(leaf, sizeof leaf, "%s.%s.weight", s->names[PART_ROOT], s->names[PART_EMBED]);
-    return parameter(p, leaf, 2, (int[]){s->V, s->C});
+    if (s->tied) snprintf(leaf, sizeof leaf, "%s.%s.weight", s->names[PART_ROOT], s->names[PART_EMBED]);
+    else snprintf(leaf, sizeof leaf, "%s.weight", s->names[PART_HEAD]);
+    return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
 }
 
 Given network(Plan *p, const Spec *s, const Wanted *w) {

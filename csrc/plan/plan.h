@@ -10,6 +10,7 @@
  * The timeline: moment s is step s forwards, moment 2S-1-s is step s backwards, moment 2S is after everything. */
 #pragma once
 #include "base/error.h"
+#include "base/names.h"
 #include "plan/op.h"
 #include "plan/part.h"
 
@@ -48,14 +49,14 @@ typedef struct Plan {
     int count, room;
     Module *modules;
     int module_count, module_room;
+    NameIndex module_names, skip_names;
     Tensor **tensors;
     int tensor_count, tensor_room;
-    struct Chunk *chunks;    /* where tensors and texts live */
+    struct Chunk *chunks, *chunk; /* where tensors, texts and what steps hold lie; the one in use */
     char path[256];          /* the module being recorded */
     Open open[32];
     int depth;
     Tensor nowhere;
-    Step nowhere_step;
 
     /* What was asked for. */
     int B, T;
@@ -100,9 +101,10 @@ Tensor *parameter_bias(Plan *p, Part part, const char *leaf, int outputs);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
 Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow);        /* a frozen one, not of reals */
 
-/* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
-Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
-             size_t size);
+/* Appends a step, which copies the lists and `numbers` (size bytes), the op's own. Outputs need a gradient when an input
+ * does. */
+void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+            size_t size);
 static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ? p->adapt(p, x, y) : y; }
 #define TENSORS(...) (Tensor *[]){__VA_ARGS__}
 

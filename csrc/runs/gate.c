@@ -56,6 +56,12 @@ static void copy_mask(Run *r, const Call *c) {
     }
 }
 
+static void copy_rotary(Run *r, const Call *c) {
+    const size_t half = (size_t)r->model->spec.D / 2, count = (size_t)r->model->spec.rotaries;
+    memcpy(r->inv_freq, c->inv_freq, count * half * sizeof *r->inv_freq);
+    for (size_t i = 0; i < count; i++) r->rotary[i] = (Rotary){r->inv_freq + i * half, c->rope_factor[i]};
+}
+
 static size_t count_targets(const int32_t *targets, size_t N) {
     size_t count = 0;
     for (size_t i = 0; i < N; i++) count += targets[i] >= 0;
@@ -69,7 +75,7 @@ static bool copy_numbers(Run *r, const Call *c, Error *e) {
     if (!copy(r->ids, c->ids, N, 0, s->V, "input_ids", e)) return false;
     if (!copy(r->positions, c->positions, N, 0, positions, "position_ids", e)) return false;
     if (c->pass.losses && !copy(r->targets, c->targets, N, -1, s->V, "labels", e)) return false;
-    if (s->position == POSITION_ROPE) memcpy(r->inv_freq, c->inv_freq, (size_t)s->D / 2 * sizeof *r->inv_freq);
+    if (s->position == POSITION_ROPE) copy_rotary(r, c);
     r->items = c->items;
     r->counted = c->pass.losses ? count_targets(r->targets, N) : 0;
     return true;
@@ -79,10 +85,11 @@ static void feed(Run *r, const Call *c) {
     r->exec.k = recording_kernels(r);
     r->exec.B = c->pass.B;
     r->exec.T = c->pass.T;
-    r->exec.feed = (Feed){.ids = r->ids, .targets = c->pass.losses ? r->targets : NULL, .positions = r->positions,
-                          .mask = c->mask || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
-                          .inv_freq = r->inv_freq, .rope_factor = c->rope_factor, .past = r->past, .items = r->items,
-                          .seed = r->options.seed, .update = r->update, .micro = r->micro};
+    r->exec.feed = &r->feed;
+    r->feed = (Feed){.ids = r->ids, .targets = c->pass.losses ? r->targets : NULL, .positions = r->positions,
+                     .mask = c->mask || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
+                     .rotary = r->rotary, .past = r->past, .items = r->items, .seed = r->options.seed,
+                     .update = r->update, .micro = r->micro};
     r->exec.losses_wanted = false;
     r->any_masked |= r->cache.capacity && c->mask;
 }

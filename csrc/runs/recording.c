@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One tensor a parameter and recording. Where nothing was taken yet, sizes are counted alone. */
@@ -20,21 +21,12 @@ static Tensor *tensor_of(Plan *p, const Parameter *q) {
     return r->by_parameter[q->index] = tensor_parameter(p, q->ndim, q->shape, parameter_data(q), grad);
 }
 
-/* The parameter that is read: the base's, or its copy in the last active adapter that has one. */
-static const Parameter *read_for(const Model *m, const Parameter *q) {
-    for (int i = m->weights.adapter_count - 1; i >= 0; i--) {
-        const Adapter *a = m->weights.adapters[i];
-        for (int k = 0; a->active && k < a->copy_count; k++)
-            if (a->copied[k] == q->index) return adapter_copy(a, k);
-    }
-    return q;
-}
-
 static Tensor *parameter_asked(Plan *p, const Declaration *d) {
     const Run *r = p->owner;
     const Parameter *q = parameters_find(&r->model->weights.base, d->path);
-    bool fits = q && q->ndim == d->ndim && memcmp(q->shape, d->shape, (size_t)d->ndim * sizeof *d->shape) == 0;
-    if (fits) return tensor_of(p, read_for(r->model, q));
+    const bool fits = q && q->ndim == d->ndim && memcmp(q->shape, d->shape, (size_t)d->ndim * sizeof *d->shape) == 0;
+    const Parameter *copy = !fits ? NULL : d->part == q->part ? q->read : q->head_read;
+    if (fits) return tensor_of(p, copy ? copy : q);
     error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", d->path);
     return &p->nowhere;
 }
@@ -45,21 +37,19 @@ static Tensor *adapt(Plan *p, Tensor *x, Tensor *y) {
     const Run *r = p->owner;
     for (int i = 0; i < r->model->weights.adapter_count; i++) {
         const Adapter *a = r->model->weights.adapters[i];
-        for (int k = 0; a->active && k < a->pair_count; k++) {
-            const LowRank *pair = &a->pairs[k];
-            if (strcmp(pair->module, p->path) != 0) continue;
-            Tensor *read = dropout(p, x, pair->dropout, ADAPTER_SALT + i);
-            Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
-            y = low_rank(p, read, A, B, y, pair->scale);
-        }
+        const int k = a->active ? adapter_pair(a, p->path) : -1;
+        if (k < 0) continue;
+        Tensor *read = dropout(p, x, a->pairs[k].dropout, ADAPTER_SALT + i);
+        Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
+        y = low_rank(p, read, A, B, y, a->pairs[k].scale);
     }
     return y;
 }
 
-static bool head_is_adapted(const Weights *w) {
-    for (int i = 0; i < w->adapter_count; i++)
-        for (int k = 0; w->adapters[i]->active && k < w->adapters[i]->pair_count; k++)
-            if (w->adapters[i]->pairs[k].part == PART_HEAD) return true;
+static bool head_is_adapted(const Model *m) {
+    for (int i = 0; i < m->weights.adapter_count; i++)
+        if (m->weights.adapters[i]->active && adapter_pair(m->weights.adapters[i], m->spec.names[PART_HEAD]) >= 0)
+            return true;
     return false;
 }
 
@@ -113,7 +103,7 @@ void recording_write(Run *r, const Pass *c) {
     p->observe = r->options.observe ? observe : NULL;
     plan_begin(p);
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
-    bool logits = !c->losses || c->all_logits || head_is_adapted(&r->model->weights);
+    bool logits = !c->losses || head_is_adapted(r->model);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->cache.capacity) bring_cache(r, c->B, &w);
     r->given = network(p, &r->model->spec, &w);
@@ -131,7 +121,7 @@ static char *key_of(const Run *r, const Pass *c) {
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
     char *key = memory_alloc(room, 1);
     if (!key) return NULL;
-    int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
+    int at = snprintf(key, room, "%d %d %d %d %s|%s", c->B, c->T, c->losses, c->last,
                       recording_kernels(r)->name, c->until ? c->until : "");
     for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
     return key;

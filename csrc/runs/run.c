@@ -20,8 +20,10 @@ static bool take_inputs(Run *r) {
     r->targets = memory_alloc(N, sizeof *r->targets);
     r->positions = memory_alloc(N, sizeof *r->positions);
     r->mask = memory_alloc((size_t)o->batch * width, 1);
-    r->inv_freq = memory_alloc((size_t)r->model->spec.D, sizeof *r->inv_freq);
-    return r->ids && r->targets && r->positions && r->mask && r->inv_freq;
+    const Spec *s = &r->model->spec;
+    r->inv_freq = memory_alloc((size_t)s->rotaries * (size_t)(s->D / 2) + 1, sizeof *r->inv_freq);
+    r->rotary = memory_alloc((size_t)s->rotaries + 1, sizeof *r->rotary);
+    return r->ids && r->targets && r->positions && r->mask && r->inv_freq && r->rotary;
 }
 
 static bool copy_keep(Run *r, const RunOptions *o) {
@@ -87,6 +89,7 @@ void run_free(Run *r) {
     memory_free(r->positions);
     memory_free(r->mask);
     memory_free(r->inv_freq);
+    memory_free(r->rotary);
     arena_release(r->arena);
     arena_release(r->scratch);
     cache_free(&r->cache);

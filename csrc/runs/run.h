@@ -24,7 +24,6 @@ typedef struct {
 typedef struct {
     int B, T;
     bool losses;             /* against the call's targets */
-    bool all_logits;         /* form the logits even when there are losses */
     int last;                /* logits of the last positions alone; 0: all */
     const char *const *skip; /* blocks and branches left out */
     int skip_count;
@@ -37,8 +36,8 @@ typedef struct {
     const int32_t *ids, *positions; /* (B,T) */
     const int32_t *targets;         /* (B,T), shifted already, -1: ignored; NULL where the pass has no losses */
     const uint8_t *mask;            /* (B,T), 0: padding; NULL: none */
-    const real *inv_freq;           /* (D/2); NULL where nothing is rotated */
-    real rope_factor;
+    const real *inv_freq;           /* (rotaries,D/2); NULL where nothing is rotated */
+    const real *rope_factor;        /* (rotaries) */
     double items;                   /* divides the summed loss */
 } Call;
 
@@ -70,7 +69,9 @@ typedef struct {
     uint8_t *mask;       /* (batch, length), or (batch, capacity) with a past; stride: mask_stride */
     size_t mask_stride;
     bool any_masked;     /* with a past: some slot is padding */
-    real *inv_freq;
+    real *inv_freq;      /* (rotaries,D/2) */
+    Rotary *rotary;      /* what rotary tables are made of, as the ops read it */
+    Feed feed;
     double items;
     size_t counted;      /* targets that are not ignored */
     uint64_t update, micro; /* keys of the next dropout: the optimizer step, the micro-batch */

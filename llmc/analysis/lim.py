@@ -1,5 +1,6 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
+from llmc.calls import public
 from llmc.analysis.ablation import measure_ablation
 from llmc.analysis.adapted import Adapters
 from llmc.analysis.feeding import batches, length
@@ -15,8 +16,10 @@ from llmc.run import Run
 from llmc.show.table import count
 
 PROJECTIONS = ("truncate", "feature-mean")
+LOGITS_AT_ONCE = 1 << 25  # 128 MB; a long text under a large vocabulary would take more than the model itself
 
 
+@public
 def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate", labels=None, disable_tqdm=None):
     """How much every module of a forward pass changes its input.
 
@@ -91,18 +94,24 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
 
 def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
     """The metrics that are read while the forward pass runs."""
-    runs, measurement = _Runs(model, observe=True, keep=adapters.linears or None), None
+    tokens = max(LOGITS_AT_ONCE // model.config.vocab_size, 1)
+    runs, measurement = _Runs(model, tokens, observe=True, keep=adapters.linears or None), None
     cheap = [metric for metric in metrics if metric in OBSERVED]
     with Passes("lim", total, disable_tqdm if total != 1 else True) as progress:
         for batch in given:
             run = runs.of(batch)
-            sums = observed(run, batch, adapters)
+            sums = observed(run, batch, adapters, runs.piece)
             if measurement is None:
-                shapes = adapters.among(run.shapes())
+                shapes = adapters.among(_of_whole_texts(run.shapes(), batch.ids.shape[1]))
                 measurement = Measurement(run.parts(), shapes, metrics, projections, batch.ids.shape)
             measurement.observe(sums, cheap)
             progress.step()
     return measurement
+
+
+def _of_whole_texts(shapes, length):
+    """Shapes of hook points as if all tokens had been read in one pass."""
+    return {name: tuple(shape and (shape[0], length, *shape[2:]) for shape in pair) for name, pair in shapes.items()}
 
 
 def _align(model, given, measurement, adapters, disable_tqdm):
@@ -123,14 +132,22 @@ def _ablate(model, given, measurement, disable_tqdm):
 
 
 class _Runs:
-    """A run that is large enough for the batch at hand."""
+    """A run that is large enough for the batch at hand.
 
-    def __init__(self, model, **options):
-        self._model, self._options, self._run, self._size = model, options, None, (0, 0)
+    Attributes
+    ----------
+    piece : int
+        How many tokens of a row it reads at once: all, or as many as make `tokens` of a batch; the past is kept then.
+    """
+
+    def __init__(self, model, tokens=None, **options):
+        self._model, self._tokens, self._options, self._run, self._size = model, tokens, options, None, (0, 0)
 
     def of(self, batch):
-        size = tuple(map(max, zip(self._size, batch.ids.shape)))
+        rows, length = size = tuple(map(max, zip(self._size, batch.ids.shape)))
         if size != self._size:
             self._run = None  # its memory, before more is taken
-            self._run, self._size = Run(self._model, *size, **self._options), size
+            self.piece = min(length, max(self._tokens // rows, 1)) if self._tokens else length
+            past = length if self.piece < length else 0
+            self._run, self._size = Run(self._model, rows, self.piece, past=past, **self._options), size
         return self._run

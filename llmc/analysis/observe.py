@@ -7,7 +7,7 @@ from llmc.analysis.metrics import sums_of
 STREAM = "@stream"
 
 
-def observed(run, batch, adapters):
+def observed(run, batch, adapters, piece):
     """Run a batch forward.
 
     Parameters
@@ -16,6 +16,8 @@ def observed(run, batch, adapters):
         Made with `observe=True`, and keeping the linears of the adapters.
     batch : Batch
     adapters : Adapters
+    piece : int
+        How many tokens of a row are read at once; where the batch has more, the run keeps their past.
 
     Returns
     -------
@@ -23,8 +25,24 @@ def observed(run, batch, adapters):
         {name: (N, 6) float64} over the tokens that are not padding, in the columns that `metrics` names; the name of a
         branch with "@stream" behind: its output against the stream it joins.
     """
-    run.forward(batch.ids, attention_mask=batch.mask)
-    real = batch.real
+    seen = [_seen(run, batch.real[:, read], adapters) for read in _pieces(run, batch, piece)]
+    return {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
+
+
+def _pieces(run, batch, piece):
+    """Reads a batch piece by piece; yields which tokens each had, when it has been read."""
+    whole, length = run._arguments(batch.ids, None, batch.mask, None, None, ()), batch.ids.shape[1]
+    run._core.rewind()
+    for start in range(0, length, piece):
+        read = slice(start, start + piece)
+        part = {name: None if whole[name] is None else np.ascontiguousarray(whole[name][:, read])
+                for name in ("ids", "positions", "mask")}  # fmt: skip
+        run._core.forward(**{**whole, **part, "shape": part["ids"].shape}, until=None, last=0)
+        yield read
+
+
+def _seen(run, real, adapters):
+    """What a pass did to its tokens that are not padding."""
     found = {name: sums[real].astype(np.float64) for name, sums in run.observed().items()}
     for name in adapters.names:
         read, given = adapters.flow(run, name)

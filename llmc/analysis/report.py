@@ -4,6 +4,7 @@ import csv
 import io
 import os
 
+from llmc.calls import public
 from llmc.analysis import lim_page, lim_picture
 from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
@@ -16,6 +17,7 @@ from llmc.show.table import Table
 ABLATION = "ablation"
 
 
+@public
 class Report:
     """The metrics of every module of a model on a text. It prints itself: layers by submodules.
 
@@ -160,6 +162,8 @@ class Report:
         """
         if not isinstance(other, Report):
             raise TypeError(f"a report is compared with a report, not with {type(other).__name__}")
+        if not isinstance(names, (list, tuple)) or len(set(names)) != 2 or not all(isinstance(n, str) for n in names):
+            raise ConfigError(f"names are two different words for the two reports, not {names!r}")
         metric = self._metric(metric)
         other._metric(metric)
         theirs = {row["name"]: row for row in other.rows}

@@ -2,10 +2,11 @@
 
 from llmc.checkpoint.manifest import verify, write_manifest
 from llmc.checkpoint.names import Alignment, align
-from llmc.checkpoint.reading import Checkpoint
+from llmc.checkpoint.reading import WEIGHTS, Checkpoint
 from llmc.checkpoint.reading import open_checkpoint as open
 from llmc.checkpoint.roles import role
 from llmc.checkpoint.formats.torch_writing import write_torch
 from llmc.checkpoint.writing import write
 
-__all__ = ["Alignment", "Checkpoint", "align", "open", "role", "verify", "write", "write_manifest", "write_torch"]
+__all__ = ["WEIGHTS", "Alignment", "Checkpoint", "align", "open", "role", "verify", "write", "write_manifest",
+           "write_torch"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.regular_file import RegularFile
@@ -20,6 +21,7 @@ INDEX_SUFFIX = ".index.json"
 SUFFIXES = {".safetensors": read_safetensors, ".bin": read_torch, ".pt": read_torch, ".pth": read_torch,
             ".ckpt": read_torch}
 MAX_INDEX = 256 << 20
+_PIECE = 1 << 20  # bytes of a matrix that is compared
 
 
 class Checkpoint(Mapping):
@@ -128,6 +130,24 @@ class Checkpoint(Mapping):
             raise ShapeError(f"{self.file(name)}: {name} has shape {entry.shape}, the array to fill has {out.shape}")
         entry.read_into(self._open_file(name), out)
 
+    def equal(self, name, other):
+        """Whether two matrices have one shape and the same numbers; a piece of each is read at a time."""
+        one, two = self._entry(name), self._entry(other)
+        if one == two and self.file(name) == self.file(other):
+            return True
+        if one.shape != two.shape:
+            return False
+        step = max(1, _PIECE * one.shape[0] // max(1, one.nbytes))
+        return all(np.array_equal(self._rows(name, row, step), self._rows(other, row, step))
+                   for row in range(0, one.shape[0], step))
+
+    def _rows(self, name, first, count):
+        entry = self._entry(name)
+        entry = entry.rows(first, min(first + count, entry.shape[0]))
+        array = np.empty(entry.shape, entry.dtype)
+        entry.read_into(self._open_file(name), array)
+        return array
+
     def names(self):
         """The names of all tensors."""
         return list(self._entries)
@@ -160,6 +180,7 @@ class Checkpoint(Mapping):
             opened.close()
 
 
+@public
 def open_checkpoint(path):
     """Open a checkpoint: its names, shapes and dtypes now, its numbers when asked.
 

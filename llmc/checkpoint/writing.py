@@ -12,6 +12,7 @@ import secrets
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checkpoint.atomic import require_space, sweep, sync, temporary_directory, write_json
 from llmc.checkpoint.formats.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
 from llmc.checkpoint.reading import MAX_INDEX
@@ -27,6 +28,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _RANK = {dtype: rank for rank, dtype in enumerate(SAFETENSORS.values())}
 
 
+@public
 def write(folder, tensors, dtype=None, max_shard_size="5GB", metadata=None):
     """Write tensors as `model.safetensors`, or as shards and an index where they are larger than `max_shard_size`.
 

@@ -6,6 +6,7 @@ import sys
 from llmc.cli.outcome import Outcome, Usage
 from llmc.cli.parser import Parser
 from llmc.errors import nearest
+from llmc.system.command import Working, ended
 
 # What each does. Its file has EXAMPLE, `arguments(parser)` and `run(args)`, and is imported when it is called for.
 COMMANDS = {
@@ -38,8 +39,9 @@ def main(argv=None):
         0; 1: the work failed; 2: wrong usage; 130: Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    with Outcome(debug="--debug" in argv) as outcome:
+    with Outcome(debug="--debug" in argv) as outcome, Working():
         _run(argv)
+    ended()
     return outcome.status
 
 

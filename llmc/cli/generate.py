@@ -1,5 +1,6 @@
 """llmc generate: continue a text, shown as it is written."""
 
+import argparse
 import os
 import sys
 import time
@@ -25,14 +26,15 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
     parser.add_argument("prompt", help="the text to continue; - reads it from the standard input")
-    parser.add_argument("--max-new-tokens", type=whole(1), default=64, metavar="N", help="(%(default)s)")
-    parser.add_argument("--min-new-tokens", type=whole(0), default=0, metavar="N", help="no end before these")
-    parser.add_argument("--do-sample", action="store_true",
-                        help="sample (any of the next five flags says so too); otherwise the best token is taken")
+    parser.add_argument("--max-new-tokens", type=whole(1), metavar="N", help="[the model's own, else 64]")
+    parser.add_argument("--min-new-tokens", type=whole(0), metavar="N", help="no end before these [the model's own]")
+    parser.add_argument("--do-sample", action=argparse.BooleanOptionalAction,
+                        help="sample (any of the next five flags says so too), or take the best token [the model's "
+                             "own: its generation_config.json, else the best]")
     for name, (kind, text) in SAMPLING.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
-    parser.add_argument("--repetition-penalty", type=between(0, INFINITY, open_low=True), default=1.0, metavar="X",
-                        help="above 1: tokens that were there are less likely")
+    parser.add_argument("--repetition-penalty", type=between(0, INFINITY, open_low=True), metavar="X",
+                        help="above 1: tokens that were there are less likely [the model's own]")
     parser.add_argument("--eos-token-id", type=int, action="append", metavar="ID",
                         help="where to stop, also several times; -1: nowhere; by default the model's")
     parser.add_argument("--prefill-chunk", type=whole(1), metavar="N", help="read the prompt N tokens at a time")
@@ -52,19 +54,32 @@ def run(args):
             raise Usage("generate: the prompt is empty, and the tokenizer has no token that begins a text")
         ids = [first]
     options = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
-    options |= {name: getattr(args, name) for name in ("max_new_tokens", "min_new_tokens", "repetition_penalty",
-                                                        "eos_token_id", "prefill_chunk", "use_cache")}
-    options["do_sample"] = args.do_sample or any(name in options for name in SAMPLING)
-    begin, count = time.perf_counter(), 0
-    steps = model.stream([ids], **options)
+    if options and args.do_sample is None:
+        args.do_sample = True
+    options |= {name: getattr(args, name) for name in ("do_sample", "max_new_tokens", "min_new_tokens",
+                                                        "repetition_penalty", "eos_token_id", "prefill_chunk",
+                                                        "use_cache")}
+    begin, new = time.perf_counter(), Counted(model.stream([ids], **options))
     sys.stdout.write(prompt)
     try:
-        for count, piece in enumerate(written(tokenizer, ids, steps), 1):
+        for piece in written(tokenizer, ids, new):
             sys.stdout.write(piece)
             sys.stdout.flush()
     finally:
         sys.stdout.write("\n")
-    say(f"{count} tokens, {count / (time.perf_counter() - begin):,.1f} tokens/s")
+    say(f"{new.count} tokens, {new.count / (time.perf_counter() - begin):,.1f} tokens/s")
+
+
+class Counted:
+    """An iterable that knows how many were taken from it."""
+
+    def __init__(self, steps):
+        self.count, self._steps = 0, steps
+
+    def __iter__(self):
+        for step in self._steps:
+            self.count += 1
+            yield step
 
 
 def _prompt(word):

@@ -5,7 +5,7 @@ from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 
 
 def add(parser, longest, batch_size, kinds):
-    """Add the words for a model and a text of these kinds, in blocks of `longest` tokens unless they say otherwise."""
+    """Add the words for a model, a text of these kinds, and its blocks, `longest` tokens unless more are asked."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help=kinds)
     parser.add_argument("--block-size", type=whole(2), metavar="T",

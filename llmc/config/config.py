@@ -7,6 +7,7 @@ import os
 import types
 import warnings
 
+from llmc.calls import public
 from llmc.config import rope, validation
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
@@ -22,6 +23,7 @@ GENERATION = (  # fields of generation_config.json that a generation obeys, besi
 )  # fmt: skip
 
 
+@public
 class Config:
     """What a model is: the fields of its config.json.
 

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.documents import documents
 from llmc.data.items import check_block_size, id_limit, item, resolve_index
@@ -17,6 +18,7 @@ from llmc.system.small_file import is_there, read_small
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
+@public
 def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     """Tokenize text files into one file of token ids, in bounded memory.
 
@@ -75,6 +77,7 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     return info
 
 
+@public
 class TokenBlockDataset:
     """Blocks of `block_size` tokens of one long row of ids, which may be larger than memory.
 

@@ -1,8 +1,10 @@
 """The text that every Python carries, and a cut of any text into a part to train on and a part held out."""
 
+from llmc.calls import public
 from llmc.errors import DataError
 
 
+@public
 def builtin_text():
     """The help pages of the Python language (`pydoc_data.topics`), about 460 kB of English, sorted by title.
 
@@ -13,6 +15,7 @@ def builtin_text():
     return "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
 
 
+@public
 def split_text(text, held_out=0.1):
     """Cut a text in two: the beginning to train on, the end to evaluate with.
 
@@ -34,6 +37,8 @@ def split_text(text, held_out=0.1):
     DataError
         If the share is impossible, or nothing is left of one of the parts.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}, not str")
     if not 0 < held_out < 1:
         raise DataError(f"held_out is {held_out}; it is a share above 0 and below 1")
     wish = int(len(text) * (1 - held_out))

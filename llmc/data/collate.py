@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.errors import DataError
 from llmc.inputs import IGNORE
 
 
+@public
 def collate(items, pad_token_id=0, vocab_size=None):
     """Pad the items of a batch on the right, to the longest of them.
 
@@ -56,11 +58,11 @@ def _row(index, item, vocab_size):
     if not hasattr(item, "keys") or "input_ids" not in item:
         raise DataError(f"item {index} is {type(item).__name__} without input_ids; an item is a dict that has them")
     ids = _integers(index, "input_ids", item["input_ids"])
-    _within(index, "input_ids", ids, 0, vocab_size)
+    _within(index, "input_ids", ids, 0, vocab_size, ", the vocabulary of this model")
     mask = _integers(index, "attention_mask", item.get("attention_mask", np.ones_like(ids)), len(ids))
     _within(index, "attention_mask", mask, 0, 2)
     labels = _integers(index, "labels", item.get("labels", np.where(mask == 1, ids, IGNORE)), len(ids))
-    _within(index, "labels", labels[labels != IGNORE], 0, vocab_size)
+    _within(index, "labels", labels[labels != IGNORE], 0, vocab_size, ", the vocabulary of this model")
     return ids, labels, mask
 
 
@@ -73,8 +75,8 @@ def _integers(index, name, values, length=None):
     return values
 
 
-def _within(index, name, values, low, high):
+def _within(index, name, values, low, high, what=""):
     wrong = (values < low) | (values >= high) if high is not None else values < low
     if wrong.any():
-        limit = f"from {low}" + ("" if high is None else f" to {high - 1}")
+        limit = f"from {low}" + ("" if high is None else f" to {high - 1}{what}")
         raise DataError(f"item {index}: {name} holds {values[wrong][0]}, which is not {limit}")

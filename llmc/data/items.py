@@ -46,8 +46,15 @@ def resolve_index(index, length):
     return int(index) % length
 
 
+def check_tokenizer(tokenizer):
+    """TypeError for what cannot make ids of a text."""
+    if not callable(tokenizer) or not hasattr(tokenizer, "get_vocab"):
+        raise TypeError(f"tokenizer is {type(tokenizer).__name__}, not a llmc.Tokenizer")
+
+
 def id_limit(tokenizer):
     """One more than the tokenizer's largest id."""
+    check_tokenizer(tokenizer)
     return max(tokenizer.get_vocab().values()) + 1
 
 

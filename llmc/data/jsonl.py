@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.json_lines import records
 from llmc.data.pieces import encode_document, missing, special_frame, with_end
@@ -11,6 +12,7 @@ from llmc.errors import DataError
 from llmc.inputs import IGNORE
 
 
+@public
 class JsonlDataset:
     """JSON lines, each an object with `text`, or with `prompt` and `response`.
 

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from llmc.data.items import check_tokenizer
 from llmc.errors import DataError
 
 PIECE = 1 << 15  # characters
@@ -82,6 +83,7 @@ def encode_document(tokenizer, chunks):
 
 def special_frame(tokenizer):
     """The ids that the tokenizer puts before and after a text."""
+    check_tokenizer(tokenizer)
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     framed = list(tokenizer("a")["input_ids"])
     for start in range(len(framed) - len(bare) + 1):

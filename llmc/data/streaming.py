@@ -4,12 +4,14 @@ import os
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.data.documents import documents
-from llmc.data.items import check_block_size, item
+from llmc.data.items import check_block_size, check_tokenizer, item
 from llmc.data.pieces import encode_documents
 from llmc.errors import DataError
 
 
+@public
 class StreamingTextDataset:
     """Documents, tokenized while they are read and packed into blocks of `block_size` tokens, in bounded memory.
 
@@ -47,6 +49,7 @@ class StreamingTextDataset:
             raise TypeError("StreamingTextDataset takes texts or files, a tokenizer and a block_size")
         if isinstance(files, (str, os.PathLike)):
             files = [files]
+        check_tokenizer(tokenizer)
         hint = ""
         if isinstance(texts, (str, os.PathLike)):
             texts, files, hint = None, [texts], "; a text is passed in a list: [text]"

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from llmc.calls import public
 from llmc.data.items import check_block_size, fallback_pad_id, item, pad_item, resolve_index
 from llmc.data.pieces import encode_document, missing, special_frame, with_end
 from llmc.errors import DataError
 
 
+@public
 class TextDataset:
     """Texts, each an item of its own; a text longer than `block_size` is several items, one after the other.
 

@@ -1,1 +1,1 @@
-"""The parts of a generation: the choice of the next token."""
+"""The parts of a generation: what is asked for, the choice of the next token, texts that end a row."""

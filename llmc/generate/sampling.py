@@ -2,19 +2,15 @@
 
 import numpy as np
 
-from llmc.checks import number, whole
+from llmc.checks import whole
 
 
 class Sampler:
     """How the next token is chosen; every row has a generator of its own, so its company changes nothing."""
 
     def __init__(self, rows, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed):
-        self.do_sample = bool(do_sample)
-        self.temperature = float(number(temperature, "temperature", 0, open_low=True))
-        self.penalty = float(number(repetition_penalty, "repetition_penalty", 0, open_low=True))
-        self.top_k = None if top_k is None else whole(top_k, "top_k", 1)
-        self.top_p = None if top_p is None else number(top_p, "top_p", 0, 1, open_low=True)
-        self.min_p = None if min_p is None else number(min_p, "min_p", 0, 1)
+        self.do_sample, self.temperature, self.penalty = do_sample, temperature, repetition_penalty
+        self.top_k, self.top_p, self.min_p = top_k, top_p, min_p
         seed = np.random.SeedSequence().entropy if seed is None else whole(seed, "seed", most=None)
         self.generators = [_generator(seed, row) for row in range(rows)]
         self.looks_back = self.penalty != 1

@@ -144,7 +144,7 @@ class Adapters(Mapping):
         if len(sources) < len(list(adapters)):
             raise ConfigError(f"adapters {list(adapters)}: one of them stands twice; add its weights")
         tensors = {source: self.parameters(source) for source in sources}
-        adapter, pairs = mixing.mix(sources, tensors, list(weights), self._core.linears(), self._names(), **options)
+        adapter, pairs = mixing.mix(sources, tensors, list(weights), self._core.linears(), self._shapes(), **options)
 
         def fill(tensors):
             for path, (A, B) in pairs.items():
@@ -164,6 +164,33 @@ class Adapters(Mapping):
             self._states[first] = State.ACTIVE
             warnings.warn(f"adapter {name!r} was active; now {first!r} is", stacklevel=3)
         self._enabled = self._enabled or not self  # what is disabled is gone
+        self._tell_core()
+
+    # --- another base ------------------------------------------------------------------------------------------------
+    def require_no_rows(self, call):
+        """Raise ConfigError when a tensor of an adapter has a row for each token."""
+        tables = {path: f"{path}.weight" for path in (self._core.embedding_name, self._core.head_name)}
+        for name, adapter in self.items():
+            for path, parameter in tables.items():
+                if path in adapter.branches or parameter in adapter.copies:
+                    raise ConfigError(f"{call}: adapter {name!r} has rows of its own for {parameter}; save_adapter and "
+                                      f"delete_adapter({name!r}) first, and load or add it after")
+
+    def move(self, core, parameters, config, tied):
+        """Stand beside another base, in the states and with the numbers that they have; the base of before is void.
+
+        Raises
+        ------
+        BusyError
+            When somebody reads the base; nothing is changed.
+        """
+        for name, adapter in self.items():
+            _add(core, name, adapter)
+            views = core.adapter_parameters(name)
+            for tensor, view in self.parameters(name).items():
+                views[tensor][...] = view
+        self._core.set_adapters([], [])  # so that what was made of it says so
+        self._core, self._parameters, self._config, self._tied = core, parameters, config, tied
         self._tell_core()
 
     # --- which are active --------------------------------------------------------------------------------------------
@@ -193,7 +220,7 @@ class Adapters(Mapping):
         self._tell_core()
 
     # --- merging -----------------------------------------------------------------------------------------------------
-    def merge(self, names, logits):
+    def merge(self, names, logits, untie):
         """Add adapters to the weights; others that are active with them stay so. Narrow weights say what they lose.
 
         Parameters
@@ -202,6 +229,8 @@ class Adapters(Mapping):
             None: those that are active and not merged yet.
         logits : callable
             From ids to those of the model, by float32 products.
+        untie : callable
+            Gives the model a head apart from its embedding: called when one of the two is merged into.
         """
         self._require_any("merge_adapter")
         merging.require_wide(self._parameters)
@@ -211,22 +240,11 @@ class Adapters(Mapping):
         went = self._states if set(names) <= set(self.active()) else dict.fromkeys(self, State.INACTIVE)
         beside = [name for name, state in went.items() if state.computes and name not in names]
         changed = self._changes([*merged, *names], beside)
-        weights, ids, kept = merging.merged({**self._parameters, **self.overwritten}, changed), None, {}
-        narrow = any(weight.dtype.itemsize < 4 for weight in weights.values())
-        try:
-            if not narrow:
-                ids = merging.probe(self._config)
-                self._core.set_adapters([*names, *beside], [])
-                before = logits(ids)
-            merging.replace(self._core, self._parameters, weights, kept)
-            if not narrow:
-                self._core.set_adapters(beside, [])
-                merging.compare(before, logits(ids))
-        except BaseException:
-            merging.replace(self._core, self._parameters, kept, {})
-            self._tell_core()
-            raise
-        self.overwritten = kept | self.overwritten
+        base = self._parameters | {head: self._parameters[embedding] for head, embedding in self._tied.items()}
+        weights = merging.merged(base | self.overwritten, changed)
+        if any(name in changed for pair in self._tied.items() for name in pair):
+            untie()
+        self.overwritten = self._write(weights, names, beside, logits) | self.overwritten
         self._unmerged = self._unmerged or self._states
         self._states = went | dict.fromkeys([*merged, *names], State.MERGED)
         self._tell_core()
@@ -239,10 +257,10 @@ class Adapters(Mapping):
         self._states, self._unmerged, self.overwritten = self._unmerged, None, {}
         self._tell_core()
 
-    def unload(self, logits):
+    def unload(self, logits, untie):
         """Merge the active adapters, and forget them all."""
         if self.computing() or not self.merged():
-            self.merge(None, logits)
+            self.merge(None, logits, untie)
         for name in self:
             self._core.delete_adapter(name)
         self._start()
@@ -269,6 +287,24 @@ class Adapters(Mapping):
             raise ConfigError(f"adapters are merged already: {', '.join(merged)}; call unmerge_adapter() first")
         self._check_copies([*merged, *wanted])
         return wanted
+
+    def _write(self, weights, names, beside, logits):
+        """Write merged weights, and give back what they replace; logits that differ too much leave all as it was."""
+        exact = all(weight.dtype.itemsize >= 4 for weight in weights.values())
+        ids, kept = merging.probe(self._config), {}
+        try:
+            if exact:
+                self._core.set_adapters([*names, *beside], [])
+                before = logits(ids)
+            merging.replace(self._core, self._parameters, weights, kept)
+            if exact:
+                self._core.set_adapters(beside, [])
+                merging.compare(before, logits(ids))
+        except BaseException:
+            merging.replace(self._core, self._parameters, kept, {})
+            self._tell_core()
+            raise
+        return kept
 
     def _changes(self, names, beside):
         """What adapters make of the base's parameters, where no adapter beside them reads a copy of its own."""
@@ -302,7 +338,7 @@ class Adapters(Mapping):
     # --- for these ---------------------------------------------------------------------------------------------------
     def _attach(self, config, strict=True):
         tied = tuple(name for pair in self._tied.items() for name in pair)
-        adapter = attach(config, self._config._family, self._core.layout(), self._core.shapes(), tied,
+        adapter = attach(config, self._config._family, self._core.layout(), self._shapes(), tied,
                          self._config.num_hidden_layers, strict)
         other = next((name for name, known in self.items() if known.config.bias != "none"), None)
         if config.bias != "none" and other is not None:
@@ -311,9 +347,7 @@ class Adapters(Mapping):
 
     def _put(self, name, adapter, fill, trains):
         """Let the core have an adapter, filled; or leave everything as it was."""
-        branches = [(path, branch.rank, branch.scale, adapter.config.lora_dropout)
-                    for path, branch in adapter.branches.items()]
-        self._core.add_adapter(name, branches, list(adapter.copies))
+        _add(self._core, name, adapter)
         try:
             with writing(self._core):
                 fill(self.parameters(name))
@@ -335,14 +369,16 @@ class Adapters(Mapping):
         computing = self.computing()
         self._core.set_adapters(computing, [name for name in computing if self.state(name) is State.TRAINS])
 
-    def _names(self):
-        return [*self._parameters, *(name for pair in self._tied.items() for name in pair)]
+    def _shapes(self):
+        """{parameter: shape} of the base, a tied head's among them."""
+        shapes = self._core.shapes()
+        return shapes | {head: shapes[embedding] for head, embedding in self._tied.items()}
 
     def _is_in_out(self, path):
         return bool(self._core.in_out) and path != self._core.head_name
 
     def _read(self, folder, name, adapter):
-        shapes, keys = adapter.shapes(self._core.linears(), self._core.shapes()), adapter.keys(name)
+        shapes, keys = adapter.shapes(self._core.linears(), self._shapes()), adapter.keys(name)
         return {keys[key]: array for key, array in adapter_files.load(folder, shapes, self._beside()).items()}
 
     def _beside(self):
@@ -392,3 +428,10 @@ class Adapters(Mapping):
                               f"{', '.join(other for other in self if other != name) or 'no other'}; "
                               f"give another adapter_name, or delete_adapter({name!r}) first")
         self.refuse_while_merged("a new adapter")
+
+
+def _add(core, name, adapter):
+    """Let a core have an adapter: branches that are zero, copies that are the base's."""
+    branches = [(path, branch.rank, branch.scale, adapter.config.lora_dropout)
+                for path, branch in adapter.branches.items()]
+    core.add_adapter(name, branches, list(adapter.copies))

@@ -6,6 +6,7 @@ import operator
 import os
 import re
 
+from llmc.calls import public
 from llmc.checkpoint.atomic import write_json
 from llmc.checks import flag, number, whole, wrong
 from llmc.config.json_files import check_writable, read_json
@@ -46,6 +47,7 @@ _REFUSED = {
 }
 
 
+@public
 class LoraConfig:
     """Which linears get a low-rank branch, y = W x + s B(A(dropout(x))), and which one.
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tokenizers
 
+from llmc.calls import public
 from llmc.checks import LARGEST
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.pieces import special_frame
@@ -39,6 +40,7 @@ def _special(name):
     return property(token, choose, doc=f"The {words}, or None."), property(number, doc=f"The {words}'s id, or None.")
 
 
+@public
 class Tokenizer:
     """Text to token ids and back.
 

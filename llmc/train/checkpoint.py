@@ -133,7 +133,7 @@ def newest(output_dir):
             reasons.append(str(error))
             continue
         for reason in reasons:
-            warnings.warn(f"{reason}; resuming from {path}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{reason}; resuming from {path}", RuntimeWarning, stacklevel=5)
         return path
     if reasons:
         raise CheckpointError(f"{output_dir}: no checkpoint is whole: {'; '.join(reasons)}")
@@ -253,4 +253,4 @@ def _compare(path, name, there, here, refused=False):
         raise ConfigError(f"{path}: {name} was {there}, now it is {here}, so the data would come in another order; "
                           f"set it back, or train without resume_from_checkpoint")
     warnings.warn(f"{path}: {name} was {there}, now it is {here}: the bits will not be those of the training that was "
-                  f"interrupted", RuntimeWarning, stacklevel=5)
+                  f"interrupted", RuntimeWarning, stacklevel=6)

@@ -117,7 +117,7 @@ class Training:
             batches = self._collated(self.batches.take())
             if not batches:
                 warnings.warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning,
-                              stacklevel=4)
+                              stacklevel=5)
                 return False
             loss = self._gradients(batches)
             if self.batches.position[0] > state.position[0]:
@@ -188,7 +188,7 @@ class Training:
                    f"nothing was changed")
         if parameter or self.args.on_nonfinite == "raise":
             raise NonFiniteError(f"{message}; {self._advice()}")
-        warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=5)
+        warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=6)
         return math.nan
 
     def _advice(self):
@@ -276,7 +276,7 @@ class Training:
         try:
             plot_loss(os.path.join(self.output_dir, LOG), os.path.join(self.output_dir, PICTURE))
         except ImportError as error:
-            warnings.warn(f"no {PICTURE}: {error}", RuntimeWarning, stacklevel=5)
+            warnings.warn(f"no {PICTURE}: {error}", RuntimeWarning, stacklevel=6)
 
     def _path(self, step):
         return os.path.join(self.output_dir, f"checkpoint-{step}")

@@ -5,6 +5,7 @@ import math
 import os
 import time
 
+from llmc.calls import public
 from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
 from llmc.errors import ConfigError, DataError
@@ -48,6 +49,7 @@ class TrainingResult:
     stopped: bool
 
 
+@public
 class Trainer:
     """Trains `model` in place.
 

@@ -74,12 +74,13 @@ void tiny_model(Model *m, const char *family) {
 Call text(const Run *r, const Pass *p, bool masked, uint64_t seed) {
     const Spec *s = &r->model->spec;
     const size_t N = p->B > 0 && p->T > 0 ? (size_t)p->B * (size_t)p->T : 0;
+    static const real one = 1;
     uint64_t key = rng_key(seed, 1, 2, 3);
     int32_t *ids = malloc(N * sizeof *ids), *targets = malloc(N * sizeof *ids), *positions = malloc(N * sizeof *ids);
     uint8_t *mask = malloc(N);
     real *inv_freq = malloc((size_t)s->D / 2 * sizeof *inv_freq);
     Call c = {.pass = *p, .ids = ids, .positions = positions, .targets = targets, .mask = masked ? mask : NULL,
-              .inv_freq = inv_freq, .rope_factor = 1};
+              .inv_freq = inv_freq, .rope_factor = &one};
     for (size_t i = 0; i < N; i++) {
         const int b = (int)i / p->T, t = (int)i % p->T, padding = masked && b == 0 ? (p->T > 2 ? 2 : 1) : 0;
         const int position = r->past + t - padding;

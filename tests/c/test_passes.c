@@ -184,13 +184,13 @@ static void check_shown(const Run *r) {
     CHECK(run_shows_all(r, &e) == !stopped, "'%s'", e.message);
 }
 
-static void check_inside(const char *family) {
+static void check_inside(const char *family, bool dropout) {
     Model m;
     tiny_model(&m, family);
     Run r;
     const char *patterns[] = {"*.pattern", "*"};
-    make_run(&r, &m, (RunOptions){.batch = ROWS, .length = LENGTH, .backward = true, .keep = patterns,
-                                  .keep_count = 2});
+    make_run(&r, &m, (RunOptions){.batch = ROWS, .length = LENGTH, .backward = true, .dropout = dropout,
+                                  .keep = patterns, .keep_count = 2});
     double loss = forward(&r, &TRAIN, 9);
     CHECK(run_backward(&r, NULL), "%s", family);
     int names = r.plan.module_count;
@@ -199,12 +199,15 @@ static void check_inside(const char *family) {
     for (int i = 0; i < names; i++) {
         Pass p = TRAIN;
         p.until = name[i];
+        r.micro = 0; /* the same dropout again */
         forward(&r, &p, 9);
         const Module *until = plan_module(&r.plan, name[i]);
         CHECK(until && until == r.until && until->output, "%s: %s was not recorded", family, name[i]);
         check_shown(&r);
         if (r.state == RUN_STOPPED) CHECK(run_resume(&r, NULL), "%s", name[i]);
-        CHECK(r.loss == loss, "%s: stopping after %s changes the loss", family, name[i]);
+        const bool in_two_steps = strstr(name[i], ".pattern"); /* which sum in another order */
+        const double rounding = in_two_steps ? (sizeof(real) == 8 ? 1e-12 : 1e-5) : 0;
+        CHECK(fabs(r.loss - loss) <= rounding, "%s: stopping after %s: %g, not %g", family, name[i], r.loss, loss);
         CHECK(r.state == RUN_DIFFERENTIABLE && run_backward(&r, NULL), "%s", name[i]);
         check_shown(&r);
     }
@@ -219,6 +222,7 @@ static void check_inside(const char *family) {
     Pass p = TRAIN;
     p.skip = skip;
     for (p.skip_count = 1; p.skip_count <= 2; p.skip_count++) {
+        r.micro = 0;
         CHECK(forward(&r, &p, 9) != loss, "%s: leaving something out changes nothing", family);
         gradients_clear(r.gradients);
         CHECK(run_backward(&r, NULL), "%s", family);
@@ -233,5 +237,5 @@ static void check_inside(const char *family) {
 }
 
 void test_inside(void) {
-    for (int f = 0; f < 4; f++) check_inside(FAMILIES[f]);
+    for (int f = 0; f < 8; f++) check_inside(FAMILIES[f / 2], f % 2);
 }

@@ -1,0 +1,69 @@
+"""Public calls: what a call does not have, and None where there is none to take, is refused in words."""
+
+import functools
+import inspect
+from itertools import chain
+
+from llmc.errors import nearest
+
+_KNOW_THEMSELVES = ("self", "cls", "ids")  # `as_ids` has words of its own for what are no ids
+
+
+def public(thing, may_be_none=()):
+    """Decorates a function, or a class: its constructor, its call and its public methods, inherited ones too.
+
+    A keyword argument that the call does not have is a TypeError that names the call and the nearest word, whatever
+    functions of ours stand behind it; so is None for an argument that has to be given or has another default, unless
+    it is in `may_be_none` or that default is an empty tuple. `input_ids`, as a tokenizer gives it, is `ids` everywhere.
+    """
+    if not inspect.isclass(thing):
+        return _checked(thing, thing.__name__, may_be_none)
+    for name in dir(thing):
+        owner = next(each for each in thing.__mro__ if name in vars(each))
+        if owner.__module__.startswith("llmc") and (not name.startswith("_") or name in ("__init__", "__call__")):
+            setattr(thing, name, _checked_member(vars(owner)[name], name, thing.__name__, may_be_none))
+    return thing
+
+
+def _checked_member(member, name, owner, may_be_none):
+    called = owner if name.startswith("_") else f"{owner}.{name}"
+    if isinstance(member, (classmethod, staticmethod)):
+        return type(member)(_checked(member.__func__, called, may_be_none))
+    return _checked(member, called, may_be_none) if inspect.isfunction(member) else member
+
+
+def _checked(function, called, may_be_none):
+    parameters = list(inspect.signature(function).parameters.values())
+    open_ended = parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD  # it knows its words itself
+    parameters = parameters[:-1] if open_ended else parameters
+    ordered = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    known = frozenset(each.name for each in parameters)
+    needed = {each.name: each.default for each in parameters if each.name not in {*_KNOW_THEMSELVES, *may_be_none}
+              and (each.default is each.empty or not open_ended and each.default not in (None, ()))}  # fmt: skip
+    takes_ids = "ids" in known
+    if open_ended and not needed:
+        return function
+
+    @functools.wraps(function)
+    def checked(*given, **named):
+        if takes_ids and "input_ids" in named and "ids" not in named:
+            named["ids"] = named.pop("input_ids")
+        if not open_ended and not named.keys() <= known:
+            raise TypeError(_unknown(called, next(name for name in named if name not in known), known))
+        for name, value in chain(zip(ordered, given), named.items()):
+            if value is None and name in needed:
+                raise TypeError(_missing(called, name, needed[name]))
+        return function(*given, **named)
+
+    return checked
+
+
+def _unknown(called, name, known):
+    words = sorted(known - {"self", "cls"})
+    near = nearest(name, words) or (f"there are {', '.join(words)}" if words else "it takes none")
+    return f"{called} has no argument {name!r}; {near}"
+
+
+def _missing(called, name, default):
+    remedy = "it has to be given" if default is inspect.Parameter.empty else f"leave it out for {default!r}"
+    return f"{called}: {name} is None; {remedy}"
