@@ -131,9 +131,9 @@ def test_what_would_change_the_text_and_is_not_done_is_named_in_one_warning(open
 
 
 @pytest.mark.parametrize("fields, word", [
-    (dict(max_new_tokens="many"), "max_new_tokens must be a whole number, not 'many'"),
+    (dict(max_new_tokens="many"), "max_new_tokens is 'many', not a whole number"),
     (dict(do_sample=True, temperature=0.0), "temperature is 0.0"), (dict(repetition_penalty=-1), "repetition_penalty"),
-    (dict(do_sample="yes"), "do_sample must be True or False"), (dict(suppress_tokens=3), "suppress_tokens"),
+    (dict(do_sample="yes"), "do_sample is 'yes', not true or false"), (dict(suppress_tokens=3), "suppress_tokens"),
     (dict(suppress_tokens=list(range(32))), "all 32 tokens"),
 ], ids=str)  # fmt: skip
 def test_an_impossible_value_in_the_file_is_refused_where_it_counts(fields, word, opened):
