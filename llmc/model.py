@@ -276,7 +276,7 @@ class Model(Adaptable):
         head, embedding = next(iter(self._tied().items()))
         self._become(self.config.replace(tie_word_embeddings=False))
         warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
-                      f"tie_word_embeddings is False from here on", stacklevel=4)
+                      f"tie_word_embeddings is False from here on", stacklevel=5)
 
     def _become(self, config):
         """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""

@@ -162,7 +162,7 @@ class Adapters(Mapping):
         if not self.active() and self._attached:
             first = next(iter(self._attached))
             self._states[first] = State.ACTIVE
-            warnings.warn(f"adapter {name!r} was active; now {first!r} is", stacklevel=3)
+            warnings.warn(f"adapter {name!r} was active; now {first!r} is", stacklevel=4)
         self._enabled = self._enabled or not self  # what is disabled is gone
         self._tell_core()
 
@@ -201,7 +201,7 @@ class Adapters(Mapping):
             raise ConfigError("no adapter is named; disable_adapters() gives the base")
         self._check_copies(names)
         if self.merged():
-            warnings.warn("the merged adapters are unmerged first", stacklevel=3)
+            warnings.warn("the merged adapters are unmerged first", stacklevel=4)
             self.unmerge()
         self._set_states(names, State.ACTIVE if inference_mode else State.TRAINS)
 

@@ -132,9 +132,9 @@ def warn_unused(config, paths, modules):
         for key in getattr(config, field):
             if not any(pattern_value({key: True}, path, False) for path in paths):
                 warnings.warn(f"{field}: {key!r} fits no adapted module, so it changes nothing; {_near(key, paths)}",
-                              stacklevel=6)
+                              stacklevel=7)
     if config.exclude_modules and not any(is_excluded(config.replace(modules_to_save=None), path) for path in modules):
-        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=6)
+        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=7)
 
 
 def check_layers(config, layers):

@@ -21,7 +21,7 @@ def has_own_head(files, core):
     if len(there) < 2 or files.equal(there[head], there[embedding]):
         return False
     warnings.warn(f"{files.path}: {head} differs from {embedding}, though config.json ties them; it counts, and "
-                  f"tie_word_embeddings is False from here on", stacklevel=3)
+                  f"tie_word_embeddings is False from here on", stacklevel=4)
     return True
 
 
@@ -56,7 +56,7 @@ def places(files, core, config):
         _check(files, found.found[name], shape)
     if missing:
         warnings.warn(f"{files.path}: no {head} in it, though config.json unties it; it starts as {embedding}",
-                      stacklevel=3)
+                      stacklevel=4)
     return found.found
 
 
