@@ -15,10 +15,10 @@ import numpy as np
 import llmc
 from llmc.checkpoint.atomic import atomic_write
 from llmc.cli.demo import BLOCK, config
+from llmc.show.colours import COOL, GREY, INK, LINE, WARM
 from llmc.show.table import Table
-from llmc.train.plot import GREY, HELD_OUT, INK, LINE, TRAIN
 
-PRECISIONS = {"float32": TRAIN, "bfloat16": HELD_OUT}  # and their colours
+PRECISIONS = {"float32": COOL, "bfloat16": WARM}  # and their colours
 EVALUATIONS = 10  # of a training
 
 

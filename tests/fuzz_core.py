@@ -263,7 +263,7 @@ class Fuzzer:
         count = self.pick([24, 12, 4, self.number(), size, size, size])
         return _core64.piece(self.pick(ops), arrays, gradients, out, dout, count, shape, ids,
                              self.pick([None, None, np.ones(6, np.uint8)]), self.pick([0.0, 1.0, 1e4]),
-                             self.pick([0, 1, 5, 99]), few(), few(), few(), few(), True)  # fmt: skip
+                             self.pick(["linear", "gelu", "nothing"]), few(), few(), few(), few(), True)  # fmt: skip
 
     def calls(self):
         return [name for name in dir(self) if name.startswith(("a_", "an_"))]

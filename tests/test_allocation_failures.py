@@ -59,7 +59,7 @@ def piece(_):
 def attention_piece(_):
     x, out = np.ones((1, 5, 8)), np.zeros((1, 5, 8))
     mask = np.ones((1, 5), np.uint8)
-    core.piece("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, mask, 0.5, 0, 2, 2, 4)
+    core.piece("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, mask, 0.5, "linear", 2, 2, 4)
     return out
 
 

@@ -272,7 +272,7 @@ def test_runs_that_make_no_sense_are_refused_in_words(model, name):
 
 
 def test_more_layers_than_can_be_recorded_are_refused_at_once():
-    with pytest.raises(llmc.ConfigError, match="num_hidden_layers is 1000000000"):
+    with pytest.raises(llmc.ConfigError, match="num_hidden_layers 1000000000 is above 2048"):
         llmc.Model(llmc.Config(**{**CONFIG, "num_hidden_layers": 10**9}))
 
 

@@ -2,6 +2,7 @@
 #include "base/cpu.h"
 #include "base/memory.h"
 #include "binding/binding.h"
+#include "blocks/spec.h"
 #include "engine/engine.h"
 #include "engine/machine.h"
 
@@ -84,7 +85,7 @@ static int add_constants(PyObject *module) {
         return -1;
     }
     Py_DECREF(words);
-    return PyModule_AddIntConstant(module, "GROUP", GROUP);
+    return PyModule_AddIntConstant(module, "GROUP", GROUP) | PyModule_AddIntConstant(module, "LAYERS_MOST", LAYERS_MOST);
 }
 
 #ifdef LLMC_TESTING

@@ -136,8 +136,6 @@ static bool names_suffice(const State *s, const Spec *p) {
     return true;
 }
 
-#define LAYERS_MOST 2048
-
 static bool sane(const State *s, const Spec *p) {
     if (p->L > LAYERS_MOST) {
         PyErr_Format(s->config, "num_hidden_layers is %d; the core takes up to %d", p->L, LAYERS_MOST);

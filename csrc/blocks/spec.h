@@ -44,6 +44,7 @@ typedef struct {
 } Spec;
 
 #define ROTARIES_MOST 64
+#define LAYERS_MOST 2048
 
 /* Keys that the layer with the widest window sees; 0: some layer sees all. */
 int spec_window(const Spec *s);

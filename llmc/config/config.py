@@ -204,20 +204,21 @@ class Config:
             When the new values are impossible.
         """
         other = copy.deepcopy(self)
-        for name in fields:
-            other._require_known(name)
+        other._require_known(fields, "Config.replace")
         for name, value in fields.items():
             setattr(other, name, value)
         other.validate()
         return other
 
-    def _require_known(self, name):
-        """Raise TypeError unless the family or this configuration has the field."""
-        canonical = self._canonical(name)
-        known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
-        if not known and not (name in ROPE_FIELDS and self._has_rope):
-            near = nearest(name, [*CANONICAL, *self._family.checks, *ROPE_FIELDS, *self._extra])
-            raise TypeError(f"{name} is not a field of {self.model_type}, nor in this configuration; {near}")
+    def _require_known(self, fields, call):
+        """Raise TypeError, naming the call, unless the family or this configuration has the fields."""
+        for name in fields:
+            canonical = self._canonical(name)
+            known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
+            if not known and not (name in ROPE_FIELDS and self._has_rope):
+                near = nearest(name, [*CANONICAL, *self._family.checks, *ROPE_FIELDS, *self._extra])
+                raise TypeError(f"{call} has no argument {name!r}; it is no field of {self.model_type}, nor of this "
+                                f"configuration; {near}")
 
     def frozen(self):
         """A copy whose fields cannot be set, but for token ids and what a generation does by default."""
@@ -411,6 +412,7 @@ class Config:
                 found = f"its architectures are {fields.get('architectures')}"
                 raise ConfigError(f"there is no model_type; add the one that fits: {found}")
             config._fill(fields.pop("model_type"), fields)
+            config._require_known(given, "Model.from_pretrained")
             config = config.replace(**given)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None

@@ -3,6 +3,7 @@
 from llmc.checks import LARGEST
 from llmc.config import rope
 from llmc.config.fields import DERIVED, REFUSED
+from llmc.core import _core
 from llmc.errors import ConfigError, shown
 
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
@@ -54,6 +55,8 @@ def _validate_sizes(config):
             f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
             "make one smaller"
         )
+    if config.num_hidden_layers > _core.LAYERS_MOST:
+        raise ConfigError(f"{said('num_hidden_layers')} is above {_core.LAYERS_MOST}; take fewer")
     tables = ("vocab_size", "intermediate_size") + (() if config._has_rope else ("max_position_embeddings",))
     for canonical in tables:
         if _most(config._value(canonical)) * width > _LARGEST_TENSOR:

@@ -2,9 +2,9 @@
 #include "harness.h"
 #include "ops/ops.h"
 
-static Tensor *declare(Plan *p, const char *path, int ndim, const int *shape) {
-    if (!parameters_add(p->owner, path, ndim, shape, &p->error)) return &p->nowhere;
-    return tensor_parameter(p, ndim, shape, NULL, NULL);
+static Tensor *declare(Plan *p, const Declaration *d) {
+    if (!parameters_add(p->owner, d, STORED_REAL, &p->error)) return &p->nowhere;
+    return tensor_parameter(p, d->ndim, d->shape, NULL, NULL);
 }
 
 static const int SHAPE[TENSOR_DIMS + 1] = {2, 3, 5, 7, 1};
@@ -30,7 +30,7 @@ static void check_dimensions(void) {
     Parameters list = {0};
     Plan p = {.owner = &list, .parameter = declare};
     plan_begin(&p);
-    enter(&p, "m");
+    enter(&p, PART_BLOCK, "m");
     for (int ndim = 1; ndim <= TENSOR_DIMS; ndim++) {
         char leaf[32];
         snprintf(leaf, sizeof leaf, "of_%d", ndim);
@@ -42,7 +42,8 @@ static void check_dimensions(void) {
     check_declared(&list);
     parameter(&p, "of_5", TENSOR_DIMS + 1, SHAPE);
     CHECK(p.error.code == ERROR_CONFIG && strstr(p.error.message, "m.of_5: a parameter of 5 dimensions"), "%s", p.error.message);
-    CHECK(!parameters_add(&list, "none", 0, SHAPE, &e) && e.code == ERROR_CONFIG, "a parameter without dimensions");
+    const Declaration none = {.path = "none", .shape = SHAPE};
+    CHECK(!parameters_add(&list, &none, STORED_REAL, &e) && e.code == ERROR_CONFIG, "a parameter without dimensions");
     CHECK(list.count == TENSOR_DIMS, "what was refused is in the list");
     plan_free(&p);
     parameters_free(&list);

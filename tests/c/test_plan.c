@@ -88,7 +88,7 @@ typedef struct {
     Arena *arena;
 } Fixture;
 
-static void begin(Fixture *f) {
+static void begin_plan(Fixture *f) {
     memset(f, 0, sizeof *f);
     f->plan.backward = true;
     plan_begin(&f->plan);
@@ -117,7 +117,7 @@ static void replay(Fixture *f, Tensor *out) {
     CHECK(plan_forward(p, &x, 0, p->count) && plan_backward(p, &x), "cancelled by nobody");
 }
 
-static void end(Fixture *f) {
+static void end_plan(Fixture *f) {
     arena_release(f->arena);
     plan_free(&f->plan);
 }
@@ -127,7 +127,7 @@ static void end(Fixture *f) {
 
 static void check_width(int middle) {
     Fixture f;
-    begin(&f);
+    begin_plan(&f);
     Plan *p = &f.plan;
     Tensor *x = bring(&f), *wide[MANY], *out = tensor_like(p, x);
     for (int i = 0; i < middle; i++) wide[i] = tensor_like(p, x);
@@ -141,7 +141,7 @@ static void check_width(int middle) {
         CHECK(fabs((double)out->data[n] - slope * (double)f.x[n]) <= 1e-6 * slope, "%d tensors: %g", middle, (double)out->data[n]);
         CHECK(fabs((double)f.dx[n] - slope * (double)f.dout[n]) <= 1e-6 * slope, "%d tensors: dx %g", middle, (double)f.dx[n]);
     }
-    end(&f);
+    end_plan(&f);
 }
 
 static void check_masks(void) {
@@ -154,7 +154,7 @@ static void check_masks(void) {
 /* y = x^2 * x^3, and then times x a few times over, so that x^2 and x^3 are not needed for long; `shown` of them is kept. */
 static void check_cheap(int shown) {
     Fixture f;
-    begin(&f);
+    begin_plan(&f);
     Plan *p = &f.plan;
     Tensor *x = bring(&f), *power[2] = {tensor_like(p, x), tensor_like(p, x)};
     if (shown >= 0) power[shown]->kept = true;
@@ -170,13 +170,13 @@ static void check_cheap(int shown) {
         CHECK(fabs((double)f.dx[n] - wanted) <= 1e-6, "dx is %g, not %g", (double)f.dx[n], wanted);
         if (shown >= 0) CHECK(power[shown]->data[n] == (real)pow(f.x[n], shown + 2), "what is shown is lost");
     }
-    end(&f);
+    end_plan(&f);
 }
 
 /* Of two outputs the first is written anew, and with it the second, which nobody reads: nothing may have taken its place. */
 static void check_bystander(void) {
     Fixture f;
-    begin(&f);
+    begin_plan(&f);
     Plan *p = &f.plan;
     Tensor *x = bring(&f), *power[2] = {tensor_like(p, x), tensor_like(p, x)};
     record(p, &FIRST_CHEAP, 1, TENSORS(x), 2, power, NULL, 0);
@@ -188,7 +188,7 @@ static void check_bystander(void) {
         double wanted = 6 * pow((double)f.x[n], 5) * (double)f.dout[n];
         CHECK(fabs((double)f.dx[n] - wanted) <= 1e-6, "dx is %g, not %g", (double)f.dx[n], wanted);
     }
-    end(&f);
+    end_plan(&f);
 }
 
 /* --- linears of one x ---------------------------------------------------------------------------------------------- */
@@ -202,11 +202,12 @@ typedef struct {
     real dweights[LINEARS][INPUTS * OUTPUTS], dbiases[LINEARS][OUTPUTS], dx[3 * INPUTS], dout[3 * OUTPUTS];
 } Linears;
 
-static Tensor *linear_parameter(Plan *p, const char *path, int ndim, const int *shape) {
+static Tensor *linear_parameter(Plan *p, const Declaration *d) {
     Linears *l = p->owner;
-    int i = path[strlen("m.")] - 'a';
-    real *grad = ndim == 2 ? l->dweights[i] : l->dbiases[i];
-    return tensor_parameter(p, ndim, shape, ndim == 2 ? l->weights[i] : l->biases[i], tensor_outside(p, ndim, shape, grad));
+    int i = d->path[strlen("m.")] - 'a';
+    real *grad = d->ndim == 2 ? l->dweights[i] : l->dbiases[i];
+    return tensor_parameter(p, d->ndim, d->shape, d->ndim == 2 ? l->weights[i] : l->biases[i],
+                            tensor_outside(p, d->ndim, d->shape, grad));
 }
 
 /* All in one step, or each in its own; what they give is multiplied into one sum. */
@@ -217,8 +218,9 @@ static void multiply_all(Linears *l, bool together) {
     Tensor *x = tensor_outside(p, 3, (int[]){1, 3, INPUTS}, l->x), *out[LINEARS];
     x->grad = tensor_outside(p, 3, (int[]){1, 3, INPUTS}, l->dx);
     x->needs_grad = true;
-    const Linear to[LINEARS] = {{"a", OUTPUTS}, {"b", OUTPUTS}, {"c", OUTPUTS}, {"d", OUTPUTS}, {"e", OUTPUTS}};
-    enter(p, "m");
+    const Linear to[LINEARS] = {{PART_Q, "a", OUTPUTS}, {PART_K, "b", OUTPUTS}, {PART_V, "c", OUTPUTS},
+                                {PART_GATE, "d", OUTPUTS}, {PART_UP, "e", OUTPUTS}};
+    enter(p, PART_BLOCK, "m");
     for (int i = 0; i < LINEARS && !together; i++) linears(p, x, 1, &to[i], true, false, &out[i]);
     if (together) linears(p, x, LINEARS, to, true, false, out);
     leave(p, x, out[0]);
