@@ -59,7 +59,7 @@ static bool read_field(const State *s, Spec *spec, size_t i, PyObject *numbers) 
     return true;
 }
 
-#define LAYERS_MOST 2048 /* recording takes the square of them */
+#define LAYERS_MOST 2048 /* each is recorded, in 25 us and 25 KB; more of them are a mistake */
 
 static bool sane(const State *s, const Spec *p) {
     const int positive[] = {p->V, p->C, p->L, p->H, p->G, p->D, p->F, p->max_positions};
