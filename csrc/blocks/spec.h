@@ -44,7 +44,7 @@ typedef struct {
 } Spec;
 
 #define ROTARIES_MOST 64
-#define LAYERS_MOST 2048
+#define LAYERS_MOST 2048 /* each is recorded, in 25 us and 25 KB; more of them are a mistake */
 
 /* Keys that the layer with the widest window sees; 0: some layer sees all. */
 int spec_window(const Spec *s);

@@ -14,6 +14,7 @@ static Tensor *gradient(Plan *p, Tensor *t) {
     }
     t->grad = tensor_like(p, t);
     t->grad->kept = t->kept && t->name;
+    t->grad->sharer = t;
     return t->grad;
 }
 
@@ -48,6 +49,7 @@ static void choose_modes(Plan *p) {
             else s->grad[k] = t->kind == TENSOR_PARAMETER ? GRAD_HELD : GRAD_SET;
             mark_written(t);
             live_at(t->grad, moment);
+            if (whole_of(t->grad)->kept) live_at(t->grad, 2 * p->count);
             any = true;
         }
         s->differentiated = any;
@@ -62,21 +64,18 @@ static void put_off(int *moment, int to) {
     if (to > *moment) *moment = to;
 }
 
-/* The last moments at which the gradient of every tensor is written and read; each has its place to itself. */
+/* The last moments at which the gradient of every tensor is written and read. */
 static void note_uses(Plan *p) {
-    int end = 2 * p->count;
-    for (int i = 0; i < p->tensor_count; i++) {
-        Tensor *t = p->tensors[i];
-        t->written = -1;
-        t->read = t->grad && t->grad->kept ? end : -1;
-        if (t->grad && !t->whole) t->grad->sharer = t;
-    }
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
-        if (!s->differentiated) continue;
+        const int moment = 2 * p->count - 1 - i;
         for (int k = 0; k < s->ins; k++)
-            if (s->grad[k] != GRAD_NONE) put_off(&s->in[k]->written, end - 1 - i);
-        for (int k = 0; k < s->outs; k++) put_off(&s->out[k]->read, end - 1 - i);
+            if (s->grad[k] != GRAD_NONE) put_off(&s->in[k]->written, moment);
+        for (int k = 0; k < s->outs; k++) {
+            Tensor *t = s->out[k];
+            if (s->differentiated) put_off(&t->read, moment);
+            if (t->grad && t->grad->kept) put_off(&t->read, 2 * p->count);
+        }
     }
 }
 
@@ -132,16 +131,11 @@ static void share_passed(Plan *p) {
 
 void plan_differentiate(Plan *p) {
     choose_modes(p);
-    int end = 2 * p->count;
-    for (int i = 0; i < p->tensor_count; i++) {
-        Tensor *t = p->tensors[i];
-        if (t->grad && t->kind == TENSOR_STEP && t->grad->kept && t->grad->first >= 0) live_at(t->grad, end);
-    }
     share_passed(p);
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         if (!s->differentiated) continue;
-        int moment = end - 1 - i;
+        int moment = 2 * p->count - 1 - i;
         for (int k = 0; k < s->ins; k++)
             if (s->in[k] && bit(s->op->saved_inputs, k)) live_at(s->in[k], moment);
         for (int k = 0; k < s->outs; k++)

@@ -6,19 +6,20 @@
 #include "plan/finish.h"
 
 #include "base/arena.h"
-#include "base/memory.h"
+#include "plan/packing.h"
 
 #include <stdlib.h>
 
 void plan_lives(Plan *p) {
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
-        for (int k = 0; k < s->outs; k++) live_at(s->out[k], i);
+        for (int k = 0; k < s->outs; k++) {
+            live_at(s->out[k], i);
+            if (s->out[k]->kept) live_at(s->out[k], 2 * p->count);
+        }
         for (int k = 0; k < s->ins; k++)
             if (s->in[k]) live_at(s->in[k], i);
     }
-    for (int i = 0; i < p->tensor_count; i++)
-        if (p->tensors[i]->kept && p->tensors[i]->producer >= 0) live_at(p->tensors[i], 2 * p->count);
 }
 
 /* --- writing anew ------------------------------------------------------------------------------------------------ */
@@ -106,65 +107,46 @@ static void take_over(Plan *p) {
 }
 
 /* --- packing ----------------------------------------------------------------------------------------------------- */
+typedef struct {
+    size_t size;
+    int first, last;
+    Tensor *tensor;
+} Parcel;
+
 static size_t size_of(const Tensor *t) {
     size_t count = tensor_count(t);
     return arena_round(t->halved ? (count * sizeof(uint16_t) + sizeof(real) - 1) / sizeof(real) : count);
 }
 
 static bool placed(const Tensor *t) {
-    return t->kind == TENSOR_STEP && !t->whole && t->place == t && t->last >= 0;
+    return t->kind == TENSOR_STEP && !t->whole && t->place == t && t->last >= 0 && tensor_count(t) > 0;
 }
 
 static int larger_first(const void *a, const void *b) {
-    const Tensor *s = *(Tensor *const *)a, *t = *(Tensor *const *)b;
-    size_t m = size_of(s), n = size_of(t);
-    if (m != n) return m < n ? 1 : -1;
-    if (s->first != t->first) return s->first - t->first;
-    return s->last - t->last;
+    const Parcel *m = a, *n = b;
+    if (m->size != n->size) return m->size < n->size ? 1 : -1;
+    if (m->first != n->first) return m->first - n->first;
+    return m->last - n->last;
 }
 
-/* The tensors placed so far, by offset. */
-static void insert(Tensor **by_offset, int count, Tensor *t) {
-    int i = count;
-    for (; i > 0 && by_offset[i - 1]->offset > t->offset; i--) by_offset[i] = by_offset[i - 1];
-    by_offset[i] = t;
-}
-
-static size_t lowest_free(Tensor *const *by_offset, int count, const Tensor *t) {
-    size_t offset = 0;
-    for (int i = 0; i < count; i++) {
-        const Tensor *o = by_offset[i];
-        if (o->last < t->first || o->first > t->last) continue;
-        if (o->offset >= offset + size_of(t)) break;
-        size_t after = o->offset + size_of(o);
-        if (after > offset) offset = after;
-    }
-    return offset;
+static void place(Plan *p, Packing *packing, const Parcel *parcel) {
+    size_t offset = packing_lowest(packing, parcel->first, parcel->last, parcel->size);
+    if (offset + parcel->size > p->size) p->size = offset + parcel->size;
+    if (p->size > TENSOR_MOST) error_set(&p->error, ERROR_MEMORY, "no memory for more than %zu numbers", TENSOR_MOST);
+    else packing_take(packing, parcel->first, parcel->last, offset, parcel->size);
+    parcel->tensor->offset = offset;
 }
 
 void plan_place(Plan *p) {
     take_over(p);
-    Tensor **order = memory_alloc((size_t)p->tensor_count, sizeof *order);
-    Tensor **by_offset = memory_alloc((size_t)p->tensor_count, sizeof *by_offset);
-    if (order && by_offset) {
-        int count = 0;
-        for (int i = 0; i < p->tensor_count; i++)
-            if (placed(p->tensors[i])) order[count++] = p->tensors[i];
-        qsort(order, (size_t)count, sizeof *order, larger_first);
-        for (int i = 0; i < count; i++) {
-            Tensor *t = order[i];
-            t->offset = lowest_free(by_offset, i, t);
-            insert(by_offset, i, t);
-            size_t end = t->offset + size_of(t);
-            if (end > p->size) p->size = end;
-            if (end > TENSOR_MOST) {
-                error_set(&p->error, ERROR_MEMORY, "no memory for more than %zu numbers", TENSOR_MOST);
-                break;
-            }
-        }
-    } else {
-        error_set(&p->error, ERROR_MEMORY, "no memory to lay the plan out");
+    Parcel *parcels = plan_take(p, (size_t)p->tensor_count * sizeof *parcels);
+    Packing *packing = packing_begin(p, 2 * p->count + 1, p->count);
+    if (!parcels || !packing) return;
+    int count = 0;
+    for (int i = 0; i < p->tensor_count; i++) {
+        Tensor *t = p->tensors[i];
+        if (placed(t)) parcels[count++] = (Parcel){size_of(t), t->first, t->last, t};
     }
-    memory_free(order);
-    memory_free(by_offset);
+    qsort(parcels, (size_t)count, sizeof *parcels, larger_first);
+    for (int i = 0; i < count && p->error.code == FINE; i++) place(p, packing, &parcels[i]);
 }

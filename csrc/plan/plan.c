@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Tensors, texts and what steps hold lie in chunks that never move; the next recording takes them again. */
+/* Tensors, texts and what steps hold lie in chunks that never move. Recordings of a plan are alike: where one took several
+ * chunks, the next gets one as large, which all later ones fill again. */
 #define CHUNK 32768
 #define ALIGNED 16
 struct Chunk {
@@ -19,45 +20,45 @@ struct Chunk {
 
 static void fail_memory(Plan *p) { error_set(&p->error, ERROR_MEMORY, "no memory to record the plan"); }
 
-/* The next chunk becomes the one in use; it has room for `bytes`. False: no memory. */
-static bool open_chunk(Plan *p, size_t bytes) {
-    struct Chunk **next = p->chunk ? &p->chunk->next : &p->chunks;
-    if (!*next || (*next)->room < bytes) {
-        size_t room = bytes > CHUNK ? bytes : CHUNK;
-        struct Chunk *c = memory_alloc(1, sizeof *c + room);
-        if (!c) return false;
-        c->room = room;
-        c->next = *next;
-        *next = c;
-    }
-    p->chunk = *next;
-    p->chunk->used = 0;
-    return true;
-}
-
-/* `bytes` bytes that stay until the next recording; NULL when there is no memory, which is said. */
-static void *take(Plan *p, size_t bytes) {
-    bytes = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
-    if ((!p->chunk || p->chunk->room - p->chunk->used < bytes) && !open_chunk(p, bytes)) {
-        fail_memory(p);
-        return NULL;
-    }
-    void *block = p->chunk->bytes + p->chunk->used;
-    p->chunk->used += bytes;
-    return block;
-}
-
-static void *take_copy(Plan *p, const void *source, size_t bytes) {
-    void *copy = take(p, bytes);
-    return copy && bytes ? memcpy(copy, source, bytes) : copy;
-}
-
 static void free_chunks(Plan *p) {
     while (p->chunks) {
         struct Chunk *next = p->chunks->next;
         memory_free(p->chunks);
         p->chunks = next;
     }
+}
+
+static void empty_chunks(Plan *p) {
+    size_t used = 0;
+    for (const struct Chunk *c = p->chunks; c; c = c->next) used += c->used;
+    if (used > p->most_used) p->most_used = used;
+    if (p->chunks && p->chunks->next) free_chunks(p);
+    if (p->chunks) p->chunks->used = 0;
+}
+
+void *plan_take(Plan *p, size_t bytes) {
+    bytes = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    struct Chunk *c = p->chunks;
+    if (!c || c->room - c->used < bytes) {
+        size_t room = c || p->most_used < CHUNK ? CHUNK : p->most_used;
+        if (room < bytes) room = bytes;
+        c = memory_alloc(1, sizeof *c + room);
+        if (!c) {
+            fail_memory(p);
+            return NULL;
+        }
+        c->room = room;
+        c->next = p->chunks;
+        p->chunks = c;
+    }
+    void *block = c->bytes + c->used;
+    c->used += bytes;
+    return block;
+}
+
+static void *take_copy(Plan *p, const void *source, size_t bytes) {
+    void *copy = plan_take(p, bytes);
+    return copy && bytes ? memcpy(copy, source, bytes) : copy;
 }
 
 /* Room for one more element in a growing array; false when there is no memory. */
@@ -77,7 +78,7 @@ static bool make_room(Plan *p, void *array, int count, int *room, size_t size) {
 }
 
 void plan_begin(Plan *p) {
-    p->chunk = NULL;
+    empty_chunks(p);
     p->error = (Error){0};
     p->count = p->module_count = p->tensor_count = p->depth = 0;
     p->path[0] = '\0';
@@ -106,9 +107,10 @@ static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
     if (ndim < 1 || ndim > TENSOR_DIMS)
         error_set(&p->error, ERROR_SHAPE, "%s: a tensor of %d dimensions; 1 to %d are known", p->path, ndim, TENSOR_DIMS);
     if (p->error.code != FINE) return &p->nowhere;
-    Tensor *t = take(p, sizeof *t);
+    Tensor *t = plan_take(p, sizeof *t);
     if (!t || !make_room(p, &p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return &p->nowhere;
-    *t = (Tensor){.kind = kind, .ndim = ndim, .rows = 1, .producer = -1, .first = -1, .last = -1};
+    *t = (Tensor){.kind = kind, .ndim = ndim, .rows = 1, .producer = -1, .first = -1, .last = -1,
+                   .written = -1, .read = -1};
     t->place = t;
     for (int i = 0; i < ndim; i++) {
         t->shape[i] = shape[i];
@@ -234,7 +236,7 @@ void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor 
     if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return;
     Step s = {.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs,
               .in = take_copy(p, in, (size_t)ins * sizeof *in), .out = take_copy(p, out, (size_t)outs * sizeof *out),
-              .grad = take(p, (size_t)ins * sizeof *s.grad), .numbers = take_copy(p, numbers, size)};
+              .grad = plan_take(p, (size_t)ins * sizeof *s.grad), .numbers = take_copy(p, numbers, size)};
     if (p->error.code != FINE) return;
     bool needs = false;
     for (int i = 0; i < ins; i++) {

@@ -52,7 +52,8 @@ typedef struct Plan {
     NameIndex module_names, skip_names;
     Tensor **tensors;
     int tensor_count, tensor_room;
-    struct Chunk *chunks, *chunk; /* where tensors, texts and what steps hold lie; the one in use */
+    struct Chunk *chunks;    /* where tensors, texts and what steps hold lie, the one in use first */
+    size_t most_used;        /* bytes of them, in any recording */
     char path[256];          /* the module being recorded */
     Open open[32];
     int depth;
@@ -122,6 +123,9 @@ bool wanted(const Plan *p, const char *name);
 bool is_cut(const Plan *p, const char *name);
 /* Is the submodule `name` to be kept? */
 bool kept(const Plan *p, const char *name);
+
+/* Memory that lasts until the next recording; NULL when there is none, which the plan's error says. */
+void *plan_take(Plan *p, size_t bytes);
 
 /* --- finishing and running --------------------------------------------------------------------------------------- */
 bool plan_finish(Plan *p, const struct Kernels *k); /* false: see p->error */

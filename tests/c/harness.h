@@ -61,6 +61,7 @@ void test_pieces(void);
 void test_widths(void);
 void test_recordings(void);
 void test_parameters(void);
+void test_packing(void);
 void test_pool(void);
 void test_fork(void);
 void test_allocations(void);

@@ -10,7 +10,7 @@ static const struct {
     {"inside", test_inside},     {"generation", test_generation}, {"refusals", test_refusals},
     {"adapters", test_adapters}, {"pieces", test_pieces},     {"pool", test_pool},         {"fork", test_fork},
     {"widths", test_widths},     {"recordings", test_recordings}, {"parameters", test_parameters},
-    {"allocations", test_allocations},
+    {"packing", test_packing},       {"allocations", test_allocations},
 };
 
 static bool wanted_test(const char *name, int count, char **names) {
