@@ -2,7 +2,7 @@
 
 from llmc.system import command as _command  # first: from here on Ctrl-C ends a command in a line
 from llmc import analysis, checkpoint, data, functional
-from llmc.config import Config
+from llmc.config import Architecture, Config
 from llmc.core import get_num_threads, set_num_threads
 from llmc.doctor import doctor
 from llmc.errors import (

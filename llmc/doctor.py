@@ -9,7 +9,7 @@ from llmc.core import _core, get_num_threads, openblas_path
 from llmc.system.free_memory import free_memory
 from llmc.show.table import Table
 
-_PACKAGES = ("llmc", "numpy", "ml_dtypes", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "torch",
+_PACKAGES = ("llmc", "numpy", "ml_dtypes", "tokenizers", "huggingface_hub", "matplotlib", "torch",
              "transformers", "peft")  # fmt: skip
 
 

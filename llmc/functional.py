@@ -10,11 +10,12 @@ import math
 import numpy as np
 
 from llmc.calls import public
+from llmc.checks import LARGEST
 from llmc.core import _core
 from llmc.errors import ConfigError, DataError, ShapeError
+from llmc.inputs import IGNORE
 
 _FORWARD = object()  # no gradient is given: the result is asked for
-_ACTIVATION = {"linear": 0, "gelu": 1, "gelu_tanh": 2, "silu": 4}
 
 
 def _real(x, name, ndim=None):
@@ -31,7 +32,7 @@ def _integers(x, name):
     array = np.asarray(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, not {array.dtype}")
-    if array.size and (int(array.max()) > 2**31 - 1 or int(array.min()) < -(2**31)):
+    if array.size and (int(array.max()) > LARGEST or int(array.min()) < -LARGEST - 1):
         raise DataError(f"{name} holds {int(array.max())}, beyond 32 bits")
     return np.require(array, np.int32, "CA")
 
@@ -260,7 +261,7 @@ def attention_backward(dout, q, k, v, causal=True, window=None, attention_mask=N
 # --- activations -----------------------------------------------------------------------------------------------------
 def _activation(x, kind, dout=_FORWARD):
     x = _real(x, "x")
-    return _apply("activation", (x.reshape(1, -1),), x.shape, dout, kind=_ACTIVATION[kind])
+    return _apply("activation", (x.reshape(1, -1),), x.shape, dout, act=kind)
 
 
 def _gelu_kind(approximate):
@@ -296,7 +297,7 @@ def silu_backward(dout, x):
 def _swiglu(gate, up, dout=_FORWARD):
     gate, up = _real(gate, "gate"), _real(up, "up")
     _same(gate, up, "swiglu: gate and up")
-    return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, kind=_ACTIVATION["silu"])
+    return _apply("gate", (gate.reshape(1, -1), up.reshape(1, -1)), gate.shape, dout, act="silu")
 
 
 @public
@@ -333,9 +334,9 @@ def _cross_entropy(logits, targets, dout=_FORWARD):
     logits, targets = _real(logits, "logits"), _integers(targets, "targets")
     if logits.ndim == 0 or logits.shape[:-1] != targets.shape:
         raise ShapeError(f"cross_entropy: logits have shape {logits.shape}, targets {targets.shape}")
-    bad = targets[((targets < 0) & (targets != -100)) | (targets >= logits.shape[-1])]
+    bad = targets[((targets < 0) & (targets != IGNORE)) | (targets >= logits.shape[-1])]
     if bad.size:
-        raise DataError(f"cross_entropy: target {bad[0]} is neither -100 nor in [0, {logits.shape[-1]})")
+        raise DataError(f"cross_entropy: target {bad[0]} is neither {IGNORE} nor in [0, {logits.shape[-1]})")
     items = np.count_nonzero(targets >= 0)
     rows = _rows(logits)[None]
     losses = (1, rows.shape[1])

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, NonFiniteError
-from llmc.inputs import as_ids, as_mask, as_positions, whole
+from llmc.inputs import as_ids, as_mask, as_positions
 from llmc.run import Run
 from llmc.generate.sampling import Sampler
 from llmc.generate.settings import settings
@@ -158,14 +159,12 @@ class _Reader:
 
     def _read(self, start, end, frequencies):
         """Reads [start, end) and gives the likeliest token that follows, of every row."""
-        core = self.run._core
         ids = np.ascontiguousarray(self.ids[:, start:end])
         positions = np.ascontiguousarray(self.positions[:, start:end])
         mask = np.ascontiguousarray(self.mask[:, start:end]) if self.padded else None
         if mask is not None and mask.all():
             mask = None
-        core.forward(ids, None, positions, mask, *frequencies, 0.0, ids.shape, [], None, False, 1)
-        return core.likeliest()
+        return self.run._read(ids, positions, mask, frequencies)
 
     def _frequencies(self):
         return self.model._frequencies(int(self.furthest[self.total - 1]) + 1)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from llmc.errors import ConfigError, DataError, ShapeError
+from llmc.checks import LARGEST
+from llmc.errors import DataError, ShapeError
 
-LARGEST = 2**31 - 1  # the core counts in an int
+IGNORE = -100  # the label that does not count in the loss
 
 
 def as_ids(ids, vocab_size):
@@ -62,7 +63,7 @@ def _in_range(array, size, name, ignored=False):
 
 
 def _only_ignored(array):
-    return bool((array[array < 0] == -100).all())
+    return bool((array[array < 0] == IGNORE).all())
 
 
 def as_mask(mask, shape):
@@ -163,14 +164,3 @@ def as_targets(labels, ids, mask, vocab_size):
         following = np.where(array[:, 1:] < 0, -1, array[:, 1:])
     targets[:, :-1] = following
     return targets
-
-
-def whole(value, name, least=0, most=LARGEST):
-    """`value` as an int from `least` to `most`; ConfigError or TypeError names it otherwise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise ConfigError(f"{name} is {value}; it must be at least {least}")
-    if most is not None and value > most:
-        raise ConfigError(f"{name} is {value}; it must be at most {most}")
-    return int(value)

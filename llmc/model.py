@@ -2,26 +2,32 @@
 
 import copy
 import os
+import warnings
 
-import ml_dtypes
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
+from llmc.adaptable import Adaptable
 from llmc.calls import public
+from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import CheckpointError, ConfigError, ShapeError
+from llmc.errors import ConfigError
+from llmc.weights.assign import assign
+from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
-from llmc.inputs import as_ids, whole
+from llmc.inputs import as_ids
 from llmc.lora import Adapters
-from llmc.lora.adapter_files import base_of
-from llmc.config.rope import inverse_frequencies
+from llmc.lora.adapter_files import base_of, holds_adapter
+from llmc.config import rope
+from llmc.config.json_files import locate_in
 from llmc.run import Run
-from llmc.weights.stored import Readable, read_into, stored
+from llmc.weights.places import has_own_head, places
+from llmc.weights.stored import Readable, read_into, stored, writing
 
 
 @public
-class Model(Adapters):
+class Model(Adaptable):
     """A transformer language model.
 
     Parameters
@@ -57,41 +63,49 @@ class Model(Adapters):
     _core = core._core  # the float core; the tests put the double one here
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
-        self._make(config, dtype, precision)
-        initialise(self._parameters, config, whole(seed, "seed", most=None))
+        self._declare(_valid(config), dtype, precision)
+        self._take()
+        initialise(self._parameters, self._model.layout(), self.config, whole(seed, "seed", most=None))
 
-    def _make(self, config, dtype, precision):
-        if not isinstance(config, Config):
-            raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    def _declare(self, config, dtype, precision):
+        """Everything but the memory of the parameters, of a configuration that is valid."""
         if dtype not in ("float32", "bfloat16", "int8"):
             raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
         if precision not in ("float32", "bfloat16", None):
             raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
-        config.validate()
-        self.config = config
+        self.config = config.frozen()
         self._spec = config.spec()
         self.dtype = dtype
         self.precision = precision or ("float32" if dtype == "float32" else "bfloat16")
-        self._model = self._core.Model(self._spec, bfloat16=self.precision == "bfloat16", storage=dtype)
-        self._parameters = stored(self._model.parameters())
+        self._model = self._core.Model(self._spec, False, self.precision == "bfloat16", dtype)
         self._cached_frequencies = {}
         self._name_or_path = None
-        self._start_without_adapters()
+
+    def _take(self):
+        """The memory of the parameters, zeroed."""
+        self._model.take()
+        self._parameters = stored(self._model.parameters())
+        self.adapters = Adapters(self._model, self._parameters, self.config, self._tied())
 
     # --- files -------------------------------------------------------------------------------------------------------
     @classmethod
-    def from_pretrained(cls, source, dtype="float32", precision=None, revision=None, local_files_only=False):
+    def from_pretrained(cls, source, dtype="float32", precision=None, *, config=None, revision=None,
+                        local_files_only=False, **fields):  # fmt: skip
         """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded.
 
         Parameters
         ----------
         source : path or str
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
-            base that it names, with the adapter attached.
+            base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
-            As for `Model`.
+            As for `Model`; `torch_dtype` is dtype.
+        config : Config, optional
+            In the place of the folder's config.json.
         revision, local_files_only
             Of the hub.
+        **fields
+            Fields of the configuration that go before those of config.json: `rope_theta=…`, `sliding_window=…`.
 
         Raises
         ------
@@ -99,21 +113,41 @@ class Model(Adapters):
             When the files are not there.
         ConfigError, CheckpointError
             When they are not what they should be; the message names file and tensor.
+        TypeError
+            For a field that neither the family nor the file has.
+
+        Warns
+        -----
+        UserWarning
+            When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
+            and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
-        if os.path.isdir(source) and (base := base_of(source)):
-            model = cls.from_pretrained(base, dtype, precision, local_files_only=local_files_only)
-            model.load_adapter(source)
-            return model
-        config = Config.from_pretrained(source, revision=revision, local_files_only=local_files_only)
+        dtype = fields.pop("torch_dtype", dtype)
         folder = hub.folder(source, revision, local_files_only)
+        if base := base_of(folder):
+            model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
+                                        **fields)  # fmt: skip
+            model.load_adapter(folder)
+            return model
+        if config is None:
+            config = Config._from_files(*locate_in(folder), **fields)
+        elif fields:
+            raise TypeError(f"config= and {next(iter(fields))}=: give one of them, or config.replace(…)")
+        else:
+            config = _valid(config)
+        model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
-            found = _aligned(files, cls._core.Model(config.spec(), False), config)
-            model = cls.__new__(cls)
-            model._make(config, dtype, precision)
+            model._declare(config, dtype, precision)
+            if config.tie_word_embeddings and has_own_head(files, model._model):
+                model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
+            found = places(files, model._model, model.config)
+            model._take()
             model._name_or_path = os.fspath(source)
-            with model._writing():
+            with writing(model._model):
                 for name, view in model._parameters.items():
                     read_into(files, found[name], view)
+        if holds_adapter(folder):
+            model.load_adapter(folder)
         return model
 
     def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
@@ -131,7 +165,7 @@ class Model(Adapters):
         """
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
-        self._refuse_unmerged("save_pretrained")
+        self.adapters.refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
         checkpoint.write(directory, Readable(self._parameters), dtype=dtype, max_shard_size=max_shard_size)
         config = copy.deepcopy(self.config)
@@ -152,35 +186,40 @@ class Model(Adapters):
         views = dict(self._parameters)
         if self.config.tie_word_embeddings:
             views[f"{self._model.head_name}.weight"] = views[f"{self._model.embedding_name}.weight"]
-        for name in self._adapters:
-            views |= self._model.adapter_parameters(name)
+        for name in self.adapters:
+            views |= self.adapters.parameters(name)
         return views
 
     def load_state_dict(self, tensors):
         """Overwrite every parameter with the array of its name in `tensors`; those of adapters too, if any is there.
 
+        Tensors of torch are taken as they are, in any floating-point dtype, with gradients or without.
+
         Raises
         ------
         CheckpointError, ShapeError
             When a name is missing or surplus, or a shape differs; nothing is changed.
+        ConfigError
+            While adapters are merged, whose base is kept to be put back.
         """
+        self.adapters.refuse_while_merged("load_state_dict")
         views = dict(self._parameters)
         if any(".lora_" in name for name in tensors):
             views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
-        found = checkpoint.align(tensors, views, self._tied())
-        found.check("load_state_dict")
-        for name, view in views.items():  # one at a time: a checkpoint's are read as they are asked for
-            array = np.asarray(tensors[found.found[name]])
-            if array.shape != view.shape:
-                raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
-            if array.dtype not in _FLOATS and array.dtype.kind not in "iu":
-                raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
-        with self._writing():
-            for name, view in views.items():
-                view[...] = np.asarray(tensors[found.found[name]])
+        assign(self._model, views, tensors, self._tied())
+
+    def trained(self):
+        """{name: view} of what a training changes: the parameters, or the tensors of the adapters that train.
+
+        Where adapters are attached and none trains, of those that are active.
+        """
+        names = self.adapters.trained()
+        views = {name: view for adapter in names for name, view in self.adapters.parameters(adapter).items()}
+        return views if self.adapters else dict(self._parameters)
 
     def _tied(self):
-        return _tied(self.config, self._model.head_name, self._model.embedding_name)
+        head, embedding = f"{self._model.head_name}.weight", f"{self._model.embedding_name}.weight"
+        return {head: embedding} if self.config.tie_word_embeddings else {}
 
     def num_parameters(self):
         """Numbers in all parameters, a tied head counted once."""
@@ -215,6 +254,54 @@ class Model(Adapters):
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
         arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
         return run._core.forward(**arguments, until=None, last=0)
+
+    def resize_token_embeddings(self, new_num_tokens):
+        """Give the embedding and the head this many rows: new ones are the mean of the old, surplus ones go.
+
+        A tied pair stays tied, adapters stay attached, `config.vocab_size` follows. The model's memory is another one
+        after it: views taken before are no longer the model's, runs and optimizers are made anew.
+
+        Parameters
+        ----------
+        new_num_tokens : int
+
+        Raises
+        ------
+        ConfigError
+            When the configuration does not allow it; while adapters are merged, or when one has rows of its own for the
+            embedding or the head. Nothing is changed.
+        BusyError
+            When another thread uses the model.
+        """
+        rows = whole(new_num_tokens, "new_num_tokens", 1)
+        self.adapters.refuse_while_merged("resize_token_embeddings")
+        self.adapters.require_no_rows("resize_token_embeddings")
+        if rows != self.config.vocab_size:
+            self._become(self.config.replace(vocab_size=rows))
+
+    def _untie(self):
+        """Give the model a head apart from its embedding, which starts as it."""
+        head, embedding = next(iter(self._tied().items()))
+        self._become(self.config.replace(tie_word_embeddings=False))
+        warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
+                      f"tie_word_embeddings is False from here on", stacklevel=4)
+
+    def _become(self, config):
+        """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""
+        other = type(self).__new__(type(self))
+        other._declare(config, self.dtype, self.precision)
+        other._take()
+        with writing(self._model):
+            carry(self._parameters | {head: self._parameters[tied] for head, tied in self._tied().items()},
+                  other._parameters)
+        self.adapters.move(other._model, other._parameters, other.config, other._tied())
+        self.__dict__.update(other.__dict__ | {"adapters": self.adapters, "_name_or_path": self._name_or_path})
+
+    def _exact_logits(self, ids):
+        """The logits by float32 products: others would round more than merging does."""
+        run = Run(self, *ids.shape, float32=True)
+        run.forward(ids)
+        return run.logits.copy()
 
     def _run_for(self, ids):
         return Run(self, *as_ids(ids, self.config.vocab_size).shape)  # refused before memory is taken
@@ -366,45 +453,30 @@ class Model(Adapters):
     def __repr__(self):
         return tree.text(self)
 
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a Model cannot be copied or pickled, for its parameters are the core's: write it with "
+                        "save_pretrained, and open it again with Model.from_pretrained")
+
     # --- for the passes ----------------------------------------------------------------------------------------------
     @property
     def _position_limit(self):
         """Learned positions there are; None where positions are computed."""
-        return None if self.config._family.rope else self.config.max_position_embeddings
+        return None if self.config._has_rope else self.config.max_position_embeddings
 
     def _frequencies(self, length):
-        """(inverse frequencies, factor) of a pass over `length` positions; (None, 1) without rope."""
-        if not self.config._family.rope:
-            return None, 1.0
-        key = length if self._spec["rope_grows"] else 0
+        """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""
+        if not self.config._has_rope:
+            return None, None
+        key = length if rope.grows(self.config) else 0
         if key not in self._cached_frequencies:
-            inv_freq, factor = inverse_frequencies(self.config, length)
+            pairs = [rope.inverse_frequencies(self.config, length, i) for i in range(self._spec["rotaries"])]
             real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
-            self._cached_frequencies = {key: (np.ascontiguousarray(inv_freq, dtype=real), float(factor))}
+            self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
 
 
-_FLOATS = tuple(np.dtype(t) for t in ("float32", "float16", ml_dtypes.bfloat16, "float64"))
-
-
-def _tied(config, head, embedding):
-    return {f"{head}.weight": f"{embedding}.weight"} if config.tie_word_embeddings else {}
-
-
-def _aligned(files, skeleton, config):
-    """{model's name: file's name}, every shape and dtype checked before memory is taken."""
-    shapes = skeleton.shapes()
-    found = checkpoint.align(files.names(), shapes, _tied(config, skeleton.head_name, skeleton.embedding_name))
-    found.check(str(files.path))
-    for name, shape in shapes.items():
-        theirs = found.found[name]
-        if tuple(files.shape(theirs)) != shape:
-            raise ShapeError(
-                f"{files.file(theirs)}: {theirs} has shape {tuple(files.shape(theirs))}, config.json asks for {shape}"
-            )
-        if files.dtype(theirs) not in _FLOATS:
-            raise CheckpointError(
-                f"{files.file(theirs)}: {theirs} has dtype {files.dtype(theirs)}; "
-                "weights are float32, float16, bfloat16 or float64"
-            )
-    return found.found
+def _valid(config):
+    if not isinstance(config, Config):
+        raise TypeError(f"a llmc.Config is needed, not {type(config).__name__}")
+    config.validate()
+    return config

@@ -8,19 +8,61 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmc.calls import public
-from llmc.errors import ConfigError, ShapeError, UnknownNameError, nearest
+from llmc.checks import number, one_of, whole
+from llmc.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError, nearest
+from llmc.parameter_groups import grouped, rate, restored
 from llmc.run import Run
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+SAVED = ("lr", "betas", "eps", "weight_decay", "max_grad_norm")
+
+
+def _betas(value, name):
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} are {value!r}; two numbers in [0, 1) are needed") from None
+    return tuple(float(number(each, name, 0, 1, open_high=True)) for each in (first, second))
+
+
+def _norm(value, name):
+    if value is None or (isinstance(value, float) and value == math.inf):
+        return value
+    return float(number(value, name, 0, open_low=True))
+
+
+def _reaction(value, name):
+    return one_of(value, name, ("raise", "skip"))
+
+
+class _Setting:
+    """A setting of an optimizer: what is set is checked first, whoever sets it."""
+
+    def __init__(self, check, doc):
+        self.check, self.__doc__ = check, doc
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, optimizer, owner=None):
+        return self if optimizer is None else optimizer._settings[self.name]
+
+    def __set__(self, optimizer, value):
+        optimizer._settings[self.name] = self.check(value, self.name)
 
 
 @functools.partial(public, may_be_none=("max_grad_norm",))
 class AdamW:
     """AdamW with decoupled weight decay (Loshchilov and Hutter, 2019) and clipping by the global norm.
 
+    Every setting may be set between steps.
+
     Parameters
     ----------
     model : Model
     lr : float
-        May be set between steps.
+        The rate of every parameter whose group has none of its own.
     betas : (float, float)
     eps : float
     weight_decay : float
@@ -30,42 +72,50 @@ class AdamW:
         Weight decay on matrices and embeddings alone, or on biases and norms too.
     on_nonfinite : "raise" or "skip"
         What a gradient norm that is not finite does; nothing is changed either way.
+    groups : list of dict, optional
+        {"params": a glob over whole parameter names or a list of them, "lr": float, "weight_decay": float}, the last
+        two optional. The first group that matches a parameter has it; a weight decay of a group holds for all of them.
+
+    Raises
+    ------
+    ConfigError
+        For a value that is impossible, a key that a group does not have, and a model with nothing to train.
+    UnknownNameError
+        For a glob of a group that matches no parameter.
+    TypeError
+        For a value of the wrong type.
     """
 
+    lr = _Setting(rate, "The learning rate of the next step.")
+    betas = _Setting(_betas, "Decay rates of the two moments.")
+    eps = _Setting(rate, "Added to the root of the second moment.")
+    weight_decay = _Setting(rate, "Times the rate: the share that a parameter loses at every step.")
+    max_grad_norm = _Setting(_norm, "The norm that gradients are scaled down to; None: never.")
+    on_nonfinite = _Setting(_reaction, "'raise' or 'skip', when the gradient norm is not finite.")
+
     def __init__(self, model, lr=3e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, max_grad_norm=1.0,
-                 decay="matrices", on_nonfinite="raise"):  # fmt: skip
+                 decay="matrices", on_nonfinite="raise", groups=None):  # fmt: skip
         if not hasattr(model, "_model"):
             raise TypeError(f"a model is needed, not {type(model).__name__}")
-        if decay not in ("matrices", "all"):
-            raise ConfigError(f"decay is {decay!r}; it is 'matrices' (and embeddings) or 'all'")
-        if on_nonfinite not in ("raise", "skip"):
-            raise ConfigError(f"on_nonfinite is {on_nonfinite!r}; it is 'raise' or 'skip'")
-        try:
-            beta1, beta2 = (float(b) for b in betas)
-        except (TypeError, ValueError):
-            raise ConfigError(f"betas are {betas!r}; two numbers in [0, 1) are needed") from None
-        for name, value, most in (("betas", beta1, 1), ("betas", beta2, 1), ("eps", eps, math.inf),
-                                  ("weight_decay", weight_decay, math.inf)):  # fmt: skip
-            if not 0 <= value < most:
-                raise ConfigError(f"{name}: {value} is outside [0, {most})")
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ConfigError(f"max_grad_norm is {max_grad_norm}; it must be above 0, or None")
-        self.model, self.betas, self.eps = model, (beta1, beta2), float(eps)
-        self.weight_decay, self.max_grad_norm, self.on_nonfinite = float(weight_decay), max_grad_norm, on_nonfinite
-        self.lr = lr
-        self._core = model._core.AdamW(model._model, decay == "all")
+        one_of(decay, "decay", ("matrices", "all"))
+        self.model, self._settings = model, {}
+        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
+        self.max_grad_norm, self.on_nonfinite = max_grad_norm, on_nonfinite
+        self._core = model._core.AdamW(model._model)
         self.skipped = 0
+        self._warned = False
+        dimensions = {name: view.ndim for name, view in self._core.moments()[0].items()}
+        self._groups = grouped(groups, list(dimensions), self._settings)
+        place = {name: i for i, group in enumerate(self._groups) for name in group["params"]}
+        self._members = [(place[name], decay == "all" or ndim > 1) for name, ndim in dimensions.items()]
 
     @property
-    def lr(self):
-        """The learning rate of the next step."""
-        return self._lr
+    def groups(self):
+        """The groups as they were given, and the rest: `{"params": names, "lr": float, "weight_decay": float}` each.
 
-    @lr.setter
-    def lr(self, value):
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"lr is {value}; it must be finite and at least 0")
-        self._lr = float(value)
+        "lr" of one may be set between steps; it no longer follows the optimizer's then.
+        """
+        return list(self._groups)
 
     @property
     def updates(self):
@@ -74,6 +124,9 @@ class AdamW:
 
     def step(self, run):
         """Clip, update, and forget the gradients of `run`.
+
+        Without a single target since they were forgotten (labels that are all -100) nothing is updated, and a warning
+        says so once.
 
         Returns
         -------
@@ -87,50 +140,78 @@ class AdamW:
         """
         if not isinstance(run, Run):
             raise TypeError(f"step takes a run of the model, not {type(run).__name__}")
-        norm, done, reason = self._core.step(
-            run._core, self._lr, *self.betas, self.eps, self.weight_decay, self.max_grad_norm or 0.0,
-            self.on_nonfinite == "skip",
-        )  # fmt: skip
-        if not done:
+        rates, decays = self._rates_and_decays()
+        norm, outcome, reason = self._core.step(run._core, rates, decays, *self.betas, self.eps,
+                                                self.max_grad_norm or 0.0, self.on_nonfinite == "skip")
+        if outcome == "skipped":
             self.skipped += 1
             warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=3)
+        elif outcome == "nothing" and not self._warned:
+            self._warned = True
+            warnings.warn("no label counted since the gradients were forgotten (all are -100, or padding): nothing was "
+                          "updated", RuntimeWarning, stacklevel=3)
         return norm
 
+    def _rates_and_decays(self):
+        """Two lists, of every trained parameter in the order of the moments."""
+        lrs, decays = ([group[key] for group in self._groups] for key in ("lr", "weight_decay"))
+        whole_group = ["weight_decay" in group.own for group in self._groups]
+        return ([lrs[i] for i, _ in self._members],
+                [decays[i] if usual or whole_group[i] else 0.0 for i, usual in self._members])
+
     def state_dict(self):
-        """{"step": int, "exp_avg": {name: view}, "exp_avg_sq": {name: view}, and the settings}."""
-        first, second = self._core.moments()
-        return {"step": self.updates, "exp_avg": first, "exp_avg_sq": second, "lr": self.lr, "betas": self.betas,
-                "eps": self.eps, "weight_decay": self.weight_decay, "max_grad_norm": self.max_grad_norm}  # fmt: skip
+        """{"step": int, "exp_avg": {name: view}, "exp_avg_sq": {name: view}, the settings, "groups": what they say}."""
+        return {"step": self.updates, **dict(zip(MOMENTS, self._core.moments())),
+                **{name: self._settings[name] for name in SAVED}, "groups": [group.saved() for group in self._groups]}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` gave: moments, step and settings.
+        """Take over what `state_dict` gave: moments and step, and what it has of settings and groups.
+
+        All of it is checked before anything is changed.
 
         Raises
         ------
-        UnknownNameError, ShapeError
-            When a moment is missing, surplus or of another shape; nothing is changed.
+        UnknownNameError, ShapeError, NonFiniteError
+            When a moment is missing, surplus, of another shape or not finite.
+        ConfigError, TypeError
+            When the step or the moments are missing, and for settings that an AdamW would not take.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"state is {type(state).__name__}, not the dict that state_dict() gives")
-        for name in ("step", "exp_avg", "exp_avg_sq"):
-            if name not in state:
-                raise UnknownNameError(f"state has no {name!r}; it takes the dict that state_dict() gives")
-        places = []
-        for kind, views in zip(("exp_avg", "exp_avg_sq"), self._core.moments()):
-            given = state[kind]
-            for name in views.keys() ^ given.keys():
-                state_of = "missing" if name in views else f"surplus; {nearest(name, views)}"
-                raise UnknownNameError(f"{kind}: '{name}' is {state_of}")
+            raise TypeError(f"load_state_dict takes what state_dict gave, not {type(state).__name__}")
+        for key in ("step", *MOMENTS):
+            if key not in state:
+                has = ", ".join(map(str, state)) or "nothing"
+                raise ConfigError(f"the state of an AdamW has {key!r}; this one has {has}")
+        step = whole(state["step"], "step")
+        settings = {name: vars(AdamW)[name].check(state[name], name) for name in SAVED if name in state}
+        said = restored(self._groups, state["groups"]) if "groups" in state else [group.own for group in self._groups]
+        moments = [(state[kind], views) for kind, views in zip(MOMENTS, self._core.moments())]
+        for kind, (given, views) in zip(MOMENTS, moments):
+            _check_moments(kind, given, views)
+        for given, views in moments:
             for name, view in views.items():
-                shape = np.shape(given[name])
-                if shape != view.shape:
-                    raise ShapeError(f"{kind}: '{name}' has shape {shape}, this model's is {view.shape}")
-                places.append((view, given, name))
-        for view, given, name in places:
-            view[...] = given[name]
-        self._core.updates = int(state["step"])
-        self.lr = state.get("lr", self.lr)
-        self.betas = tuple(state.get("betas", self.betas))
-        self.eps = state.get("eps", self.eps)
-        self.weight_decay = state.get("weight_decay", self.weight_decay)
-        self.max_grad_norm = state.get("max_grad_norm", self.max_grad_norm)
+                view[...] = given[name]
+        self._core.updates = step
+        self._settings.update(settings)
+        for group, own in zip(self._groups, said):
+            group.own = own
+
+
+def _check_moments(kind, given, views):
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{kind} must be {{parameter: array}}, not {type(given).__name__}")
+    names = set(given)  # what reads from a file would read a moment to say whether it is there
+    for name in [*(name for name in views if name not in names), *(name for name in given if name not in views)]:
+        state = "missing" if name in views else f"surplus; {nearest(str(name), views)}"
+        raise UnknownNameError(f"{kind}: '{name}' is {state}")
+    for name, view in views.items():
+        moment = np.asarray(given[name])
+        if moment.dtype.kind not in "fiu" and moment.dtype.name != "bfloat16":
+            raise TypeError(f"{kind}: '{name}' has dtype {moment.dtype}; numbers are needed")
+        if moment.shape != view.shape:
+            raise ShapeError(f"{kind}: '{name}' has shape {moment.shape}, this model's is {view.shape}")
+        lowest, highest = float(moment.min()), float(moment.max())
+        if not math.isfinite(lowest) or not math.isfinite(highest):
+            raise NonFiniteError(f"{kind}: '{name}' is not finite; nothing was changed")
+        if kind == "exp_avg_sq" and lowest < 0:
+            raise ConfigError(f"{kind}: '{name}' holds {lowest}; a mean of squares is at least 0")

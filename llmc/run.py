@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from llmc.calls import public
+from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
-from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed, whole
+from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed
 from llmc.show.table import Table, count
 
 
@@ -32,7 +33,6 @@ class Run:
             keep_all, whole(past, "past"), whole(seed, "seed", most=2**64 - 1), gradients._core if gradients else None,
             observe=bool(observe), float32=bool(float32),
         )  # fmt: skip
-        self._globs, self._keep_all = globs, keep_all
         if globs:
             self._check_keep(globs)
         self.loss = None
@@ -62,7 +62,8 @@ class Run:
         position_ids : (B, T) integers, optional
             By default counted along the mask.
         until : str, optional
-            Stop after this module; its output may be written into, and `resume()` goes on.
+            Stop after this module; its output may be written into, and `resume()` goes on. A pattern of attention
+            (`….self_attn.pattern`) is one, kept or not: attention then multiplies what stands there.
         skip : iterable of str, optional
             Blocks that become the identity, branches that become zero.
         logits_to_keep : int
@@ -121,12 +122,27 @@ class Run:
         if not all(isinstance(name, str) for name in skip):
             raise TypeError(f"skip takes names of blocks and branches, not {skip!r}")
         return dict(ids=ids, targets=targets, positions=positions, mask=mask, inv_freq=inv_freq, rope_factor=factor,
-                    items=items, shape=ids.shape, skip=skip, all_logits=False)  # fmt: skip
+                    items=items, shape=ids.shape, skip=skip)  # fmt: skip
+
+    def _read(self, ids, positions, mask, frequencies):
+        """Read on behind the past, as generation does: arrays that are checked already, int32 and uint8 (B, T).
+
+        Returns
+        -------
+        list of int
+            The likeliest token to follow, of every row; -1 where a logit is not finite. `_core.logits` are (B, 1, V).
+        """
+        self._core.read(ids, positions, mask, *frequencies)
+        return self._core.likeliest()
 
     # --- looking inside ----------------------------------------------------------------------------------------------
     def names(self):
         """Every hook point: the dotted module paths of the checkpoint."""
         return [row[0] for row in self._core.modules()]
+
+    def parts(self):
+        """{hook point: (part, layer)}: what it is ("block", "attention", "q", "norm" …), and its layer or None."""
+        return {name: (part, None if layer < 0 else layer) for name, *_, part, layer in self._core.modules()}
 
     def shapes(self):
         """{hook point: (shape of what it reads, shape of what it gives)}; None: it reads ids or positions."""
@@ -141,19 +157,43 @@ class Run:
             {hook point: (B, T, 6) view}: sums over the features that input x and output y both have, of x*y, x^2, y^2
             and (y-x)^2, then over all features, of (y - mean(x))^2 and x^2; of a module that reads a tensor. Under a
             branch's name with "@stream" behind, x is the residual stream that it joins.
+
+        Raises
+        ------
+        Error
+            When the last pass has not come to its end.
         """
         return self._core.observed()
 
     def input(self, name, copy=False):
-        """What module `name` read: a (B, T, C) view, or a copy; ids for an embedding are not kept."""
+        """What module `name` read in the last pass: a (B, T, C) view, or a copy; ids for an embedding are not kept.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such hook point, or it is not kept.
+        Error
+            When the last pass has not reached it, or there was none.
+        """
         return self._view(name, "input", copy)
 
     def output(self, name, copy=False):
-        """What module `name` gave: a (B, T, C) view, or a copy."""
+        """What module `name` gave in the last pass: a (B, T, C) view, or a copy; it raises what `input` does."""
         return self._view(name, "output", copy)
 
     def grad(self, name, copy=False):
-        """The gradient of the loss by the output of module `name`, or by a parameter: a view, or a copy."""
+        """The gradient of the loss by the output of module `name`, or by a parameter: a view, or a copy.
+
+        That of a parameter is the sum of all backward passes since it was forgotten, and zero before the first. That of
+        an output is the last backward pass's.
+
+        Raises
+        ------
+        UnknownNameError
+            When there is no such hook point or parameter, or it is not kept, or frozen.
+        Error
+            When no backward pass has gone through the last pass, or its loss does not depend on this output.
+        """
         array = self._core.parameter_gradient(name)
         if array is not None:
             return array.copy() if copy else array
@@ -166,7 +206,7 @@ class Run:
         return array.copy() if copy else array
 
     def _refuse(self, name, which):
-        names = self.names()
+        kept = {path: output for path, _, output, *_ in self._core.modules()}
         if name in self.model._stored_tensors():
             if which != "grad":
                 why = f"is a parameter; run.{which} takes the path of a module, such as '{name.rpartition('.')[0]}'"
@@ -177,18 +217,26 @@ class Run:
             else:
                 why = "is frozen, so it has no gradient"
             raise UnknownNameError(f"'{name}' {why}")
-        if name not in names:
-            near = nearest(name, names) or "run.names() lists them"
+        if name not in kept:
+            near = nearest(name, kept) or "run.names() lists them"
             raise UnknownNameError(f"there is no hook point '{name}'; {near}")
         if which == "grad" and not self._backward:
             raise UnknownNameError(f"'{name}' has no gradient: make the run with backward=True")
-        if which == "input" and self._core.array(name, "output") is not None:
+        if which == "input" and kept[name]:
             raise UnknownNameError(f"'{name}' reads token ids or positions, not a tensor")
         raise UnknownNameError(f"'{name}' was not kept: make the run with keep=['{name}'] or keep='all'")
 
     @property
     def logits(self):
-        """The logits of the last forward pass, a (B, T, V) view."""
+        """The logits of the last pass, a (B, T, V) view.
+
+        Raises
+        ------
+        UnknownNameError
+            When the pass does not form them.
+        Error
+            When the last pass has not reached them, or there was none.
+        """
         array = self._core.logits
         if array is None:
             head = self.model._model.head_name

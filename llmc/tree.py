@@ -6,16 +6,13 @@ from llmc.show.table import Table, count
 
 
 def _modules(model):
-    """{path: kind} of the modules, in order; kinds of those with weights come from the plan's steps."""
+    """{path: (part, FLOPs)} of the modules, in the order in which a forward pass leaves them."""
     run = Run(model, 1, 1)
-    paths = [row[0] for row in run._core.modules()]
-    steps = {}
-    for op, path, _, flops, *_ in run._core.steps():
-        if op == "low_rank":  # an adapter's, which has its own place
-            continue
-        steps.setdefault(path, (op, 0.0))
-        steps[path] = (steps[path][0], steps[path][1] + flops)
-    return paths, steps
+    flops = {}
+    for op, path, _, count_of_step, *_ in run._core.steps():
+        if op != "low_rank":  # an adapter's, which has its own place
+            flops[path] = flops.get(path, 0.0) + count_of_step
+    return {path: (part, flops.get(path, 0.0)) for path, (part, _) in run.parts().items()}
 
 
 def _weights(model):
@@ -27,31 +24,32 @@ def _weights(model):
     return modules
 
 
-def _kind(model, path, weights, op):
+_NORMS = {"layer": "LayerNorm", "rms": "RMSNorm"}
+
+
+def _kind(model, part, weights):
     weight = weights["weight"]
-    if op == "embed":
+    if part in ("embed", "positions"):
         return f"Embedding({weight.shape[0]}, {weight.shape[1]})"
-    if op in ("layernorm", "rmsnorm"):
-        name = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}[op]
-        return f"{name}(({weight.shape[0]},), eps={model._spec['norm_eps']:g})"
-    bias = "bias" in weights
-    if model._model.in_out and path != model._model.head_name:
+    if part == "norm":
+        return f"{_NORMS[model._spec['norm']]}(({weight.shape[0]},), eps={model._spec['norm_eps']:g})"
+    if model._spec["in_out"] and part != "head":
         return f"Conv1D(nf={weight.shape[1]}, nx={weight.shape[0]})"
-    return f"Linear(in_features={weight.shape[1]}, out_features={weight.shape[0]}, bias={bias})"
+    return f"Linear(in_features={weight.shape[1]}, out_features={weight.shape[0]}, bias={'bias' in weights})"
 
 
 def text(model):
     """The tree, equal layers folded into one."""
-    paths, steps = _modules(model)
-    weights = _weights(model)
+    modules, weights = _modules(model), _weights(model)
     root = {}
-    for path in sorted(paths, key=_order(paths)):
+    for path in sorted(modules, key=_order(modules)):
         node = root
-        for part in path.split("."):
-            node = node.setdefault(part, {})
-    beside = overview.in_tree(model._adapters, model._states())
-    kinds = {path: _kind(model, path, weights[path], steps[path][0]) + beside.get(path, "")
-             for path in weights if path in steps}
+        for name in path.split("."):
+            node = node.setdefault(name, {})
+    beside = overview.in_tree(model.adapters, model.adapters.states())
+    kinds = {path: _CONTAINERS.get(part) for path, (part, _) in modules.items()}
+    kinds |= {path: _kind(model, modules[path][0], weights[path]) + beside.get(path, "")
+              for path in weights if path in modules}
     name = (model.config.architectures or [type(model).__name__])[0]
     return "\n".join([f"{name}(", *_lines(root, kinds, "", 1), ")"])
 
@@ -84,29 +82,32 @@ def _lines(node, kinds, prefix, depth):
         path = prefix + part
         if child:
             inner = _lines(child, kinds, f"{path}.", depth + 1)
-            lines += [f"{pad}({part}): {_container(part, child)}(", *inner, f"{pad})"]
+            lines += [f"{pad}({part}): {_container(part, child, kinds.get(path))}(", *inner, f"{pad})"]
         else:
             lines.append(f"{pad}({part}): {kinds.get(path, 'Module()')}")
     return lines
 
 
-def _container(part, child):
-    if all(name.isdigit() for name in child):
+_CONTAINERS = {"attention": "Attention", "feed_forward": "MLP"}
+
+
+def _container(name, child, kind):
+    if all(inner.isdigit() for inner in child):
         return "ModuleList"
-    return {"attn": "Attention", "self_attn": "Attention", "mlp": "MLP"}.get(part, part.capitalize())
+    return kind or name.capitalize()
 
 
 def summary(model):
     """A table: one row a module with weights, in the order of a forward pass, each adapter's own below its linear."""
-    paths, steps = _modules(model)
-    weights = _weights(model)
+    modules, weights = _modules(model), _weights(model)
     tied = model._model.head_name if model.config.tie_word_embeddings else None
     rows = []
-    for path in sorted((p for p in paths if p in weights), key=_order(paths)):
-        op, flops = steps.get(path, ("linear", 0.0))
-        kind = _kind(model, path, weights[path], op).partition("(")[0]
+    for path in sorted((path for path in modules if path in weights), key=_order(modules)):
+        part, flops = modules[path]
+        kind = _kind(model, part, weights[path]).partition("(")[0]
         rows.append(_row(path, kind, {} if path == tied else weights[path], weights[path]["weight"].shape, flops))
-        rows += [row for name, state in model._states().items() for row in _adapter_rows(path, name, state, weights)]
+        rows += [row for name, state in model.adapters.states().items()
+                 for row in _adapter_rows(path, name, state, weights)]
     note = f"{model.num_parameters():,} parameters, {count(sum(row['FLOPs'] for row in rows), 'FLOP')} a token"
     return Table(["module", "kind", "shape", "parameters", "FLOPs", "bytes"], rows, note)
 
@@ -118,7 +119,7 @@ def _adapter_rows(path, name, state, weights):
         if own is None:
             continue
         shape = next(iter(own.values())).shape
-        multiplies = kind == "LoRA" and state in ("trains", "active")
+        multiplies = kind == "LoRA" and state.computes
         yield _row(f"{path}.{part}.{name}", kind, own, shape, 2 * shape[0] * shape[1] if multiplies else 0)
 
 

@@ -47,7 +47,7 @@ class Fuzzer:
         self.core = _core64.Model(self.model._spec)
         self.core_run = _core64.Run(self.core, 3, 9, True, False, [], True, 0, 0, None)
         self.generating = _core64.Run(self.core, 3, 9, False, False, [], False, 14, 0, None)
-        self.core_optimizer = _core64.AdamW(self.core, False)
+        self.core_optimizer = _core64.AdamW(self.core)
 
     # --- arguments ---------------------------------------------------------------------------------------------------
     def number(self):
@@ -198,24 +198,32 @@ class Fuzzer:
             ids=ids(), targets=self.pick([None, ids()]), positions=np.abs(ids()),
             mask=self.pick([None, self.numpy.integers(0, 2, (B, T)).astype(np.uint8)]),
             inv_freq=self.reals(D // 2),
-            rope_factor=1.0, items=self.pick([0.0, -1.0, 5.0, float("nan")]), shape=(B, T), skip=[],
-            until=self.pick([None, None, self.name()]), all_logits=self.random.random() < 0.3,
-            last=self.pick([0, 0, 1, 3, -2, 50]),
+            rope_factor=self.reals(1), items=self.pick([0.0, -1.0, 5.0, float("nan")]), shape=(B, T), skip=[],
+            until=self.pick([None, None, self.name()]), last=self.pick([0, 0, 1, 3, -2, 50]),
         )  # fmt: skip
         if self.random.random() < 0.3:
             arguments[self.pick(list(arguments))] = self.value()
         return self.pick([run.forward, run.forward, run.forward_backward])(**arguments)
 
+    def a_core_reading(self):
+        run = self.pick([self.core_run, self.generating])
+        ids, positions = (self.maybe(lambda: self.numpy.integers(-1, 40, (2, 3)).astype(np.int32)) for _ in range(2))
+        mask = self.maybe(lambda: self.pick([None, np.ones((2, 3), np.uint8)]))
+        return run.read(ids, positions, mask, self.maybe(lambda: self.reals(self.model._spec["head_dim"] // 2)), 1.0)
+
     def a_core_method(self):
         run = self.pick([self.core_run, self.generating])
-        numbers = [self.maybe(lambda: 0.1) for _ in range(6)]
+        numbers = [self.maybe(lambda: 0.1) for _ in range(4)]
+        rates = [self.maybe(lambda: [0.1] * len(self.core_optimizer.moments()[0])) for _ in range(2)]
         sizes = self.number(), self.number(), True, False, self.names_or_not(), True, self.number()
         return self.pick([
             run.resume, run.backward, run.zero_grad, run.rewind, run.modules, run.steps, run.observed, run.shapes,
             lambda: run.array(self.maybe(self.name), self.pick(["input", "output", "grad", self.value()])),
-            lambda: run.parameter_gradient(self.maybe(self.name)), lambda: run.set_moment(self.number(), self.number()),
-            lambda: (run.logits, run.losses, run.past, run.nbytes), self.core.linears, self.core.shapes,
-            lambda: self.core_optimizer.step(self.maybe(lambda: self.core_run), *numbers, True), self.core.end_write,
+            lambda: run.parameter_gradient(self.maybe(self.name)),
+            lambda: run.set_dropout_key(self.number(), self.number()),
+            lambda: (run.logits, run.losses, run.past, run.nbytes, run.gradient_arena, self.core.parameter_arena),
+            self.core.linears, self.core.shapes, self.core.end_write,
+            lambda: self.core_optimizer.step(self.maybe(lambda: self.core_run), *rates, *numbers, True),
             self.core_optimizer.moments, lambda: setattr(self.core_optimizer, "updates", self.value()),
             lambda: self.core.estimate(*sizes),
         ])()  # fmt: skip
@@ -237,7 +245,7 @@ class Fuzzer:
             lambda: self.core.set_adapters(list(self.pick(["", "a", "ab", "c"])), list(self.pick(["", "a"]))),
             lambda: self.core.adapter_parameters(self.pick("abc")),
             lambda: setattr(self, "core_run", _core64.Run(self.core, 3, 9, True, True, [], True, 0, 0, None, True)),
-            lambda: setattr(self, "core_optimizer", _core64.AdamW(self.core, True)),
+            lambda: setattr(self, "core_optimizer", _core64.AdamW(self.core)),
         ])()  # fmt: skip
 
     def a_core_piece(self):

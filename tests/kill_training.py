@@ -22,7 +22,7 @@ import matplotlib.backends.backend_agg  # noqa: F401: imported once, so that a c
 import matplotlib.figure  # noqa: F401
 
 import llmc
-from llmc.checkpoint import newest_whole, verify
+from llmc.checkpoint import verify
 from llmc.train.log import read_log
 
 SAVE_STEPS = 3
@@ -94,13 +94,13 @@ def inspect(output_dir):
     for name in names:
         if name.startswith("checkpoint-"):
             verify(os.path.join(output_dir, name))
-    path = newest_whole(output_dir)
-    newest = int(path.rpartition("-")[2]) if path else 0
+    steps = [int(name.removeprefix("checkpoint-")) for name in names if re.fullmatch(r"checkpoint-\d+", name)]
+    newest = max(steps, default=0)
     log = os.path.join(output_dir, "log.jsonl")
     logged = max((entry["step"] for entry in read_log(log)), default=0) if os.path.exists(log) else 0
     lasting = (logged - 1) // SAVE_STEPS * SAVE_STEPS  # saved before the step that was logged last
     assert newest >= lasting, f"{output_dir}: step {logged} was logged, the newest checkpoint is {newest}"
-    assert sum(bool(re.fullmatch(r"checkpoint-\d+", name)) for name in names) <= LIMIT + 1
+    assert len(steps) <= LIMIT + 1
     return newest
 
 

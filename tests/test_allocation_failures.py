@@ -97,7 +97,7 @@ CALLS = {  # name: (what is there before, the call)
     "forward until a module": (run_after_forward, lambda r: r.forward(IDS, until="model.layers.0.mlp")),
     "forward_backward": (run_after_forward, lambda r: r.forward_backward(IDS[:, :7])),
     "backward and looking": (run_after_forward, looked_at),
-    "resume": (run_stopped, lambda r: r.resume() if r._core.losses is not None else None),
+    "resume": (run_stopped, lambda r: r.resume()),
     "AdamW": (model, lambda m: llmc.AdamW(m).updates),
     "step": (optimizer, step_and_look),
     "piece": (model, piece),

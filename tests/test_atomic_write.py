@@ -348,19 +348,6 @@ def test_files_added_later_do_not_matter(tmp_path):
     llmc.checkpoint.verify(tmp_path / "checkpoint-1")
 
 
-def test_the_newest_whole_checkpoint_is_found_by_number(tmp_path):
-    assert llmc.checkpoint.newest_whole(tmp_path / "nowhere") is None
-    assert llmc.checkpoint.newest_whole(tmp_path) is None
-    for step in (9, 10, 100):
-        fill(tmp_path / f"checkpoint-{step}", step)
-    fill(tmp_path / "checkpoint-best", 5)
-    fill(tmp_path / "checkpoint-1000x", 5)
-    (tmp_path / "checkpoint-200").write_text("")
-    assert llmc.checkpoint.newest_whole(tmp_path) == str(tmp_path / "checkpoint-100")
-    (tmp_path / "checkpoint-100" / "a").write_text("cut")
-    assert llmc.checkpoint.newest_whole(tmp_path) == str(tmp_path / "checkpoint-10")
-
-
 def test_a_manifest_covers_every_file_but_itself(tmp_path):
     fill(tmp_path / "x", 1)
     listed = json.loads((tmp_path / "x" / manifest.MANIFEST).read_text())["files"]

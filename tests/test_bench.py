@@ -361,9 +361,9 @@ def test_without_torch_the_command_says_so_once(tiny_jobs, monkeypatch, capsys):
     assert capsys.readouterr().err.count("cannot be imported") == 1
 
 
-def test_out_takes_markdown_and_a_picture(capsys):
-    assert main(["bench", "--out", "bench.pdf"]) == 2
-    assert "--out takes .md and .png" in capsys.readouterr().err
+def test_out_takes_markdown_and_pictures(capsys):
+    assert main(["bench", "--out", "bench.gif"]) == 2
+    assert "--out takes .md, .png, .pdf, .svg" in capsys.readouterr().err
 
 
 def test_what_was_measured_before_ctrl_c_is_printed(tiny_jobs, monkeypatch, capsys):

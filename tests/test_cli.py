@@ -117,8 +117,8 @@ def test_the_version_is_the_package_s(capsys):
     (["eval", "dir"], "--text"),
     (["tokenize", "x.txt"], "--tokenizer"),
     (["tokenize", "x.txt", "--tokenizer", "t", "--out", "y.txt"], "ends in .bin"),
-    (["tokenize", "x.txt", "--tokenizer", "t", "--vocab-size", "9" * 30], "2147483647 at most"),
-    (["compare", "dir", "--batch", "9" * 19], "2147483647 at most"),
+    (["tokenize", "x.txt", "--tokenizer", "t", "--vocab-size", "9" * 30], "at most 2147483647"),
+    (["compare", "dir", "--batch", "9" * 19], "at most 2147483647"),
     (["doctor", "now"], "one word too many"),
 ])  # fmt: skip
 def test_wrong_usage_is_said_in_a_line_and_exits_2(words, expected, capsys):

@@ -131,7 +131,7 @@ def test_the_words_for_targets_are_presets_names_or_an_expression(folder, tmp_pa
 
 @pytest.mark.parametrize("words, status, said", [
     ("lora", 2, "which DIR to adapt"), ("lora BASE", 2, "which DIR to adapt"),
-    ("lora BASE TEXT --r 0", 2, "at least 1"), ("lora BASE TEXT --lora-dropout 1", 2, "at most 0.99"),
+    ("lora BASE TEXT --r 0", 2, "at least 1"), ("lora BASE TEXT --lora-dropout 1", 2, "from 0 to 0.99"),
     ("lora BASE TEXT --target-modules domian", 1, "nearest: domain"),
     ("lora BASE TEXT --layers-to-transform 3-1", 2, "no list of layers, as 0-3,8 is"),
     ("lora BASE TEXT --layers-to-transform 7", 1, "the model has 3 layers, 0 to 2"),

@@ -12,16 +12,12 @@ from conftest import TINY
 
 from llmc.config import Config
 from llmc.errors import CheckpointError, ConfigError
-from llmc.config.fields import ACTIVATIONS, CANONICAL, FAMILIES, REFUSED, ROPE_FIELDS
+from llmc import _core
+from llmc.config import rope
+from llmc.config.fields import CANONICAL, REFUSED, ROPE_FIELDS
+from llmc.families import row_of
+from llmc.families.activations import ACTIVATIONS
 
-SPEC = {
-    "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "intermediate_size", "max_position_embeddings", "padding_idx", "window", "norm_eps", "activation",
-    "attention_bias",
-    "mlp_bias", "tie_word_embeddings", "attention_scale", "scale_by_layer", "embd_pdrop", "resid_pdrop",
-    "attn_pdrop", "rope_grows",
-}  # fmt: skip
-KERNELS = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "kernels.h"
 YARN = {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.9,
         "original_max_position_embeddings": 16}  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -53,15 +49,15 @@ VARIANTS = [
 
 # Fields, and what the message must say.
 IMPOSSIBLE = [
-    ("llama", dict(hidden_size=0), ["hidden_size 0", "positive whole number"]),
-    ("llama", dict(hidden_size=-4), ["hidden_size -4"]),
-    ("llama", dict(hidden_size=44.0), ["hidden_size 44.0"]),
-    ("llama", dict(hidden_size="44"), ["hidden_size '44'"]),
-    ("llama", dict(num_hidden_layers=True), ["num_hidden_layers True"]),
-    ("llama", dict(num_hidden_layers=0), ["num_hidden_layers 0"]),
-    ("llama", dict(num_attention_heads=None), ["num_attention_heads None"]),
-    ("llama", dict(vocab_size=0), ["vocab_size 0"]),
-    ("llama", dict(vocab_size=2**31), ["vocab_size 2147483648", "above 2147483647"]),
+    ("llama", dict(hidden_size=0), ["hidden_size is 0", "not a whole number of at least 1"]),
+    ("llama", dict(hidden_size=-4), ["hidden_size is -4"]),
+    ("llama", dict(hidden_size=44.0), ["hidden_size is 44.0"]),
+    ("llama", dict(hidden_size="44"), ["hidden_size is '44'"]),
+    ("llama", dict(num_hidden_layers=True), ["num_hidden_layers is True"]),
+    ("llama", dict(num_hidden_layers=0), ["num_hidden_layers is 0"]),
+    ("llama", dict(num_attention_heads=None), ["num_attention_heads is None"]),
+    ("llama", dict(vocab_size=0), ["vocab_size is 0"]),
+    ("llama", dict(vocab_size=2**31), ["vocab_size is 2147483648", "at most 2147483647"]),
     ("llama", dict(vocab_size=2**31 - 1, hidden_size=2**30), ["vocab_size 2147483647", "hidden_size 1073741824"]),
     ("llama", dict(head_dim=2**30), ["num_attention_heads 4 x head_dim 1073741824", "2147483647"]),
     ("llama", dict(num_hidden_layers=2**31 - 1, hidden_size=2**20), ["num_hidden_layers 2147483647"]),
@@ -73,22 +69,22 @@ IMPOSSIBLE = [
     ("llama", dict(num_key_value_heads=8), ["num_attention_heads 4", "num_key_value_heads 8"]),
     ("llama", dict(head_dim=9), ["head_dim 9", "odd"]),
     ("llama", dict(intermediate_size=None), ["intermediate_size", "llama needs a number"]),
-    ("llama", dict(rms_norm_eps=float("nan")), ["rms_norm_eps nan"]),
-    ("llama", dict(rms_norm_eps="1e-5"), ["rms_norm_eps '1e-5'"]),
-    ("llama", dict(rms_norm_eps=-1e-5), ["rms_norm_eps -1e-05"]),
-    ("llama", dict(initializer_range=float("inf")), ["initializer_range inf"]),
-    ("llama", dict(initializer_range=1.5), ["initializer_range 1.5", "from 0 to 1"]),
-    ("gpt2", dict(resid_pdrop=1.0), ["resid_pdrop 1.0", "below 1"]),
-    ("gpt2", dict(embd_pdrop=-0.1), ["embd_pdrop -0.1"]),
-    ("gpt2", dict(attn_pdrop=True), ["attn_pdrop True"]),
-    ("llama", dict(attention_bias=1), ["attention_bias 1", "true or false"]),
-    ("llama", dict(tie_word_embeddings=None), ["tie_word_embeddings None"]),
-    ("llama", dict(eos_token_id=2.0), ["eos_token_id 2.0"]),
-    ("llama", dict(eos_token_id=[1, None]), ["eos_token_id [1, None]"]),
-    ("llama", dict(pad_token_id=True), ["pad_token_id True"]),
+    ("llama", dict(rms_norm_eps=float("nan")), ["rms_norm_eps is nan"]),
+    ("llama", dict(rms_norm_eps="1e-5"), ["rms_norm_eps is '1e-5'"]),
+    ("llama", dict(rms_norm_eps=-1e-5), ["rms_norm_eps is -1e-05"]),
+    ("llama", dict(initializer_range=float("inf")), ["initializer_range is inf"]),
+    ("llama", dict(initializer_range=1.5), ["initializer_range is 1.5", "from 0 to 1"]),
+    ("gpt2", dict(resid_pdrop=1.0), ["resid_pdrop is 1.0", "below 1"]),
+    ("gpt2", dict(embd_pdrop=-0.1), ["embd_pdrop is -0.1"]),
+    ("gpt2", dict(attn_pdrop=True), ["attn_pdrop is True"]),
+    ("llama", dict(attention_bias=1), ["attention_bias is 1", "true or false"]),
+    ("llama", dict(tie_word_embeddings=None), ["tie_word_embeddings is None"]),
+    ("llama", dict(eos_token_id=2.0), ["eos_token_id is 2.0"]),
+    ("llama", dict(eos_token_id=[1, None]), ["eos_token_id is [1, None]"]),
+    ("llama", dict(pad_token_id=True), ["pad_token_id is True"]),
     ("llama", dict(pad_token_id=107), ["pad_token_id 107", "vocab_size 107"]),
     ("llama", dict(pad_token_id=-108), ["pad_token_id -108", "vocab_size 107"]),
-    ("llama", dict(dtype="float12"), ["dtype 'float12'", "bfloat16"]),
+    ("llama", dict(dtype="float12"), ["dtype is 'float12'", "bfloat16"]),
     ("llama", dict(hidden_act="hardswish"), ["hidden_act 'hardswish'", "gelu_new", "silu"]),
     ("openai-gpt", dict(afn="gelu_new"), ["afn 'gelu_new'", "gelu, relu, silu, swish"]),
     ("openai-gpt", dict(n_inner=99), ["n_inner 99", "180"]),
@@ -96,7 +92,7 @@ IMPOSSIBLE = [
     ("gpt2", dict(num_key_value_heads=1), ["num_key_value_heads 1", "gpt2", "with 3"]),
     ("gpt2", dict(head_dim=12), ["head_dim 12", "with 13"]),
     ("gpt2", dict(attention_bias=False), ["attention_bias False", "gpt2"]),
-    ("gpt2", dict(rope_theta=1e4), ["rope_theta 10000.0", "learned positions"]),
+    ("gpt2", dict(rope_theta=1e4), ["rope_theta 10000.0", "no rotary positions"]),
     ("gpt2", dict(add_cross_attention=True), ["add_cross_attention True"]),
     ("gpt2", dict(pruned_heads={"0": [1]}), ["pruned_heads"]),
     ("llama", dict(resid_pdrop=0.1), ["resid_pdrop 0.1", "llama"]),
@@ -108,7 +104,7 @@ IMPOSSIBLE = [
     ("llama", dict(layer_types=["full_attention", "sliding_attention", "full_attention"]), ["layer_types"]),
     ("llama", dict(layer_types=["full_attention"]), ["layer_types", "3 layers"]),
     ("mistral", dict(layer_types=["full_attention"] * 3), ["layer_types", "sliding_window 7"]),
-    ("mistral", dict(sliding_window=0), ["sliding_window 0"]),
+    ("mistral", dict(sliding_window=0), ["sliding_window is 0"]),
     ("mistral", dict(attention_bias=True), ["attention_bias True", "mistral"]),
     ("llama", dict(n_embd=48), ["hidden_size 44", "n_embd 48", "disagree"]),
     ("gpt2", dict(torch_dtype="float16", dtype="bfloat16"), ["float16", "bfloat16", "disagree"]),
@@ -140,10 +136,19 @@ def logits_of(peers, config, state=None):
         return model(ids).logits.numpy(), model.state_dict()
 
 
-def test_spec_has_exactly_the_keys_of_the_core(family):
+@pytest.mark.parametrize("change", [lambda spec: spec | {"norm": "batch"}, lambda spec: spec | {"layers": []},
+                                    lambda spec: spec | {"vocab_size": 0}, lambda spec: spec | {"in_out": 2},
+                                    lambda spec: spec | {"names": spec["names"] | {"nose": "x"}},
+                                    lambda spec: spec | {"names": spec["names"] | {"up": None}},
+                                    lambda spec: spec | {"names": spec["names"] | {"up": "x" * 80}},
+                                    lambda spec: spec | {"rotaries": 65}])  # fmt: skip
+def test_the_core_refuses_a_spec_that_is_none(family, change):
     spec = Config(**TINY[family]).spec()
-    assert set(spec) == SPEC
-    assert all(isinstance(value, (int, float)) for name, value in spec.items() if name != "model_type")
+    with pytest.raises(ConfigError, match="core|names|layers|rotary"):
+        _core.Model(change(spec), False)
+    for name in spec:
+        with pytest.raises(ConfigError, match=f"'{name}'|'names' and 'layers'"):
+            _core.Model({key: value for key, value in spec.items() if key != name}, False)
 
 
 def test_spec_of_gpt2_has_its_scaling_switches():
@@ -153,23 +158,23 @@ def test_spec_of_gpt2_has_its_scaling_switches():
     assert Config(**TINY["gpt2"]).spec()["attention_scale"] == 13**-0.5
 
 
-def test_spec_says_when_frequencies_depend_on_the_length():
-    assert Config(**fields_of("llama", rope_scaling=DYNAMIC)).spec()["rope_grows"] == 1
-    assert Config(**fields_of("llama", rope_scaling=YARN)).spec()["rope_grows"] == 0
+def test_rope_says_when_frequencies_depend_on_the_length():
+    assert rope.grows(Config(**fields_of("llama", rope_scaling=DYNAMIC)))
+    assert not rope.grows(Config(**fields_of("llama", rope_scaling=YARN)))
 
 
 def test_mistral_without_a_window_is_wide_open_and_an_absent_one_is_4096():
-    assert Config(**fields_of("mistral", sliding_window=None)).spec()["window"] == 0
+    assert Config(**fields_of("mistral", sliding_window=None)).spec()["layers"][0]["window"] == 0
     absent = {name: value for name, value in TINY["mistral"].items() if name != "sliding_window"}
-    assert Config(**absent).spec()["window"] == 4096
+    assert Config(**absent).spec()["layers"][0]["window"] == 4096
 
 
 @pytest.mark.parametrize("name, other", [(n, c) for n, c in CANONICAL.items() if n != c])
 def test_both_spellings_are_one_field(family, name, other):
     config = Config(**TINY[family])
     value = {"hidden_act": "relu", "dtype": "bfloat16"}.get(other, 0.25 if "eps" in other or "pdrop" in other else 8)
-    if other in FAMILIES[family].fixed and other != "intermediate_size":
-        value = FAMILIES[family].fixed[other]
+    if other in row_of(family).fixed and other != "intermediate_size":
+        value = row_of(family).fixed[other]
     setattr(config, name, value)
     assert getattr(config, other) == getattr(config, name) == value
     setattr(config, other, value)
@@ -194,11 +199,11 @@ def test_what_follows_from_other_sizes_follows_when_they_change():
 
 def test_setting_a_field_checks_it_and_spec_checks_the_rest():
     config = Config(**TINY["llama"])
-    with pytest.raises(ConfigError, match="hidden_size 0"):
+    with pytest.raises(ConfigError, match="hidden_size is 0"):
         config.hidden_size = 0
     config.hidden_size = 46
     with pytest.raises(ConfigError, match="hidden_size 46 is not a multiple"):
-        config.spec()
+        config.validate()
 
 
 def test_rope_has_one_value_under_three_names():
@@ -241,7 +246,7 @@ def test_any_value_of_any_field_is_taken_or_refused_in_words(family, name):
     fields = {other: kept for other, kept in TINY[family].items() if CANONICAL.get(other) != same}
     for value in HOSTILE:
         try:
-            Config(**{**fields, name: value}).spec()
+            Config(**{**fields, name: value}).validate()
         except ConfigError as error:
             assert len(str(error)) > 20
 
@@ -353,7 +358,7 @@ def test_a_file_that_is_no_configuration_says_what_it_is(tmp_path, text, words):
 
 
 def test_an_impossible_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "config.json")) + ": hidden_size -1"):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "config.json")) + ": hidden_size is -1"):
         Config.from_pretrained(write(tmp_path, "config.json", {**TINY["llama"], "hidden_size": -1}))
     with pytest.raises(ConfigError, match="no model_type.*GPT2LMHeadModel"):
         Config.from_pretrained(write(tmp_path, "config.json", {"architectures": ["GPT2LMHeadModel"]}))
@@ -379,22 +384,15 @@ def test_generation_config_overrides_the_ids_for_generation_and_is_written_back(
     assert written == {"eos_token_id": [3, 4], "temperature": 0.6, "bos_token_id": 7}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] == 2
     write(tmp_path, "generation_config.json", {"eos_token_id": "2"})
-    with pytest.raises(ConfigError, match="generation_config.json: eos_token_id '2'"):
+    with pytest.raises(ConfigError, match="generation_config.json: eos_token_id is '2'"):
         Config.from_pretrained(tmp_path)
 
 
-def test_activation_numbers_are_the_core_s():
-    body = re.search(r"typedef enum \{(.*?)\} Activation;", KERNELS.read_text(), re.S)[1]
-    order = [name.removeprefix("ACT_").lower() for name in re.findall(r"ACT_\w+", body)]
-    first_name = {number: name for name, number in reversed(ACTIVATIONS.items())}
-    renamed = {"gelu_tanh": "gelu_new", "gelu_quick": "quick_gelu"}
-    assert [first_name[number] for number in range(len(order) - 1)] == [renamed.get(n, n) for n in order[:-1]]
+def test_every_activation_is_the_core_s_and_every_one_of_the_core_has_a_name():
+    assert set(ACTIVATIONS.values()) == set(_core.ACTIVATIONS)
 
 
-# Beside transformers
-
-
-def test_activations_of_one_number_are_one_function(peers):
+def test_activations_of_one_word_are_one_function(peers):
     functions = peers.transformers.activations.ACT2FN
     x = peers.torch.linspace(-12, 12, 1001)
     values = {name: functions[name](x).numpy() for name in ACTIVATIONS}
@@ -408,16 +406,16 @@ def test_activations_of_one_number_are_one_function(peers):
 def test_gpt_has_the_activations_of_its_own_table(peers):
     from transformers.models.openai.modeling_openai import ACT_FNS
 
-    assert set(ACT_FNS) == set(FAMILIES["openai-gpt"].activations)
+    assert set(ACT_FNS) == set(row_of("openai-gpt").activations)
 
 
 def test_defaults_are_transformers(peers, family):
     theirs = peers.transformers.AutoConfig.for_model(family)
     ours = Config(family)
-    for canonical in FAMILIES[family].defaults.keys() - {"dtype", "intermediate_size"}:
-        name = FAMILIES[family].names.get(canonical, canonical)
+    for canonical in row_of(family).defaults.keys() - {"dtype", "intermediate_size"}:
+        name = row_of(family).spellings.get(canonical, canonical)
         assert getattr(ours, name) == getattr(theirs, name), name
-    if FAMILIES[family].rope:
+    if row_of(family).position == "rope":
         assert ours.rope_parameters == theirs.rope_parameters
         assert ours.intermediate_size == theirs.intermediate_size
     else:

@@ -104,7 +104,7 @@ def test_texts_that_cannot_be_used_are_refused(tok):
     for texts in ("one string", [b"bytes"], [None]):
         with pytest.raises(TypeError, match="texts"):
             TextDataset(texts, tok, block_size=8)
-    for words, block_size in {"block_size is 1;": 1, "block_size is -5;": -5, "block_size is 0;": 0}.items():
+    for words, block_size in {"block_size is 1,": 1, "block_size is -5,": -5, "block_size is 0,": 0}.items():
         with pytest.raises(DataError, match=words):
             TextDataset(["text"], tok, block_size)
     with pytest.raises(TypeError, match="block_size is 2.5"):

@@ -75,6 +75,30 @@ def test_file_names_of_the_package_are_unique():
     assert [paths for paths in folders.values() if len(paths) > 1] == []
 
 
+def package_imports():
+    """{folder of the package: the folders and files at the top of the package that its files import}."""
+    top, found = ROOT / "llmc", {}
+    for path in top.rglob("*.py"):
+        names = [f"{node.module}.{name.name}" for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.ImportFrom) and node.module for name in node.names]
+        rooms = {name.split(".")[1] for name in names if name.startswith("llmc.")}
+        if path.parent != top:
+            found.setdefault(path.relative_to(top).parts[0], set()).update(rooms)
+    return {folder: rooms - {folder} for folder, rooms in found.items()}
+
+
+def test_folders_of_the_package_import_in_no_circle():
+    left = package_imports()
+    while free := [folder for folder, rooms in left.items() if not rooms & left.keys()]:
+        for folder in free:
+            del left[folder]
+    assert left == {}
+
+
+def test_what_people_look_at_is_drawn_by_a_folder_that_knows_no_subject():
+    assert package_imports()["show"] <= {"checkpoint", "errors", "system"}
+
+
 def test_only_the_binding_sees_python():
     assert {path.parts[0] for path in including("Python.h")} <= {"binding"}
     assert not [path for path in SOURCES if path.parts[0] != "binding" and re.search(r"\bPy[A-Z_]\w*", code(path))]

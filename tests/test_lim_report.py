@@ -1,7 +1,6 @@
 """Reports of LIM: rows, files, pages, pictures, comparisons, rank correlation, refusals, and the command."""
 
 import csv
-import html.parser
 import json
 import sys
 import types
@@ -11,12 +10,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from conftest import TINY
+from html_page import Page
 from tiny import random_ids, tiny_model
 
 import llmc
 from llmc.analysis import METRICS, lim
-from llmc.show.colours import Colours
-from llmc.show.grid import shown
+from llmc.analysis.lim_grid import scale
 from llmc.analysis.ranks import rank_correlation
 from llmc.cli import main
 
@@ -57,36 +56,15 @@ def test_json_holds_everything_and_is_strict(report, tmp_path):
     assert (read["tokens"], read["metrics"]) == (18, list(METRICS))
 
 
-class Reader(html.parser.HTMLParser):
-    """Collects the tags of a page, and checks that they close."""
-
-    EMPTY = ("meta", "input", "wbr", "br")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.attributes = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
 def test_the_page_is_self_contained_and_whole(report, tmp_path):
     report.save(tmp_path / "lim.html")
     text = (tmp_path / "lim.html").read_text()
-    reader = Reader()
-    reader.feed(text)
-    assert reader.open == []
-    assert not {"script", "link", "img", "iframe"} & set(reader.tags)
-    assert not {"src", "href"} & {name for name, _ in reader.attributes} and "http" not in text
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href"} & {name for name, _ in page.attributes} and "http" not in text
     for row in report.rows:
         assert row["name"] in text
-    assert text.count('class="gone"') > 0 and "wider" in text and "is zero and the output is not" in text
+    assert text.count('class="gone"') > 0 and "corner" in text and "is zero and the output is not" in text
 
 
 def test_a_notebook_shows_the_heat_maps(report):
@@ -123,6 +101,14 @@ def test_plot_draws_a_picture(report, tmp_path):
         report.plot(tmp_path / f"{metric}.png", metric=metric)
         pixels = matplotlib.image.imread(tmp_path / f"{metric}.png")
         assert pixels.shape[0] > 300 and pixels.shape[1] > 800 and pixels.std() > 0.05
+
+
+@pytest.mark.parametrize("ending, begins", [(".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_plot_draws_what_the_ending_says_to_the_same_bytes(report, tmp_path, ending, begins):
+    for name in ("one", "two"):
+        report.plot(tmp_path / f"{name}{ending}")
+    one, two = ((tmp_path / f"{name}{ending}").read_bytes() for name in ("one", "two"))
+    assert one.startswith(begins) and one == two
 
 
 def test_the_picture_grows_with_the_model(tmp_path):
@@ -168,18 +154,12 @@ def test_without_pandas_to_dataframe_says_what_to_do(report, monkeypatch):
     ("lim", []), ("cka", [1.0]),
 ])  # fmt: skip
 def test_colours_rise_with_the_value(metric, values):
-    colours = Colours(metric, values)
+    colours = scale(metric, values)
     places = [colours.place(value) for value in values]
     assert places == sorted(places) and all(0 <= place <= 1 for place in places)
     assert all(len(colours.colour(value)) == 7 for value in values)
     ticks = [value for value, _ in colours.ticks()]
     assert ticks == sorted(ticks) and 0 in ticks
-
-
-def test_numbers_fit_a_cell():
-    numbers = [0, 1, -0.5, 0.0471, 12.34, 123.4, 54321, 1e-7, -3e-9, 9999.4, 0.0951]
-    assert [shown(x) for x in numbers] == ["0", "1.00", "-0.50", "0.047", "12.3", "123", "5e4", "1e-7", "-3e-9",
-                                           "9999", "0.10"]  # fmt: skip
 
 
 # Refusals
@@ -235,6 +215,8 @@ def test_reports_refuse_what_they_cannot_do(report, tmp_path):
         report.save(tmp_path / "lim.xlsx")
     with pytest.raises(llmc.UnknownNameError, match="nearest: block_influence"):
         report.plot(tmp_path / "x.png", metric="block_influenc")
+    with pytest.raises(llmc.ConfigError, match=r"x.gif: a picture is drawn as .png, .pdf or .svg"):
+        report.plot(tmp_path / "x.gif")
     with pytest.raises(TypeError, match="with a report"):
         report.compare(report.rows)
     other = lim(tiny_model(TINY["llama"]), random_ids(TINY["llama"], 1, 4))
@@ -260,12 +242,13 @@ def checkpoint(tmp_path_factory):
 
 
 def test_the_command_prints_and_writes(checkpoint, tmp_path, capsys):
-    out = [str(tmp_path / f"lim{ending}") for ending in (".png", ".html", ".csv", ".json")]
+    out = [str(tmp_path / f"lim{ending}") for ending in (".png", ".svg", ".html", ".csv", ".json")]
     words = ["lim", str(checkpoint), "--text", str(checkpoint / "text.txt"), "--metrics", "all", "--block-size", "16"]
     assert main([*words, "--max-tokens", "64", "--batch-size", "2", "--out", *out]) == 0
     said = capsys.readouterr().out
     assert "64 tokens in 2 batches" in said and "rank correlation with the ablation" in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lim.csv", "lim.html", "lim.json", "lim.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lim.csv", "lim.html", "lim.json", "lim.png", "lim.svg"]
     assert json.loads((tmp_path / "lim.json").read_text())["metrics"] == list(METRICS)
 
 
@@ -282,7 +265,7 @@ def test_the_command_refuses_in_one_line(checkpoint, tmp_path, capsys):
     words = ["lim", str(checkpoint), "--text", str(checkpoint / "text.txt")]
     assert main([*words, "--metrics", "limm"]) == 1
     assert "there is no metric 'limm'; nearest: lim" in capsys.readouterr().err
-    assert main([*words, "--out", "lim.pdf"]) == 2
+    assert main([*words, "--out", "lim.gif"]) == 2
     assert main([*words, "--compare", str(checkpoint), "--out", "lim.csv"]) == 2
     (tmp_path / "empty.txt").write_text("")
     assert main(["lim", str(checkpoint), "--text", str(tmp_path / "empty.txt")]) == 1

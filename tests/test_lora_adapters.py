@@ -12,6 +12,7 @@ from tiny import close, hf_model, random_ids, tiny_model
 
 import llmc
 from llmc.errors import ConfigError, UnknownNameError
+from llmc.lora.activity import State
 from llmc.lora.overview import spans
 
 IDS = random_ids(TINY["llama"], 2, 9)
@@ -100,7 +101,7 @@ def test_activity_is_that_of_peft(peers):
     for step in (lambda m: None, lambda m: m.set_adapter("b"), lambda m: m.set_adapter("a", inference_mode=True)):
         step(theirs), step(ours)
         assert theirs.active_adapters == ours.active_adapters()
-        assert training() == {name for name in "ab" if ours._trains(name)}
+        assert training() == {name for name in "ab" if ours.adapters.state(name) is State.TRAINS}
 
 
 def test_generation_and_hooks_see_the_adapter():
@@ -251,7 +252,7 @@ def test_a_wrong_call_is_refused_and_changes_nothing(call, error, words):
     run = model.run(2, 9)
     with pytest.raises(error, match=words):
         call(model)
-    assert list(model._adapters) == ["a", "b"] and model.active_adapters() == ["a"]
+    assert list(model.adapters) == ["a", "b"] and model.active_adapters() == ["a"]
     assert (model(IDS) == before).all()
     run.forward(IDS)  # nor is there a change of structure
 

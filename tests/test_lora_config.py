@@ -98,7 +98,7 @@ def test_every_field_of_the_installed_peft_is_honoured_kept_or_refused():
     (dict(r="8"), "r is '8'"), (dict(lora_alpha=0), "lora_alpha is 0"), (dict(lora_alpha=-1), "above 0"),
     (dict(lora_alpha=float("nan")), "finite"), (dict(lora_alpha=float("inf")), "finite"),
     (dict(lora_dropout=1.0), "below 1"), (dict(lora_dropout=-0.1), "at least 0"), (dict(lora_dropout="a"), "below 1"),
-    (dict(bias="some"), "'none', 'all', 'lora_only'"), (dict(use_rslora="yes"), "True or False"),
+    (dict(bias="some"), "'none', 'all', 'lora_only'"), (dict(use_rslora="yes"), "true or false"),
     (dict(init_lora_weights="uniform"), "init_lora_weights is 'uniform'"),
     (dict(target_modules=[1]), "a list of names"), (dict(target_modules=[""]), "a list of names"),
     (dict(target_modules="("), "not a regular expression"), (dict(exclude_modules="["), "not a regular expression"),

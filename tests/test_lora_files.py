@@ -160,7 +160,7 @@ def test_an_adapter_of_another_name_lies_in_a_folder_of_its_name(tmp_path):
     again.load_adapter(tmp_path, "b")
     again.load_adapter(tmp_path)
     again.load_adapter(tmp_path / "b", "the same")
-    assert list(again._adapters["b"].branches) == list(again._adapters["the same"].branches)
+    assert list(again.adapters["b"].branches) == list(again.adapters["the same"].branches)
     assert again.active_adapters() == ["b"]
     ids = random_ids(TINY["llama"], 2, 9)
     model.set_adapter("b")
@@ -179,7 +179,7 @@ def test_the_config_says_what_peft_needs(tmp_path):
     fields = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert fields["base_model_name_or_path"] == str(tmp_path / "base") and fields["inference_mode"] is True
     assert fields["fan_in_fan_out"] is True and fields["target_modules"] == ["c_attn", "attn.c_proj"]
-    assert model._adapters["default"].config.inference_mode is False
+    assert model.adapters["default"].config.inference_mode is False
 
 
 def test_the_folder_of_an_adapter_opens_as_its_base_with_the_adapter(tmp_path):
@@ -203,7 +203,7 @@ def test_saving_over_an_adapter_replaces_it(tmp_path):
     saved(tmp_path, r=2, target_modules=["up_proj"])
     again = tiny_model(TINY["llama"])
     again.load_adapter(tmp_path)
-    assert {branch.rank for branch in again._adapters["default"].branches.values()} == {2}
+    assert {branch.rank for branch in again.adapters["default"].branches.values()} == {2}
     assert sorted(os.listdir(tmp_path)) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
@@ -231,7 +231,7 @@ def test_a_trained_peft_adapter_of_two_steps_is_the_same_here(peers, tmp_path_fa
 # --- what is wrong with a file ---------------------------------------------------------------------------------------
 def unchanged(model):
     """That loading failed and left nothing behind."""
-    return not any("lora_" in name for name in model.state_dict()) and model._adapters == {}
+    return not any("lora_" in name for name in model.state_dict()) and model.adapters == {}
 
 
 def test_an_adapter_of_another_base_is_refused_with_tensors_and_shapes(tmp_path):

@@ -58,6 +58,8 @@ def torch_optimizer(peers, model, settings):
     ("llama", dict(target_modules="all-linear", r=4)),
     ("mistral", dict(target_modules=["q_proj", "v_proj"], r=4, use_rslora=True, layers_to_transform=[0, 1])),
     ("gpt2", dict(target_modules=["c_attn"], r=4, bias="all")),
+    ("gpt2", dict(target_modules=["c_attn"], r=4, modules_to_save=["lm_head"])),
+    ("llama: tied", dict(target_modules=["q_proj"], r=4, modules_to_save=["embed_tokens"])),
     ("gpt2", dict(target_modules=["c_attn"], r=4, bias="lora_only", modules_to_save=["mlp"])),
     ("llama", dict(target_modules=["o_proj", "lm_head"], r=4, modules_to_save=["embed_tokens", "norm"])),
     ("llama: mlp bias", dict(target_modules=["up_proj"], r=40, rank_pattern={r"layers\.1\..*": 2}, bias="lora_only")),
@@ -89,7 +91,7 @@ def test_ten_steps_are_those_of_peft(peers, tmp_path_factory, tmp_path, case, co
         warnings.simplefilter("ignore")
         theirs.save_pretrained(tmp_path)
     expected = llmc.checkpoint.open(tmp_path / "adapter_model.safetensors")
-    adapter, tensors = ours._adapters["default"], ours._model.adapter_parameters("default")
+    adapter, tensors = ours.adapters["default"], ours._model.adapter_parameters("default")
     for key, name in adapter.keys("default").items():
         close(tensors[name], expected[key], TOLERANCE["logits"], name)
     assert all((view == base[name]).all() for name, view in ours._parameters.items())
@@ -105,7 +107,7 @@ def test_gradients_of_adapters_are_slopes(family):
     run = model.run(2, 7, backward=True)
     run.forward_backward(ids)
     rng = np.random.default_rng(1)
-    for name, view in model._trained_parameters().items():
+    for name, view in model.trained().items():
         start, direction = view.copy(), rng.standard_normal(view.shape)
 
         def moved(by):
@@ -252,7 +254,7 @@ def dropped(seed=0, rate=0.3, moment=None):
         view[...] = np.eye(40)
     run = model.run(4, 60, keep=[PATH], backward=True, dropout=True, seed=seed)
     if moment is not None:
-        run._core.set_moment(*moment)
+        run._core.set_dropout_key(*moment)
     run.forward(ids, labels=ids)
     return run.output(PATH, copy=True) - reference.output(PATH), reference.input(PATH, copy=True)
 

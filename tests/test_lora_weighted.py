@@ -146,7 +146,7 @@ def delta_of(model, name):
     """{path: s B A}, in double."""
     tensors = model._model.adapter_parameters(name)
     return {path: branch.scale * tensors[f"{path}.lora_B.{name}.weight"].astype(np.float64)
-            @ tensors[f"{path}.lora_A.{name}.weight"] for path, branch in model._adapters[name].branches.items()}
+            @ tensors[f"{path}.lora_A.{name}.weight"] for path, branch in model.adapters[name].branches.items()}
 
 
 @pytest.mark.parametrize("here, there, options", [
@@ -188,7 +188,7 @@ def test_adapters_of_other_ranks_targets_and_scales_are_summed_exactly():
     assert set(mix) == {*a, *b} and set(b) - set(a) == {"model.layers.1.mlp.up_proj"}
     for path, delta in mix.items():
         close(delta, 0.7 * a.get(path, 0) - 0.4 * b.get(path, 0), 1e-6, path)
-    assert {branch.rank for branch in model._adapters["mix"].branches.values()} == {6}
+    assert {branch.rank for branch in model.adapters["mix"].branches.values()} == {6}
 
 
 def test_a_combination_of_both_at_once_is_both_adapters_active():

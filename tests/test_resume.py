@@ -19,8 +19,8 @@ import pytest
 from conftest import needs_bfloat16
 
 import llmc
-from llmc.checkpoint import newest_whole, verify, write_manifest
-from llmc.train.checkpoint import save
+from llmc.checkpoint import verify, write_manifest
+from llmc.train.checkpoint import found, newest, save
 from llmc.train.log import read_log
 from llmc.train.state import TrainerState
 
@@ -126,7 +126,7 @@ def test_a_pass_owes_nothing_to_the_passes_before_it():
         seen = []
         for run in (old, trained.run(4, 16, backward=True, dropout=True, seed=5)):
             run.zero_grad()
-            run._core.set_moment(update, 1)
+            run._core.set_dropout_key(update, 1)
             loss = run.forward_backward(ids, labels=np.where(mask, ids, -100), attention_mask=mask.astype(int))
             seen.append((loss, [run.grad(name).tobytes() for name in trained._parameters]))
         assert seen[0] == seen[1], f"update {update}, shape {shape}"
@@ -203,7 +203,7 @@ def test_ctrl_c_at_random_instants_gives_the_same_bits(whole, tmp_path):
         try:
             if presses < 6:
                 timer.start()
-            trained.train(resume_from_checkpoint=bool(newest_whole(tmp_path)))
+            trained.train(resume_from_checkpoint=bool(found(tmp_path)))
             timer.cancel()
             done = presses >= 6 or not timer.join()
         except KeyboardInterrupt:
@@ -221,7 +221,7 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_for_it(whole, tmp_path, monk
     monkeypatch.setattr(llmc.checkpoint, "write_manifest", press_and_write)
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, save_steps=2).train()
-    assert newest_whole(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert newest(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeypatch):
@@ -229,7 +229,7 @@ def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeyp
     monkeypatch.setattr(cut, "evaluate", lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         cut.train()
-    assert newest_whole(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert newest(tmp_path) == str(tmp_path / "checkpoint-3")
     trainer(tmp_path, seed=9, save_steps=100).train(resume_from_checkpoint=True)
     evaluations, theirs = ([entry for entry in read_log(folder / "log.jsonl") if "eval_loss" in entry]
                            for folder in (tmp_path, whole[0]))

@@ -118,7 +118,7 @@ def objects():
     run = model.run(2, 9, keep="all", backward=True)
     ids = np.arange(18).reshape(2, 9)
     run.forward(ids, labels=ids)
-    return {"Model": model._model, "Run": run._core, "AdamW": model._core.AdamW(model._model, False)}
+    return {"Model": model._model, "Run": run._core, "AdamW": model._core.AdamW(model._model)}
 
 
 @pytest.mark.parametrize("name", [name for name, each in DEFINED.items() if not parameters(each) and "." in name])
@@ -127,14 +127,14 @@ def test_what_comes_back_is_what_the_stub_says(objects, name):
     annotation = eval(ast.unparse(DEFINED[name].returns), NAMESPACE)
     if is_property(DEFINED[name]):
         assert fits(getattr(objects[owner], member), annotation)
-    elif member not in ("resume", "backward"):  # they need a pass to go on with; others test them
+    elif member not in ("resume", "backward", "take"):  # they need a pass, or a model without memory
         try:
             assert fits(getattr(objects[owner], member)(), annotation)
         finally:
             objects["Model"].end_write()  # begin_write would keep everyone else out
 
 
-@pytest.mark.parametrize("name", ["offers", "info", "families", "get_num_threads"])
+@pytest.mark.parametrize("name", ["offers", "info", "get_num_threads"])
 def test_what_functions_give_is_what_the_stub_says(name):
     assert fits(getattr(_core, name)(), eval(ast.unparse(DEFINED[name].returns), NAMESPACE))
 

@@ -96,8 +96,9 @@ def test_four_micro_batches_of_one_equal_one_of_four(tmp_path):
 
 
 def test_a_batch_without_a_target_has_loss_zero(tmp_path):
-    data = [{"input_ids": [1, 2, 3], "labels": [-100, -100, -100]}]
-    trainer(tmp_path, data=data, max_steps=1).train()
+    data = iter([{"input_ids": [1, 2, 3], "labels": [-100, -100, -100]}, {"input_ids": [1, 2, 3]}])
+    with pytest.warns(RuntimeWarning, match="no label counted.*nothing was updated"):
+        trainer(tmp_path, data=data, max_steps=2, per_device_train_batch_size=1).train()
     assert steps_of(tmp_path)[0]["loss"] == 0 and steps_of(tmp_path)[0]["grad_norm"] == 0
 
 
@@ -259,7 +260,8 @@ def test_the_course_of_a_straight_line_is_that_line():
 
 def test_lines_stand_in_for_the_bar_in_a_file(tmp_path, capsys):
     trainer(tmp_path, max_steps=6, logging_steps=2, held_out=Rows(2), eval_steps=3).train()
-    said = capsys.readouterr().err.splitlines()
+    first, *said = capsys.readouterr().err.splitlines()
+    assert first == "training on 11 rows"
     assert [line.split()[1] for line in said] == ["2/6", "3/6", "4/6", "6/6", "6/6"]
     assert "tokens/s" in said[0] and "left" in said[0] and "perplexity" in said[1]
 
@@ -268,7 +270,7 @@ def test_a_notebook_is_one_that_runs_this_process(tmp_path, capsys):
     import ipykernel  # noqa: F401  (imported is not running)
 
     trainer(tmp_path, max_steps=2, logging_steps=1).train()
-    assert capsys.readouterr().err.startswith("step 1/2")
+    assert capsys.readouterr().err.startswith("training on 11 rows\nstep 1/2")
 
 
 def test_the_bar_shows_loss_speed_and_time_left(tmp_path, capsys):

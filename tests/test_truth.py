@@ -7,7 +7,7 @@ from conftest import TINY, TOLERANCE
 from tiny import CASES, close, close_relative, fields, random_ids, tiny_model
 
 import llmc
-from llmc.config.fields import ACTIVATIONS
+from llmc.families.activations import ACTIVATIONS
 
 LENGTH = 21  # beyond the 16 tokens the rope cases were trained with
 WHOLE = [case for case in CASES if "padding token" not in case]  # by torch's custom its row's gradient is no slope
@@ -170,7 +170,7 @@ def test_gradients_are_slopes_under_one_draw_of_dropout(keep, family):
     run = model.run(2, LENGTH, backward=True, dropout=True, seed=3, keep=keep)
 
     def call(**labels):
-        run._core.set_moment(5, 1)
+        run._core.set_dropout_key(5, 1)
         return run.forward(ids, **labels)
 
     call()

@@ -74,6 +74,7 @@ def test_a_cycle_through_model_and_run_is_collected():
     for _ in range(3):
         model = tiny_model(CONFIG, double=True)
         model.run_of_mine = model.run(2, 9, keep="all", backward=True)
+        model.run_of_mine.forward(IDS)
         model.view_of_mine = model.run_of_mine.output("model.layers.0")
         model.run_of_mine.model_of_mine = model
     del model

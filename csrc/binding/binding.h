@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "models/model.h"
 #include "weights/optimizer.h"
+#include "ops/ops.h"
 #include "runs/estimate.h"
 
 typedef struct {
@@ -44,19 +45,23 @@ bool lock(const State *s, Unlocked *u);
 int view_begin(void);
 /* Adds a view of parameter q, which lies at reals `at` of an arena, to a dict under its name. */
 bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at);
-/* A writable view into an arena, which it keeps alive. strides in reals. */
-PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides);
+/* Writable views of reals in an arena, which they keep alive: of a parameter's shape, of a tensor. */
+PyObject *view_like(const Parameter *q, Arena *a, const real *data);
 PyObject *view_tensor(Arena *a, const Tensor *t);
 /* A writable view of a parameter as it lies: reals, bfloat16's bits, or a pair of int8 numbers and their scales. */
 PyObject *view_parameter(const Parameter *q);
+/* All reals of an arena, as one row. */
+PyObject *view_whole(Arena *a);
+PyObject *shape_tuple(int ndim, const int *shape);
 /* Copies a C-contiguous array of exactly `count` numbers into `out`; false: an error that names `what` is set. */
 bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what);
-bool copy_uint8(const State *s, PyObject *array, uint8_t *out, size_t count, const char *what);
-bool copy_reals(const State *s, PyObject *array, real *out, size_t count, const char *what);
-/* Borrows the data of a C-contiguous array of reals; NULL: an error is set. */
-real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool writable, const char *what);
+/* Borrow the data of a C-contiguous array, of exactly `count` numbers or of a shape that they tell; NULL: an error that
+ * names `what` is set. */
 const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what);
 const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what);
+const real *borrow_vector(const State *s, PyObject *array, size_t count, const char *what);
+real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool writable, const char *what);
+const int32_t *borrow_rows(const State *s, PyObject *array, int *B, int *T, const char *what); /* (B,T) */
 
 /* A tuple or list of str as C strings, which it holds; NULL with an error set. Release with memory_free. */
 const char **borrow_strings(PyObject *sequence, int *count);
@@ -67,17 +72,23 @@ typedef struct {
     Guard guard;
 } ModelObject;
 
+/* Of gradients, which runs may share: is one of them writing? Counted, and changed with the GIL held. */
+typedef struct {
+    int references;
+    bool busy;
+} Lock;
+
 typedef struct {
     PyObject_HEAD
     ModelObject *owner;
     Run run;
+    Lock *gradients; /* NULL: the run keeps none */
     bool busy, ready;
 } RunObject;
 
-/* One method's use of a run: the run is its own, the model is read; and the run's gradients, which runs may share. */
+/* One method's use of a run: the run is its own, the model is read; and the run's gradients. False: BusyError is set */
 bool run_enter(const State *s, RunObject *r);
 void run_leave(RunObject *r);
-bool run_current(const State *s, const RunObject *r); /* false, with an error: the model's adapters have changed since */
 bool gradients_enter(const State *s, const RunObject *r);
 void gradients_leave(const RunObject *r);
 
@@ -91,6 +102,18 @@ PyObject *model_add(PyObject *model, PyObject *args, PyObject *kwargs);
 PyObject *model_delete(PyObject *model, PyObject *args);
 PyObject *model_set(PyObject *model, PyObject *args, PyObject *kwargs);
 PyObject *model_adapter_views(PyObject *model, PyObject *args);
+
+/* py_shown.c   methods and properties of Run */
+PyObject *shown_modules(PyObject *run, PyObject *unused);
+PyObject *shown_array(PyObject *run, PyObject *args);
+PyObject *shown_parameter_gradient(PyObject *run, PyObject *args);
+PyObject *shown_gradient_arena(PyObject *run, void *unused);
+PyObject *shown_observed(PyObject *run, PyObject *unused);
+PyObject *shown_shapes(PyObject *run, PyObject *unused);
+PyObject *shown_steps(PyObject *run, PyObject *unused);
+PyObject *shown_logits(PyObject *run, void *unused);
+PyObject *shown_likeliest(PyObject *run, PyObject *unused);
+PyObject *shown_losses(PyObject *run, void *unused);
 
 /* py_piece.c */
 PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs);

@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "binding/binding.h"
 #include "engine/engine.h"
-#include "models/families.h"
 #include "engine/machine.h"
 
 State *state_of(PyObject *module) { return PyModule_GetState(module); }
@@ -75,12 +74,17 @@ static PyObject *measure(PyObject *module, PyObject *args) {
     return fine ? PyFloat_FromDouble(rate) : raise_error(state_of(module), &e);
 }
 
-static PyObject *families(PyObject *module, PyObject *unused) {
-    (void)module, (void)unused;
-    PyObject *list = PyList_New(family_count());
-    for (int i = 0; list && i < family_count(); i++)
-        PyList_SET_ITEM(list, i, PyUnicode_FromString(family_at(i)->model_type));
-    return list;
+/* Words and numbers that Python must know as the core does. */
+static int add_constants(PyObject *module) {
+    PyObject *words = PyTuple_New(ACT_COUNT);
+    for (Py_ssize_t i = 0; words && i < ACT_COUNT; i++)
+        PyTuple_SET_ITEM(words, i, PyUnicode_FromString(activation_words[i]));
+    if (!words || PyErr_Occurred() || PyModule_AddObjectRef(module, "ACTIVATIONS", words) < 0) {
+        Py_XDECREF(words);
+        return -1;
+    }
+    Py_DECREF(words);
+    return PyModule_AddIntConstant(module, "GROUP", GROUP);
 }
 
 #ifdef LLMC_TESTING
@@ -105,7 +109,6 @@ static PyMethodDef functions[] = {
     {"offers", offers, METH_NOARGS, "Instruction sets that this build and this processor have, best first."},
     {"info", info, METH_NOARGS, "What runs here."},
     {"measure", measure, METH_VARARGS, "measure(what, seconds): the best rate this machine reaches."},
-    {"families", families, METH_NOARGS, "Model types of the core."},
     {"piece", (PyCFunction)(void (*)(void))piece_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
 #ifdef LLMC_TESTING
     {"fail_allocation", fail_allocation, METH_VARARGS, "fail_allocation(k, count=1): the k-th allocation fails."},
@@ -137,7 +140,7 @@ static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec) {
 
 static int execute(PyObject *module) {
     State *s = state_of(module);
-    if (view_begin() < 0 || !find_errors(s)) return -1;
+    if (view_begin() < 0 || !find_errors(s) || add_constants(module) < 0) return -1;
     if (!(s->model = add_type(module, &model_type_spec))) return -1;
     if (!(s->run = add_type(module, &run_type_spec))) return -1;
     if (!(s->optimizer = add_type(module, &optimizer_type_spec))) return -1;

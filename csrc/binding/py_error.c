@@ -10,7 +10,6 @@ PyObject *raise_error(const State *s, const Error *e) {
     case ERROR_SHAPE: type = s->shape; break;
     case ERROR_DATA: type = s->data; break;
     case ERROR_NAME: type = s->name; break;
-    case ERROR_BUSY: type = s->busy; break;
     case ERROR_NONFINITE: type = s->nonfinite; break;
     case ERROR_MEMORY: type = PyExc_MemoryError; break;
     case ERROR_CANCELLED: type = PyExc_KeyboardInterrupt; break;

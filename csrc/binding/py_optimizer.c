@@ -9,18 +9,17 @@ typedef struct {
 } OptimizerObject;
 
 static PyObject *optimizer_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"model", "decay_all", NULL};
+    static char *names[] = {"model", NULL};
     const State *s = state_of_type(type);
     PyObject *model;
-    int decay_all;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!p:AdamW", names, s->model, &model, &decay_all)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:AdamW", names, s->model, &model)) return NULL;
     if (!((ModelObject *)model)->model.weights.base.arena) return PyErr_Format(s->error, "this model has shapes alone");
     OptimizerObject *self = (OptimizerObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Py_INCREF(model);
     self->owner = (ModelObject *)model;
     Error e = {0};
-    self->ready = optimizer_init(&self->optimizer, &self->owner->model.weights, decay_all, &e);
+    self->ready = optimizer_init(&self->optimizer, &self->owner->model.weights, &e);
     if (self->ready) return (PyObject *)self;
     Py_DECREF(self);
     return raise_error(s, &e);
@@ -35,30 +34,69 @@ static void optimizer_end(PyObject *object) {
     Py_DECREF(type);
 }
 
-static bool may_step(const State *s, const OptimizerObject *self, const RunObject *run) {
-    const Optimizer *o = &self->optimizer;
-    if (run->owner != self->owner) PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
-    else if (o->structure != o->weights->structure)
-        PyErr_SetString(s->error, "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
-    else if (!run_current(s, run)) return false;
-    else if (!run->run.gradients) PyErr_SetString(s->error, "this run keeps no gradients: make it with model.run(..., backward=True)");
-    else if (run->run.gradients->interrupted)
-        PyErr_SetString(s->error, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
-    else if (!run->run.gradients->held) PyErr_SetString(s->error, "there are no gradients: call run.backward() before optimizer.step(run)");
-    else return true;
-    return false;
+/* The floats of a list, one a trainable parameter, into its place among all of them. */
+static bool read_floats(const Weights *w, PyObject *list, double *into, const char *what) {
+    Py_ssize_t at = 0;
+    for (int i = 0; i < w->total; i++) {
+        if (!w->all[i]->trainable) continue;
+        PyObject *number = PyList_Check(list) && at < PyList_GET_SIZE(list) ? PyList_GET_ITEM(list, at++) : NULL;
+        if (!number || !PyFloat_Check(number)) {
+            PyErr_Format(PyExc_TypeError, "%s: a list is needed, of a float for every trainable parameter", what);
+            return false;
+        }
+        into[i] = PyFloat_AS_DOUBLE(number);
+    }
+    return true;
 }
 
+static bool may_step(const State *s, const OptimizerObject *self, const RunObject *run) {
+    Error e = {0};
+    if (!optimizer_is_current(&self->optimizer, &e)) raise_error(s, &e);
+    else if (run->owner != self->owner)
+        PyErr_SetString(s->config, "this run belongs to another model than the optimizer");
+    else if (!run_is_current(&run->run, &e) || !optimizer_may_step(&self->optimizer, run->run.gradients, &e))
+        raise_error(s, &e);
+    return !PyErr_Occurred();
+}
+
+typedef struct {
+    PyObject *rates, *decays;
+    AdamwOptions options;
+    int skip;
+} StepArguments;
+
 /* The update is the only thing that changes the model: once begun it is finished, Ctrl-C or not. */
+static PyObject *update(const State *s, OptimizerObject *self, RunObject *run, const StepArguments *a) {
+    Optimizer *o = &self->optimizer;
+    if (!may_step(s, self, run)) return NULL;
+    if (!read_floats(o->weights, a->rates, o->rate, "rates") || !read_floats(o->weights, a->decays, o->decay, "decays"))
+        return NULL;
+    if (!gradients_enter(s, run)) return NULL;
+    run->busy = true;
+    Error e = {0};
+    double norm;
+    UpdateResult result;
+    Py_BEGIN_ALLOW_THREADS
+    result = optimizer_step(o, run->run.gradients, &a->options, a->skip, &norm, &e);
+    Py_END_ALLOW_THREADS
+    run->busy = false;
+    gradients_leave(run);
+    if (result == UPDATE_REFUSED) return raise_error(s, &e);
+    run->run.update++;
+    run->run.micro = 0;
+    const char *outcome = result == UPDATE_DONE ? "updated" : result == UPDATE_NOTHING ? "nothing" : "skipped";
+    return Py_BuildValue("(dss)", norm, outcome, e.message);
+}
+
 static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"run", "lr", "beta1", "beta2", "eps", "weight_decay", "max_grad_norm", "skip_nonfinite", NULL};
+    static char *names[] = {"run", "rates", "decays", "beta1", "beta2", "eps", "max_grad_norm", "skip_nonfinite", NULL};
     OptimizerObject *self = (OptimizerObject *)object;
     const State *s = state_of_type(Py_TYPE(object));
     PyObject *argument;
-    AdamwOptions o;
-    int skip;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!ddddddp:step", names, s->run, &argument, &o.lr, &o.beta1, &o.beta2,
-                                     &o.eps, &o.weight_decay, &o.max_grad_norm, &skip))
+    StepArguments a;
+    AdamwOptions *o = &a.options;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOddddp:step", names, s->run, &argument, &a.rates, &a.decays,
+                                     &o->beta1, &o->beta2, &o->eps, &o->max_grad_norm, &a.skip))
         return NULL;
     RunObject *run = (RunObject *)argument;
     if (run->busy) {
@@ -66,28 +104,9 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
         return NULL;
     }
     if (!guard_write(s, &self->owner->guard, "step")) return NULL;
-    if (!may_step(s, self, run)) {
-        self->owner->guard.writing = false;
-        return NULL;
-    }
-    if (!gradients_enter(s, run)) {
-        self->owner->guard.writing = false;
-        return NULL;
-    }
-    run->busy = true;
-    Error e = {0};
-    double norm;
-    UpdateResult result;
-    Py_BEGIN_ALLOW_THREADS
-    result = optimizer_step(&self->optimizer, run->run.gradients, &o, skip, &norm, &e);
-    Py_END_ALLOW_THREADS
-    run->busy = false;
-    gradients_leave(run);
+    PyObject *result = update(s, self, run, &a);
     self->owner->guard.writing = false;
-    if (result == UPDATE_REFUSED) return raise_error(s, &e);
-    run->run.update++;
-    run->run.micro = 0;
-    return Py_BuildValue("(dOs)", norm, result == UPDATE_DONE ? Py_True : Py_False, e.message);
+    return result;
 }
 
 static PyObject *views(const Weights *w, Arena *arena) {
@@ -100,9 +119,8 @@ static PyObject *views(const Weights *w, Arena *arena) {
 static PyObject *moments(PyObject *object, PyObject *unused) {
     (void)unused;
     const Optimizer *o = &((OptimizerObject *)object)->optimizer;
-    if (o->structure != o->weights->structure)
-        return PyErr_Format(state_of_type(Py_TYPE(object))->error,
-                            "the model's adapters changed since this optimizer was made: make it anew with llmc.AdamW(model)");
+    Error e = {0};
+    if (!optimizer_is_current(o, &e)) return raise_error(state_of_type(Py_TYPE(object)), &e);
     PyObject *m = views(o->weights, o->m), *v = m ? views(o->weights, o->v) : NULL;
     if (!v) {
         Py_XDECREF(m);
@@ -129,7 +147,7 @@ static int set_updates(PyObject *object, PyObject *value, void *unused) {
 }
 
 static PyMethodDef methods[] = {
-    {"step", (PyCFunction)(void (*)(void))step, METH_VARARGS | METH_KEYWORDS, "(norm, updated, why not)."},
+    {"step", KEYWORDS(step), "(norm, 'updated' | 'nothing' | 'skipped', why)."},
     {"moments", moments, METH_NOARGS, "({name: exp_avg}, {name: exp_avg_sq}), writable views."},
     {NULL, NULL, 0, NULL},
 };
@@ -144,7 +162,7 @@ static PyType_Slot slots[] = {
     {Py_tp_dealloc, optimizer_end},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
-    {Py_tp_doc, "AdamW(model, decay_all)"},
+    {Py_tp_doc, "AdamW(model)"},
     {0, NULL},
 };
 

@@ -88,28 +88,29 @@ static PyObject *run_piece(const State *s, Piece *p, PyObject *ids, size_t N) {
 }
 
 PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"op", "arrays", "gradients", "out", "dout", "count", "shape", "ids", "mask", "number", "kind",
+    static char *names[] = {"op", "arrays", "gradients", "out", "dout", "count", "shape", "ids", "mask", "number", "act",
                             "heads", "groups", "size", "window", "causal", "repeats", "precision", NULL};
     const State *s = state_of(module);
     Piece p = {0};
     PyObject *arrays, *gradients, *out, *dout, *ids = Py_None, *mask = Py_None;
     Py_ssize_t count;
-    const char *precision = "float32";
+    const char *precision = "float32", *act = "linear";
     int causal = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O!OOn(ii)|OOdiiiiipis:piece", names, &p.op, &PyTuple_Type, &arrays,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO!O!OOn(ii)|OOdsiiiipis:piece", names, &p.op, &PyTuple_Type, &arrays,
                                      &PyTuple_Type, &gradients, &out, &dout, &count, &p.B, &p.T, &ids, &mask, &p.number,
-                                     &p.kind, &p.heads, &p.groups, &p.D, &p.window, &causal, &p.repeats, &precision))
+                                     &act, &p.heads, &p.groups, &p.D, &p.window, &causal, &p.repeats, &precision))
         return NULL;
     p.bfloat16 = strcmp(precision, "bfloat16") == 0;
     if (!p.bfloat16 && strcmp(precision, "float32") != 0) {
         PyErr_Format(s->config, "precision='%s': products are computed in 'float32' or in 'bfloat16'", precision);
         return NULL;
     }
+    while (p.act < ACT_COUNT && strcmp(activation_words[p.act], act) != 0) p.act++;
+    if (p.act == ACT_COUNT) return PyErr_Format(s->config, "the core has no activation '%.100s'", act);
     p.causal = causal;
     Py_ssize_t n = PyTuple_GET_SIZE(arrays);
-    if (p.B < 0 || p.T < 0 || count < 0 || n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.kind < 0 || p.kind >= ACT_COUNT ||
-        p.repeats < 0) {
-        PyErr_SetString(PyExc_ValueError, "piece: count, shape, operands, gradients, kind or repeats out of range");
+    if (p.B < 0 || p.T < 0 || count < 0 || n > PIECE_ARRAYS || PyTuple_GET_SIZE(gradients) != n || p.repeats < 0) {
+        PyErr_SetString(PyExc_ValueError, "piece: count, shape, operands, gradients or repeats out of range");
         return NULL;
     }
     for (Py_ssize_t i = 0; i < n; i++)

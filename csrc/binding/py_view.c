@@ -17,13 +17,8 @@ int view_begin(void) {
 
 static void let_go(PyObject *capsule) { arena_release(PyCapsule_GetPointer(capsule, "llmc.arena")); }
 
-/* A writable view of numbers of a NumPy type, `each` bytes apiece. */
-static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, const int *shape, const size_t *strides) {
-    npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
-    for (int i = 0; i < ndim; i++) {
-        dims[i] = shape[i];
-        steps[i] = (npy_intp)(strides[i] * each);
-    }
+/* A writable array of numbers of a NumPy type that lie in an arena, which it keeps alive. */
+static PyObject *array_of(Arena *a, void *data, int type, int ndim, npy_intp *dims, npy_intp *steps) {
     PyObject *keeper = PyCapsule_New(arena_retain(a), "llmc.arena", let_go);
     if (!keeper) {
         arena_release(a);
@@ -39,13 +34,37 @@ static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, con
     return array;
 }
 
-PyObject *view_arena(Arena *a, const real *data, int ndim, const int *shape, const size_t *strides) {
+/* The same, `each` bytes a number. */
+static PyObject *view(Arena *a, void *data, int type, size_t each, int ndim, const int *shape, const size_t *strides) {
+    npy_intp dims[TENSOR_DIMS], steps[TENSOR_DIMS];
+    for (int i = 0; i < ndim; i++) {
+        dims[i] = shape[i];
+        steps[i] = (npy_intp)(strides[i] * each);
+    }
+    return array_of(a, data, type, ndim, dims, steps);
+}
+
+PyObject *view_whole(Arena *a) {
+    return array_of(a, a->data, NPY_REAL, 1, (npy_intp[]){(npy_intp)a->count}, (npy_intp[]){sizeof(real)});
+}
+
+/* Reals whose rows are `row` numbers apart. */
+static PyObject *view_rows(Arena *a, const real *data, int ndim, const int *shape, size_t row) {
+    size_t strides[TENSOR_DIMS];
+    strides[ndim - 1] = 1;
+    for (int i = ndim - 2; i >= 0; i--) {
+        strides[i] = row;
+        row *= (size_t)shape[i];
+    }
     return view(a, (void *)data, NPY_REAL, sizeof(real), ndim, shape, strides);
 }
 
+PyObject *view_like(const Parameter *q, Arena *a, const real *data) {
+    return view_rows(a, data, q->ndim, q->shape, (size_t)q->shape[q->ndim - 1]);
+}
+
 bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
-    size_t strides[2] = {q->ndim > 1 ? (size_t)q->shape[1] : 1, 1};
-    PyObject *array = view_arena(a, a->data + at, q->ndim, q->shape, strides);
+    PyObject *array = view_like(q, a, a->data + at);
     bool added = array && PyDict_SetItemString(dict, q->name, array) == 0;
     Py_XDECREF(array);
     return added;
@@ -53,8 +72,8 @@ bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
 
 PyObject *view_parameter(const Parameter *q) {
     const Stored *s = &q->stored;
-    const size_t strides[2] = {s->turned || q->ndim == 1 ? 1 : s->stride, s->turned ? s->stride : 1};
-    if (s->storage == STORED_REAL) return view_arena(q->arena, s->data, q->ndim, q->shape, strides);
+    if (s->storage == STORED_REAL) return view_like(q, q->arena, s->data);
+    const size_t strides[2] = {s->turned ? 1 : s->stride, s->turned ? s->stride : 1};
     if (s->storage == STORED_BFLOAT16) return view(q->arena, s->data, NPY_UINT16, 2, q->ndim, q->shape, strides);
     int lying[2], scaled[2];
     parameter_lying(q, lying);
@@ -67,14 +86,16 @@ PyObject *view_parameter(const Parameter *q) {
     return all;
 }
 
-PyObject *view_tensor(Arena *a, const Tensor *t) {
-    size_t strides[TENSOR_DIMS], step = t->stride;
-    strides[t->ndim - 1] = 1;
-    for (int i = t->ndim - 2; i >= 0; i--) {
-        strides[i] = step;
-        step *= (size_t)t->shape[i];
+PyObject *view_tensor(Arena *a, const Tensor *t) { return view_rows(a, t->data, t->ndim, t->shape, t->stride); }
+
+PyObject *shape_tuple(int ndim, const int *shape) {
+    PyObject *tuple = PyTuple_New(ndim);
+    for (int i = 0; tuple && i < ndim; i++) {
+        PyObject *size = PyLong_FromLong(shape[i]);
+        if (size) PyTuple_SET_ITEM(tuple, i, size);
+        else Py_CLEAR(tuple);
     }
-    return view_arena(a, t->data, t->ndim, t->shape, strides);
+    return tuple;
 }
 
 static PyArrayObject *checked(const State *s, PyObject *object, int type, const char *type_name, bool writable,
@@ -102,25 +123,32 @@ static const void *counted(const State *s, PyObject *object, int type, const cha
     return PyArray_DATA(array);
 }
 
-static bool copied(void *out, const void *data, size_t bytes) {
-    if (data) memcpy(out, data, bytes);
-    return data != NULL;
-}
-
-bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what) {
-    return copied(out, borrow_int32(s, array, count, what), count * sizeof *out);
-}
-bool copy_uint8(const State *s, PyObject *array, uint8_t *out, size_t count, const char *what) {
-    return copied(out, borrow_uint8(s, array, count, what), count);
-}
-bool copy_reals(const State *s, PyObject *array, real *out, size_t count, const char *what) {
-    return copied(out, counted(s, array, NPY_REAL, REAL_NAME, count, what), count * sizeof *out);
-}
 const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const char *what) {
     return counted(s, array, NPY_INT32, "int32", count, what);
 }
 const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what) {
     return counted(s, array, NPY_UINT8, "uint8", count, what);
+}
+const real *borrow_vector(const State *s, PyObject *array, size_t count, const char *what) {
+    return counted(s, array, NPY_REAL, REAL_NAME, count, what);
+}
+
+const int32_t *borrow_rows(const State *s, PyObject *object, int *B, int *T, const char *what) {
+    PyArrayObject *array = checked(s, object, NPY_INT32, "int32", false, what);
+    if (!array) return NULL;
+    if (PyArray_NDIM(array) != 2 || PyArray_DIM(array, 0) > INT32_MAX || PyArray_DIM(array, 1) > INT32_MAX) {
+        PyErr_Format(s->shape, "%s: two dimensions below 2^31 are needed", what);
+        return NULL;
+    }
+    *B = (int)PyArray_DIM(array, 0);
+    *T = (int)PyArray_DIM(array, 1);
+    return PyArray_DATA(array);
+}
+
+bool copy_int32(const State *s, PyObject *array, int32_t *out, size_t count, const char *what) {
+    const int32_t *data = borrow_int32(s, array, count, what);
+    if (data) memcpy(out, data, count * sizeof *out);
+    return data != NULL;
 }
 
 real *borrow_reals(const State *s, PyObject *object, int *ndim, int *shape, bool writable, const char *what) {

@@ -5,18 +5,29 @@
 #include "blocks/spec.h"
 #include "plan/plan.h"
 
-/* What the blocks of one recording share: the rotary table, and the caches of a generation. */
+/* What is known of the positions of a call and of those before it. */
 typedef struct {
-    Tensor *rope; /* of this call's positions; NULL without rope */
+    Tensor **rotary;                     /* tables of this call's positions; NULL without rope */
     Tensor *const *keys, *const *values; /* (B,G,capacity,D) a layer; NULL without a past */
-} Memory;
+} Past;
 
-typedef Tensor *(*Branch)(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l);
+typedef Tensor *(*Branch)(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
 
 /* Each enters and leaves the module of its name. */
-Tensor *block(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l);
-Tensor *self_attention(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l);
-Tensor *feed_forward(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l);
-Tensor *norm(Plan *p, const Spec *s, Tensor *x, const char *name);
-/* Reads the stream into branch f (module `name`) and gives it back. */
-Tensor *residual(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l, const char *norm_name, const char *name, Branch f);
+Tensor *block(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
+Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
+Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
+/* x itself where the family names no such norm. */
+Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part);
+
+/* A branch and where its norms stand. */
+typedef struct {
+    Part part, norm_in, norm_out, norm_sum;
+    Branch branch;
+} Site;
+extern const Site ATTENTION, FEED_FORWARD;
+
+/* Reads the stream into a branch and gives it back. */
+Tensor *residual(Plan *p, const Spec *s, const Past *past, Tensor *x, int l, const Site *site);
+/* The same, of what `read` is instead of the stream itself. */
+Tensor *rejoined(Plan *p, const Spec *s, const Past *past, Tensor *x, Tensor *read, int l, const Site *site);

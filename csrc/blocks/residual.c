@@ -2,23 +2,29 @@
 #include "blocks/block.h"
 #include "ops/ops.h"
 
-Tensor *norm(Plan *p, const Spec *s, Tensor *x, const char *name) {
-    enter(p, "%s", name);
+Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part) {
+    if (!s->names[part]) return x;
+    enter(p, part, s->names[part]);
     Tensor *y = s->norm == NORM_LAYER ? layernorm(p, x, s->eps) : rmsnorm(p, x, s->eps);
     leave(p, x, y);
     return y;
 }
 
-/* x, or x plus what the branch made of `read`. */
-static Tensor *joined(Plan *p, const Spec *s, Memory *mem, Tensor *x, Tensor *read, int l, const char *name, Branch f) {
-    if (skipped(p, name)) return x;
-    Tensor *y = f(p, s, mem, read, l);
-    joins(p, x);
-    return add(p, x, y);
+static Tensor *joined(Plan *p, const Spec *s, Tensor *x, Tensor *y) {
+    switch (s->residual) {
+    case RESIDUAL_PLAIN: return add(p, x, y);
+    }
+    return x;
 }
 
-Tensor *residual(Plan *p, const Spec *s, Memory *mem, Tensor *x, int l, const char *norm_name, const char *name, Branch f) {
-    if (s->place == PLACE_POST) return norm(p, s, joined(p, s, mem, x, x, l, name, f), norm_name);
-    Tensor *read = norm(p, s, x, norm_name);
-    return joined(p, s, mem, x, read, l, name, f);
+Tensor *rejoined(Plan *p, const Spec *s, const Past *past, Tensor *x, Tensor *read, int l, const Site *site) {
+    if (skipped(p, s->names[site->part])) return x;
+    Tensor *y = site->branch(p, s, past, read, l);
+    joins(p, x);
+    return joined(p, s, x, norm(p, s, y, site->norm_out));
+}
+
+Tensor *residual(Plan *p, const Spec *s, const Past *past, Tensor *x, int l, const Site *site) {
+    Tensor *read = norm(p, s, x, site->norm_in);
+    return norm(p, s, rejoined(p, s, past, x, read, l, site), site->norm_sum);
 }

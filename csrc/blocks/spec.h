@@ -1,44 +1,52 @@
-/* Spec: an architecture as a few kinds and numbers. It carries no model name, so no code can branch on one. */
+/* Spec: an architecture as a few kinds, names and numbers. It carries no model name, so no code can branch on one. */
 #pragma once
 #include "ops/ops.h"
 
 typedef enum { NORM_LAYER, NORM_RMS } NormKind;
-typedef enum { PLACE_PRE, PLACE_POST } Place;          /* norm before the branch, or after the addition */
-typedef enum { FINAL_NONE, FINAL_NORM } FinalNorm;
-typedef enum { POSITION_LEARNED, POSITION_ROPE } Position;
-typedef enum { FFN_MLP, FFN_GATED } Ffn;
-typedef enum { MEMORY_OWN } MemoryKind;                /* whose keys and values a head may read */
-typedef enum { RESIDUAL_PLAIN } ResidualKind;          /* how a branch rejoins the stream */
+typedef enum { ORDER_SEQUENTIAL, ORDER_PARALLEL } Order; /* the branches one after the other, or both reading the stream */
+typedef enum { POSITION_NONE, POSITION_LEARNED, POSITION_ROPE } Position;
+typedef enum { FEED_FORWARD_MLP, FEED_FORWARD_GATED } FeedForward;
+typedef enum { MEMORY_OWN } MemoryKind;                  /* whose keys and values a head may read */
+typedef enum { RESIDUAL_PLAIN } ResidualKind;            /* how a branch rejoins the stream */
 
-/* Hugging Face's words for the modules, each relative to its parent. NULL: there is no such module. */
+/* What may differ from layer to layer. */
 typedef struct {
-    const char *root;      /* "model", "transformer" */
-    const char *embed, *positions, *layers, *final;
-    const char *attention_norm, *attention, *qkv, *q, *k, *v, *o;
-    const char *ffn_norm, *ffn, *gate, *up, *down;
-    const char *head;
-} Names;
+    int window;       /* keys a query sees, its own included; 0: all before it */
+    int rotary;       /* which of the rotary tables turns its queries and keys */
+    FeedForward feed_forward;
+    int F;            /* its width */
+} Layer;
 
 typedef struct {
     NormKind norm;
-    Place place;
-    FinalNorm final;
+    Order order;
     Position position;
-    Ffn ffn;
     MemoryKind memory;
     ResidualKind residual;
     Activation act;
-    bool in_out;          /* linears of the blocks are stored (in, out) */
-    Names names;
+    bool in_out;      /* linears of the blocks are stored (in, out) */
 
-    int V, C, L, H, G, D, F;
+    /* Hugging Face's words for the modules, each relative to its parent. NULL: there is no such module; so names say
+     * where norms stand, whether q, k and v are fused, and whether there is a final norm. */
+    const char *names[PARTS];
+
+    int V, C, L, H, G, D;
+    Layer *layers;    /* L */
+    int rotaries;     /* rotary tables */
     int max_positions;
     int padding;          /* token whose embedding gets no gradient; -1: none */
-    int window;           /* keys a query sees, its own included; 0: all before it */
     real eps;
     real attention_scale; /* multiplies q.k */
     bool scale_by_layer;  /* and divides it by layer + 1 */
-    bool attention_bias, ffn_bias;
+    bool qkv_bias, o_bias, feed_forward_bias;
     bool tied;            /* the head is the embedding */
     real embed_dropout, residual_dropout, attention_dropout;
 } Spec;
+
+#define ROTARIES_MOST 64
+
+/* Keys that the layer with the widest window sees; 0: some layer sees all. */
+int spec_window(const Spec *s);
+/* A copy with names and layers of its own. False: no memory. */
+bool spec_copy(Spec *to, const Spec *from);
+void spec_free(Spec *s); /* of a copy */

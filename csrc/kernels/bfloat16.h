@@ -16,11 +16,6 @@ ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) {
     return (vreal)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
 }
 
-/* Lane by lane, a pair of a and one of b. */
-ALWAYS_INLINE vreal multiply_add_pairs(vreal sum, vreal a, vreal b) {
-    return (vreal)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-}
-
 /* out[i] = inp[i], rounded. */
 static inline void round_pairs(uint16_t *restrict out, const real *restrict inp, size_t n) {
     size_t i = 0;

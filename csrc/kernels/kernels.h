@@ -2,7 +2,7 @@
  *
  * A kernel sees raw pointers and sizes. It cannot fail, does not allocate, knows no threads and no Tensor: the ops
  * above cut their work into slices and call a kernel for each. The same sources compile once for every instruction set
- * (table.c), each giving one Kernels table; cpu.c picks the table that fits the processor.
+ * (table.c), each giving one Kernels table; engine.c picks the one that fits the processor.
  *
  * Letters: B batch, T time, N rows = B*T, C width, H query heads, G key/value heads, D head size, V vocabulary.
  * Order: outputs, saved, inputs, weights / sizes / scalars. Matrices are row-major; ld* is a row stride in elements.

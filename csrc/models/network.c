@@ -5,41 +5,43 @@
 
 #include <stdio.h>
 
-static Tensor *embedded(Plan *p, const Spec *s, const char *name, int rows, EmbedBy by, int padding) {
-    enter(p, "%s", name);
+static Tensor *embedded(Plan *p, const Spec *s, Part part, int rows, EmbedBy by, int padding) {
+    enter(p, part, s->names[part]);
     Tensor *x = embed(p, rows, s->C, by, padding);
     leave(p, NULL, x);
     return x;
 }
 
 static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
-    Memory mem = {.keys = w->keys, .values = w->values};
-    enter(p, "%s", s->names.root);
-    Tensor *x = embedded(p, s, s->names.embed, s->V, BY_IDS, s->padding);
+    Tensor *rotary[ROTARIES_MOST];
+    Past past = {.rotary = s->position == POSITION_ROPE ? rotary : NULL, .keys = w->keys, .values = w->values};
+    enter(p, PART_ROOT, s->names[PART_ROOT]);
+    Tensor *x = embedded(p, s, PART_EMBED, s->V, BY_IDS, s->padding);
     if (s->position == POSITION_LEARNED)
-        x = add(p, x, embedded(p, s, s->names.positions, s->max_positions, BY_POSITIONS, -1));
+        x = add(p, x, embedded(p, s, PART_POSITIONS, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
-    if (s->position == POSITION_ROPE) mem.rope = rope_table(p, s->D);
-    for (int l = 0; l < s->L; l++) x = block(p, s, &mem, x, l);
-    if (s->final == FINAL_NORM) x = norm(p, s, x, s->names.final);
+    for (int i = 0; past.rotary && i < s->rotaries; i++) rotary[i] = rope_table(p, s->D, i);
+    for (int l = 0; l < s->L; l++) x = block(p, s, &past, x, l);
+    x = norm(p, s, x, PART_FINAL_NORM);
     leave(p, NULL, x);
     return x;
 }
 
 static Tensor *head_weight(Plan *p, const Spec *s) {
-    char path[128];
-    if (s->tied) snprintf(path, sizeof path, "%s.%s.weight", s->names.root, s->names.embed);
-    else snprintf(path, sizeof path, "%s.weight", s->names.head);
-    return p->parameter(p, path, 2, (int[]){s->V, s->C});
+    char leaf[320];
+    if (s->tied) snprintf(leaf, sizeof leaf, "%s.%s.weight", s->names[PART_ROOT], s->names[PART_EMBED]);
+    else snprintf(leaf, sizeof leaf, "%s.weight", s->names[PART_HEAD]);
+    return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
 }
 
 Given network(Plan *p, const Spec *s, const Wanted *w) {
     Given given = {NULL, NULL};
+    const char *head = s->names[PART_HEAD];
     Tensor *x = stream(p, s, w);
     Tensor *weight = head_weight(p, s);
-    if (w->logits || kept(p, s->names.head)) {
+    if (w->logits || kept(p, head)) {
         if (w->last) x = select_last(p, x, w->last);
-        enter(p, "%s", s->names.head);
+        enter(p, PART_HEAD, head);
         given.logits = adapted(p, x, multiply(p, x, weight, NULL, false));
         given.logits->kept = true;
         leave(p, x, given.logits);

@@ -4,13 +4,15 @@
 
 #include <string.h>
 
+enum { NEW, CACHE }; /* in: keys or values of this call (B,T,G*D), those of the past (B,G,capacity,D) */
+
 static void copy_head(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
-    const Tensor *k = w->s->in[0], *cache = w->s->in[1];
+    const Tensor *k = w->s->in[NEW], *cache = w->s->in[CACHE];
     const size_t T = (size_t)k->shape[1], G = (size_t)cache->shape[1], D = cache->cols;
     const real *from = k->data + index / G * T * k->stride + index % G * D;
-    size_t to = (index * (size_t)cache->shape[2] + (size_t)w->x->feed.past) * D;
+    size_t to = (index * (size_t)cache->shape[2] + (size_t)feed_of(w->x)->past) * D;
     for (size_t t = 0; t < T; t++, from += k->stride, to += D) {
         if (cache->halved) w->x->k->round(cache->half + to, from, D);
         else memcpy(cache->data + to, from, D * sizeof(real));
@@ -19,9 +21,9 @@ static void copy_head(void *context, size_t index, int slot) {
 
 static void forward(const Step *s, Exec *x) {
     Work work = {s, x};
-    const Tensor *cache = s->in[1];
+    const Tensor *cache = s->in[CACHE];
     const size_t heads = (size_t)cache->shape[0] * (size_t)cache->shape[1];
-    if (s->in[0]->shape[1] > 1) parallel(x, heads, copy_head, &work);
+    if (s->in[NEW]->shape[1] > 1) parallel(x, heads, copy_head, &work);
     else
         for (size_t i = 0; i < heads; i++) copy_head(&work, i, 0); /* sooner done than handed out */
 }

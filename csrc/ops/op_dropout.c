@@ -9,6 +9,9 @@ typedef struct {
     int salt;
 } Numbers;
 
+enum { X };
+enum { OUT };
+
 typedef struct {
     const Step *s;
     Exec *x;
@@ -25,27 +28,28 @@ static uint64_t hash(const char *path, int salt) { /* FNV-1a */
 }
 
 Dropout dropout_now(const Exec *x, const char *path, int salt, real rate) {
+    const Feed *f = feed_of(x);
     if (rate == 0) return (Dropout){0, 0};
-    return (Dropout){rng_key(x->feed.seed, x->feed.update, x->feed.micro, hash(path, salt)), rate};
+    return (Dropout){rng_key(f->seed, f->update, f->micro, hash(path, salt)), rate};
 }
 
 static void slice(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
-    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(j->s->in[0]), ELEMENTS_EACH, index) - first;
+    size_t first = index * ELEMENTS_EACH, n = slice_end(tensor_count(j->s->in[X]), ELEMENTS_EACH, index) - first;
     j->x->k->dropout(j->out + first, j->inp + first, j->dropout, first, n, j->accumulate);
 }
 
 static void run(const Step *s, Exec *x, real *out, const real *inp, bool accumulate) {
     const Numbers *n = step_numbers(s, Numbers);
     Job job = {s, x, dropout_now(x, s->path, n->salt, n->rate), out, inp, accumulate};
-    parallel(x, (size_t)slice_count(tensor_count(s->in[0]), ELEMENTS_EACH), slice, &job);
+    parallel(x, (size_t)slice_count(tensor_count(s->in[X]), ELEMENTS_EACH), slice, &job);
 }
 
-static void forward(const Step *s, Exec *x) { run(s, x, s->out[0]->data, s->in[0]->data, false); }
+static void forward(const Step *s, Exec *x) { run(s, x, s->out[OUT]->data, s->in[X]->data, false); }
 
 static void backward(const Step *s, Exec *x) {
-    run(s, x, grad_of(s, 0), s->out[0]->grad->data, grad_adds(s, x, 0));
+    run(s, x, grad_of(s, X), s->out[OUT]->grad->data, grad_adds(s, x, X));
 }
 
 static const Op DROPOUT = {.name = "dropout", .forward = forward, .backward = backward};

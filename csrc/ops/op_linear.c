@@ -8,34 +8,31 @@
 #include <stdio.h>
 #include <string.h>
 
-/* in: x, the weights, their biases (NULL: none);  out: one a weight. All have gradients in a backward pass, or none. */
+/* in: x, the weights, as many biases (NULL: none);  out: one a weight. All have gradients in a backward pass, or none. */
+enum { X, WEIGHT };
 typedef struct {
     bool in_out; /* weights are (I,O) */
 } Numbers;
 
-static int weight_at(int i) { return 1 + i; }
-static int bias_at(const Step *s, int i) { return 1 + s->outs + i; }
+static int weight_at(int i) { return WEIGHT + i; }
+static int bias_at(const Step *s, int i) { return WEIGHT + s->outs + i; }
 static const real *bias_of(const Step *s, int i) {
     const Tensor *bias = s->in[bias_at(s, i)];
     return bias ? bias->data : NULL;
 }
 static bool in_out_of(const Step *s) { return step_numbers(s, Numbers)->in_out; }
 
-/* Tasks of every output: those of the first, then those of the next. */
-typedef struct {
-    size_t count[STEP_OUTPUTS];
-} Tasks;
-
-static size_t tasks_sum(const Tasks *t) {
+/* Tasks of every output, one number each: those of the first, then those of the next. */
+static size_t tasks_sum(const size_t *tasks, int outs) {
     size_t sum = 0;
-    for (int i = 0; i < STEP_OUTPUTS; i++) sum += t->count[i];
+    for (int i = 0; i < outs; i++) sum += tasks[i];
     return sum;
 }
 
-/* Whose task `index` is, which becomes its number among those; STEP_OUTPUTS: it comes after all of them. */
-static int tasks_find(const Tasks *t, size_t *index) {
+/* Whose task `index` is, which becomes its number among those; outs: it comes after all of them. */
+static int tasks_find(const size_t *tasks, int outs, size_t *index) {
     int i = 0;
-    while (i < STEP_OUTPUTS && *index >= t->count[i]) *index -= t->count[i++];
+    while (i < outs && *index >= tasks[i]) *index -= tasks[i++];
     return i;
 }
 
@@ -52,14 +49,14 @@ static size_t reading_on(size_t index, size_t count, size_t threads) {
 
 static bool cut_by_inputs(const Step *s) {
     const Stored *narrow = s->in[weight_at(0)]->narrow;
-    return in_out_of(s) && !(narrow && narrow->turned) && s->in[0]->rows <= FEW_ROWS;
+    return in_out_of(s) && !(narrow && narrow->turned) && s->in[X]->rows <= FEW_ROWS;
 }
 
 static size_t inputs_each(const Step *s) {
-    const size_t I = s->in[0]->cols;
+    const size_t I = s->in[X]->cols;
     return ((I + PARTS - 1) / PARTS + PART_GRAIN - 1) / PART_GRAIN * PART_GRAIN;
 }
-static size_t input_parts(const Step *s) { return (size_t)slice_count(s->in[0]->cols, inputs_each(s)); }
+static size_t input_parts(const Step *s) { return (size_t)slice_count(s->in[X]->cols, inputs_each(s)); }
 
 /* Reals before the partial sums of output i. */
 static size_t sums_before(const Step *s, int i) {
@@ -74,7 +71,7 @@ static void add_part(void *context, size_t index, int slot) {
     index = reading_on(index, (size_t)w->s->outs * parts, (size_t)w->x->slots);
     const size_t number = index % parts;
     const int i = (int)(index / parts);
-    const Tensor *in = w->s->in[0], *out = w->s->out[i];
+    const Tensor *in = w->s->in[X], *out = w->s->out[i];
     const Slice part = slice_at(in->cols, inputs_each(w->s), number);
     w->x->k->gemm(w->x->workspace + sums_before(w->s, i) + number * tensor_count(out), out->cols,
                   matrix_at(operand(in, false), 0, part.first),
@@ -82,17 +79,16 @@ static void add_part(void *context, size_t index, int slot) {
                   (int)part.count, false, scratch_of(w->x, slot));
 }
 
-static Tasks columns_of(const Step *s) {
-    Tasks tasks = {0};
-    for (int i = 0; i < s->outs; i++) tasks.count[i] = (size_t)slice_count(s->out[i]->cols, PART_COLUMNS_EACH);
-    return tasks;
-}
+typedef struct {
+    Work work;
+    const size_t *columns; /* tasks */
+} Sums;
 
 static void sum_parts(void *context, size_t index, int slot) {
     (void)slot;
-    const Work *w = context;
-    const Tasks tasks = columns_of(w->s);
-    const int i = tasks_find(&tasks, &index);
+    const Sums *sums = context;
+    const Work *w = &sums->work;
+    const int i = tasks_find(sums->columns, w->s->outs, &index);
     const Tensor *out = w->s->out[i];
     const real *bias = bias_of(w->s, i);
     const Slice columns = slice_at(out->cols, PART_COLUMNS_EACH, index);
@@ -107,24 +103,26 @@ static void sum_parts(void *context, size_t index, int slot) {
 }
 
 static void forward_by_inputs(const Step *s, Exec *x) {
-    const Tasks columns = columns_of(s);
-    Work work = {s, x};
-    parallel(x, (size_t)s->outs * input_parts(s), add_part, &work);
-    parallel(x, tasks_sum(&columns), sum_parts, &work);
+    size_t columns[s->outs];
+    for (int i = 0; i < s->outs; i++) columns[i] = (size_t)slice_count(s->out[i]->cols, PART_COLUMNS_EACH);
+    Sums sums = {{s, x}, columns};
+    parallel(x, (size_t)s->outs * input_parts(s), add_part, &sums.work);
+    parallel(x, tasks_sum(columns, s->outs), sum_parts, &sums);
 }
 
 /* --- forwards ------------------------------------------------------------------------------------------------------ */
 typedef struct {
     const Step *s;
     Exec *x;
-    Product products[STEP_OUTPUTS];
-    Tasks tiles;
+    const Product *products; /* one an output */
+    const size_t *tiles;     /* tasks */
 } Forward;
 
 static void forward_tile(void *context, size_t index, int slot) {
     const Forward *f = context;
-    if (f->s->in[0]->rows <= FEW_ROWS) index = reading_on(index, tasks_sum(&f->tiles), (size_t)f->x->slots);
-    const int i = tasks_find(&f->tiles, &index);
+    const int outs = f->s->outs;
+    if (f->s->in[X]->rows <= FEW_ROWS) index = reading_on(index, tasks_sum(f->tiles, outs), (size_t)f->x->slots);
+    const int i = tasks_find(f->tiles, outs, &index);
     const Tensor *out = f->s->out[i];
     if (out->halved) product_tile_halved(&f->products[i], out->half, index, f->x, slot);
     else product_tile(&f->products[i], index, f->x, slot);
@@ -135,62 +133,71 @@ static void forward(const Step *s, Exec *x) {
         forward_by_inputs(s, x);
         return;
     }
-    const Tensor *in = s->in[0];
-    Forward f = {.s = s, .x = x};
+    const Tensor *in = s->in[X];
+    Product products[s->outs];
+    size_t tiles[s->outs];
     real *spare = x->workspace;
     for (int i = 0; i < s->outs; i++) {
         const Tensor *out = s->out[i];
-        f.products[i] = product(out->data, out->stride, operand(in, false), operand(s->in[weight_at(i)], !in_out_of(s)),
-                                bias_of(s, i), (int)out->rows, (int)out->cols, (int)in->cols, false);
-        f.tiles.count[i] = (size_t)f.products[i].tiles.count;
-        spare += share_operand(&f.products[i], x, spare);
+        products[i] = product(out->data, out->stride, operand(in, false), operand(s->in[weight_at(i)], !in_out_of(s)),
+                              bias_of(s, i), (int)out->rows, (int)out->cols, (int)in->cols, false);
+        tiles[i] = (size_t)products[i].tiles.count;
+        spare += share_operand(&products[i], x, spare);
     }
-    parallel(x, tasks_sum(&f.tiles), forward_tile, &f);
+    Forward f = {s, x, products, tiles};
+    parallel(x, tasks_sum(tiles, s->outs), forward_tile, &f);
 }
 
 /* --- backwards ----------------------------------------------------------------------------------------------------- */
+/* What an output takes part in. */
+typedef struct {
+    Product weight; /* dweight, */
+    Parts parts;    /* its parts, */
+    real *place;    /* and where they lie */
+    Product input;  /* dx is the sum of these */
+} Terms;
+
 typedef struct {
     const Step *s;
     Exec *x;
-    Product weights[STEP_OUTPUTS]; /* dweight_i */
-    Parts parts[STEP_OUTPUTS];     /* of dweight_i, */
-    real *places[STEP_OUTPUTS];    /* and where they lie */
-    Product inputs[STEP_OUTPUTS];  /* dx is their sum */
-    Tasks weight_tasks, adding_tasks, bias_tasks;
+    Terms *terms; /* one an output */
+    size_t *weight_tasks, *adding_tasks, *bias_tasks;
     size_t input_tiles;
 } Backward;
 
-static int weight_rows(const Step *s, int i) { return (int)(in_out_of(s) ? s->in[0]->cols : s->out[i]->cols); }
-static int weight_cols(const Step *s, int i) { return (int)(in_out_of(s) ? s->out[i]->cols : s->in[0]->cols); }
+static int weight_rows(const Step *s, int i) { return (int)(in_out_of(s) ? s->in[X]->cols : s->out[i]->cols); }
+static int weight_cols(const Step *s, int i) { return (int)(in_out_of(s) ? s->out[i]->cols : s->in[X]->cols); }
 
 /* dweight (O,I) = dout^T x, or (I,O) = x^T dout. Returns the workspace behind what it takes of it. */
 static real *prepare_weight(Backward *b, int i, real *spare) {
     const Step *s = b->s;
-    const int w = weight_at(i), rows = weight_rows(s, i), cols = weight_cols(s, i), N = (int)s->in[0]->rows;
-    const Tensor *in = s->in[0], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout, *right = in_out_of(s) ? dout : in;
+    Terms *t = &b->terms[i];
+    const int w = weight_at(i), rows = weight_rows(s, i), cols = weight_cols(s, i), N = (int)s->in[X]->rows;
+    const Tensor *in = s->in[X], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout, *right = in_out_of(s) ? dout : in;
     const size_t size = (size_t)rows * (size_t)cols;
-    b->weights[i] = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, rows,
-                            cols, N, grad_adds(s, b->x, w));
-    b->parts[i] = parts_of((size_t)rows, (size_t)cols, (size_t)N);
-    b->places[i] = spare;
-    if (b->parts[i].count == 1) {
-        b->weight_tasks.count[i] = (size_t)b->weights[i].tiles.count;
-        return spare + share_operand(&b->weights[i], b->x, spare);
+    t->weight = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, rows, cols, N,
+                        grad_adds(s, b->x, w));
+    t->parts = parts_of((size_t)rows, (size_t)cols, (size_t)N);
+    t->place = spare;
+    if (t->parts.count == 1) {
+        b->weight_tasks[i] = (size_t)t->weight.tiles.count;
+        return spare + share_operand(&t->weight, b->x, spare);
     }
-    b->weight_tasks.count[i] = (size_t)b->parts[i].count;
-    b->adding_tasks.count[i] = (size_t)slice_count(size, ELEMENTS_EACH);
-    return spare + (size_t)b->parts[i].count * size;
+    b->weight_tasks[i] = (size_t)t->parts.count;
+    b->adding_tasks[i] = (size_t)slice_count(size, ELEMENTS_EACH);
+    return spare + (size_t)t->parts.count * size;
 }
 
 /* dx (N,I) = sum_i dout_i weight_i, the last first: the order in which steps of their own would come. */
 static real *prepare_input(Backward *b, int i, real *spare) {
     const Step *s = b->s;
-    const Tensor *in = s->in[0], *dout = s->out[i]->grad;
-    const bool adds = i < s->outs - 1 || grad_adds(s, b->x, 0);
-    b->inputs[i] = product(grad_of(s, 0), in->grad->stride, operand(dout, false), operand(s->in[weight_at(i)], in_out_of(s)),
-                           NULL, (int)in->rows, (int)in->cols, (int)dout->cols, adds);
-    b->input_tiles = (size_t)b->inputs[i].tiles.count;
-    return spare + share_operand(&b->inputs[i], b->x, spare);
+    const Tensor *in = s->in[X], *dout = s->out[i]->grad;
+    const bool adds = i < s->outs - 1 || grad_adds(s, b->x, X);
+    Product *input = &b->terms[i].input;
+    *input = product(grad_of(s, X), in->grad->stride, operand(dout, false), operand(s->in[weight_at(i)], in_out_of(s)), NULL,
+                     (int)in->rows, (int)in->cols, (int)dout->cols, adds);
+    b->input_tiles = (size_t)input->tiles.count;
+    return spare + share_operand(input, b->x, spare);
 }
 
 static void bias_columns(const Backward *b, int i, size_t index) {
@@ -204,15 +211,17 @@ static void bias_columns(const Backward *b, int i, size_t index) {
 /* The gradients of the weights come first: their tasks are the longer ones. */
 static void backward_task(void *context, size_t index, int slot) {
     const Backward *b = context;
-    int i = tasks_find(&b->weight_tasks, &index);
-    if (i < STEP_OUTPUTS) {
-        if (b->parts[i].count > 1) product_part(&b->weights[i], b->parts[i], b->places[i], index, b->x, slot);
-        else product_tile(&b->weights[i], index, b->x, slot);
+    const int outs = b->s->outs;
+    int i = tasks_find(b->weight_tasks, outs, &index);
+    if (i < outs) {
+        const Terms *t = &b->terms[i];
+        if (t->parts.count > 1) product_part(&t->weight, t->parts, t->place, index, b->x, slot);
+        else product_tile(&t->weight, index, b->x, slot);
     } else if (index < b->input_tiles) {
-        for (i = b->s->outs - 1; i >= 0; i--) product_tile(&b->inputs[i], index, b->x, slot);
+        for (i = outs - 1; i >= 0; i--) product_tile(&b->terms[i].input, index, b->x, slot);
     } else {
         index -= b->input_tiles;
-        i = tasks_find(&b->bias_tasks, &index);
+        i = tasks_find(b->bias_tasks, outs, &index);
         bias_columns(b, i, index);
     }
 }
@@ -220,29 +229,32 @@ static void backward_task(void *context, size_t index, int slot) {
 static void add_weight_parts(void *context, size_t index, int slot) {
     (void)slot;
     const Backward *b = context;
-    const int i = tasks_find(&b->adding_tasks, &index);
-    add_parts_slice(&b->weights[i], b->parts[i], b->places[i], index, b->x);
+    const Terms *t = &b->terms[tasks_find(b->adding_tasks, b->s->outs, &index)];
+    add_parts_slice(&t->weight, t->parts, t->place, index, b->x);
 }
 
 static void backward(const Step *s, Exec *x) {
-    Backward b = {.s = s, .x = x};
+    Terms terms[s->outs];
+    size_t weight_tasks[s->outs], adding_tasks[s->outs], bias_tasks[s->outs];
+    Backward b = {s, x, terms, weight_tasks, adding_tasks, bias_tasks, 0};
     real *spare = x->workspace;
     for (int i = 0; i < s->outs; i++) {
+        const bool bias = s->in[bias_at(s, i)] && grad_of(s, bias_at(s, i));
+        weight_tasks[i] = adding_tasks[i] = 0;
+        bias_tasks[i] = bias ? (size_t)slice_count(s->out[i]->cols, COLUMNS_EACH) : 0;
         if (grad_of(s, weight_at(i))) spare = prepare_weight(&b, i, spare);
-        if (grad_of(s, 0)) spare = prepare_input(&b, i, spare);
-        if (s->in[bias_at(s, i)] && grad_of(s, bias_at(s, i)))
-            b.bias_tasks.count[i] = (size_t)slice_count(s->out[i]->cols, COLUMNS_EACH);
+        if (grad_of(s, X)) spare = prepare_input(&b, i, spare);
     }
-    parallel(x, tasks_sum(&b.weight_tasks) + b.input_tiles + tasks_sum(&b.bias_tasks), backward_task, &b);
-    parallel(x, tasks_sum(&b.adding_tasks), add_weight_parts, &b);
+    parallel(x, tasks_sum(weight_tasks, s->outs) + b.input_tiles + tasks_sum(bias_tasks, s->outs), backward_task, &b);
+    parallel(x, tasks_sum(adding_tasks, s->outs), add_weight_parts, &b);
 }
 
 /* --- sizes --------------------------------------------------------------------------------------------------------- */
-static double flops(const Step *s, int i) { return 2.0 * (double)tensor_count(s->in[0]) * (double)s->out[i]->cols; }
+static double flops(const Step *s, int i) { return 2.0 * (double)tensor_count(s->in[X]) * (double)s->out[i]->cols; }
 
 static double gradient_flops(const Step *s, int input) {
     double sum = 0;
-    for (int i = 0; i < s->outs; i++) sum += input == 0 || input == weight_at(i) ? flops(s, i) : 0;
+    for (int i = 0; i < s->outs; i++) sum += input == X || input == weight_at(i) ? flops(s, i) : 0;
     return sum;
 }
 
@@ -256,7 +268,7 @@ static size_t scratch(const Step *s, const Kernels *k) {
 }
 
 static size_t forwards_size(const Step *s, const Kernels *k) {
-    const int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols;
+    const int N = (int)s->in[X]->rows, I = (int)s->in[X]->cols;
     size_t size = 0;
     if (cut_by_inputs(s)) return sums_before(s, s->outs);
     for (int i = 0; i < s->outs; i++) size += shared_size(k, N, (int)s->out[i]->cols, I);
@@ -264,13 +276,13 @@ static size_t forwards_size(const Step *s, const Kernels *k) {
 }
 
 static size_t backwards_size(const Step *s, const Kernels *k) {
-    const int N = (int)s->in[0]->rows, I = (int)s->in[0]->cols;
+    const int N = (int)s->in[X]->rows, I = (int)s->in[X]->cols;
     size_t size = 0;
     for (int i = 0; i < s->outs && s->differentiated; i++) {
         const int rows = weight_rows(s, i), cols = weight_cols(s, i);
         if (s->grad[weight_at(i)] != GRAD_NONE)
             size += parts_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
-        if (s->grad[0] != GRAD_NONE) size += shared_size(k, N, I, (int)s->out[i]->cols);
+        if (s->grad[X] != GRAD_NONE) size += shared_size(k, N, I, (int)s->out[i]->cols);
     }
     return size;
 }
@@ -280,26 +292,26 @@ static size_t workspace(const Step *s, const Kernels *k) {
     return forwards > backwards ? forwards : backwards;
 }
 
+/* Biases are saved for nothing, and cost nothing: they lie elsewhere. */
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
-                          .gradient_flops = gradient_flops, .scratch = scratch, .workspace = workspace, .saved_inputs = 15,
-                          .multiplies = 1, .halves = 7};
-_Static_assert(STEP_OUTPUTS == 3, "x and three weights are saved, three outputs may be halved");
-_Static_assert(STEP_INPUTS >= 1 + 2 * STEP_OUTPUTS, "x, and a weight and a bias an output");
+                          .gradient_flops = gradient_flops, .scratch = scratch, .workspace = workspace,
+                          .saved_inputs = FROM(X), .multiplies = 1 << X, .halves = FROM(0)};
 
 /* --- recording ----------------------------------------------------------------------------------------------------- */
 static void multiply_each(Plan *p, Tensor *x, int count, Tensor *const *weights, Tensor *const *biases, bool in_out,
                           Tensor **out) {
-    Tensor *in[STEP_INPUTS] = {x};
+    Tensor *in[WEIGHT + 2 * count];
+    in[X] = x;
     for (int i = 0; i < count; i++) {
         int I = weights[i]->shape[in_out ? 0 : 1], O = weights[i]->shape[in_out ? 1 : 0];
         if ((size_t)I != x->cols)
             error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path, x->cols, I);
-        in[1 + i] = weights[i];
-        in[1 + count + i] = biases[i];
+        in[WEIGHT + i] = weights[i];
+        in[WEIGHT + count + i] = biases[i];
         out[i] = tensor_wide(p, x, O);
     }
     Numbers n = {in_out};
-    record(p, &LINEAR, 1 + 2 * count, in, count, out, &n, sizeof n);
+    record(p, &LINEAR, WEIGHT + 2 * count, in, count, out, &n, sizeof n);
 }
 
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) {
@@ -308,15 +320,10 @@ Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out) 
     return out;
 }
 
-static Tensor *weight_of(Plan *p, const char *leaf, const Tensor *x, int O, bool in_out) {
-    const int I = (int)x->cols;
-    return parameter(p, leaf, 2, in_out ? (int[]){I, O} : (int[]){O, I});
-}
-
 static Tensor *linear(Plan *p, Tensor *x, const Linear *l, bool bias, bool in_out) {
-    enter(p, "%s", l->name);
-    Tensor *weight = weight_of(p, "weight", x, l->outputs, in_out);
-    Tensor *b = bias ? parameter(p, "bias", 1, (int[]){l->outputs}) : NULL;
+    enter(p, l->part, l->name);
+    Tensor *weight = parameter_weight(p, l->part, "weight", (int)x->cols, l->outputs, in_out);
+    Tensor *b = bias ? parameter_bias(p, l->part, "bias", l->outputs) : NULL;
     Tensor *y = adapted(p, x, multiply(p, x, weight, b, in_out));
     leave(p, x, y);
     return y;
@@ -334,17 +341,17 @@ void linears(Plan *p, Tensor *x, int count, const Linear *to, bool bias, bool in
         for (int i = 0; i < count; i++) out[i] = linear(p, x, &to[i], bias, in_out);
         return;
     }
-    Tensor *weights[STEP_OUTPUTS], *biases[STEP_OUTPUTS];
+    Tensor *weights[count], *biases[count];
     for (int i = 0; i < count; i++) {
         char leaf[80];
         snprintf(leaf, sizeof leaf, "%s.weight", to[i].name);
-        weights[i] = weight_of(p, leaf, x, to[i].outputs, in_out);
+        weights[i] = parameter_weight(p, to[i].part, leaf, (int)x->cols, to[i].outputs, in_out);
         snprintf(leaf, sizeof leaf, "%s.bias", to[i].name);
-        biases[i] = bias ? parameter(p, leaf, 1, (int[]){to[i].outputs}) : NULL;
+        biases[i] = bias ? parameter_bias(p, to[i].part, leaf, to[i].outputs) : NULL;
     }
     multiply_each(p, x, count, weights, biases, in_out, out);
     for (int i = 0; i < count; i++) {
-        enter(p, "%s", to[i].name);
+        enter(p, to[i].part, to[i].name);
         give(p, out[i]);
         out[i] = adapted(p, x, out[i]);
         leave(p, x, out[i]);

@@ -17,45 +17,49 @@ typedef struct {
     real scale;
 } Job;
 
-static real loss_scale(const Exec *x) { return x->feed.items > 0 ? (real)(1 / x->feed.items) : 0; }
+static real loss_scale(const Exec *x) { return feed_of(x)->items > 0 ? (real)(1 / feed_of(x)->items) : 0; }
+
+enum { LOSSES }; /* out (B,T) */
 
 /* --- from logits -------------------------------------------------------------------------------------------------- */
+enum { LOGITS }; /* in (B,T,V) */
+
 static void loss_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
-    j->x->k->cross_entropy_forward(j->s->out[0]->data + j->first + first, j->logits + first * j->V,
-                                   j->x->feed.targets + j->first + first, (int)n, (int)j->V);
+    j->x->k->cross_entropy_forward(j->s->out[LOSSES]->data + j->first + first, j->logits + first * j->V,
+                                   feed_of(j->x)->targets + j->first + first, (int)n, (int)j->V);
 }
 
 static void logits_forward(const Step *s, Exec *x) {
-    const Tensor *logits = s->in[0];
+    const Tensor *logits = s->in[LOGITS];
     Job job = {.s = s, .x = x, .logits = logits->data, .rows = logits->rows, .V = logits->cols};
     parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), loss_rows, &job);
 }
 
 /* Where the backward pass writes the losses of the rows from `first` on; NULL: they are not wanted. */
 static real *losses_of(const Job *j, size_t first) {
-    return j->x->losses_wanted ? j->s->out[0]->data + j->first + first : NULL;
+    return j->x->losses_wanted ? j->s->out[LOSSES]->data + j->first + first : NULL;
 }
 
 static void gradient_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
-    j->x->k->cross_entropy_backward(grad_of(j->s, 0) + first * j->V, losses_of(j, first), j->logits + first * j->V,
-                                    j->x->feed.targets + first, (int)n, (int)j->V, j->scale,
-                                    grad_adds(j->s, j->x, 0));
+    j->x->k->cross_entropy_backward(grad_of(j->s, LOGITS) + first * j->V, losses_of(j, first), j->logits + first * j->V,
+                                    feed_of(j->x)->targets + first, (int)n, (int)j->V, j->scale,
+                                    grad_adds(j->s, j->x, LOGITS));
 }
 
 static void logits_backward(const Step *s, Exec *x) {
-    const Tensor *logits = s->in[0];
+    const Tensor *logits = s->in[LOGITS];
     Job job = {.s = s, .x = x, .logits = logits->data, .rows = logits->rows, .V = logits->cols, .scale = loss_scale(x)};
     parallel(x, (size_t)slice_count(job.rows, ROWS_EACH), gradient_rows, &job);
 }
 
 static const Op CROSS_ENTROPY = {.name = "cross_entropy", .forward = logits_forward, .backward = logits_backward,
-                                 .saved_inputs = 1, .source = true};
+                                 .saved_inputs = 1 << LOGITS, .source = true};
 
 Tensor *cross_entropy(Plan *p, Tensor *logits) {
     Tensor *losses = tensor_new(p, 2, (int[]){logits->shape[0], logits->shape[1]});
@@ -65,14 +69,16 @@ Tensor *cross_entropy(Plan *p, Tensor *logits) {
 }
 
 /* --- from the last hidden state ----------------------------------------------------------------------------------- */
+enum { X, WEIGHT }; /* in: x (B,T,C), the head's weight (V,C) */
+
 #define CHUNK_BYTES ((size_t)64 << 20)
 
 /* Tokens of a chunk: its logits stay near the caches, and the weight's gradient is not revisited too often. */
 static size_t chunk_rows(const Step *s) {
-    size_t rows = CHUNK_BYTES / (sizeof(float) * s->in[1]->rows) / 64 * 64;
+    size_t rows = CHUNK_BYTES / (sizeof(float) * s->in[WEIGHT]->rows) / 64 * 64;
     if (rows < 64) rows = 64;
     if (rows > 1024) rows = 1024;
-    return rows < s->in[0]->rows ? rows : s->in[0]->rows;
+    return rows < s->in[X]->rows ? rows : s->in[X]->rows;
 }
 
 static void product_task(void *context, size_t index, int slot) {
@@ -86,7 +92,7 @@ static void multiply_chunk(Job *j) {
 }
 
 static void chunk_logits(Job *j) {
-    const Tensor *in = j->s->in[0], *weight = j->s->in[1];
+    const Tensor *in = j->s->in[X], *weight = j->s->in[WEIGHT];
     j->products[0] = product(j->logits, j->V, matrix_at(operand(in, false), j->first, 0), operand(weight, true), NULL,
                              (int)j->rows, (int)j->V, (int)in->cols, false);
     j->count[0] = j->products[0].tiles.count;
@@ -99,22 +105,22 @@ static void chunk_gradient_rows(void *context, size_t index, int slot) {
     const Job *j = context;
     size_t first = index * ROWS_EACH, n = slice_end(j->rows, ROWS_EACH, index) - first;
     real *rows = j->logits + first * j->V;
-    const int32_t *targets = j->x->feed.targets + j->first + first;
+    const int32_t *targets = feed_of(j->x)->targets + j->first + first;
     j->x->k->cross_entropy_backward(rows, losses_of(j, first), rows, targets, (int)n, (int)j->V, j->scale, false);
 }
 
 static void chunk_gradients(Job *j) {
-    const Tensor *in = j->s->in[0], *weight = j->s->in[1];
-    real *dinp = grad_of(j->s, 0), *dweight = grad_of(j->s, 1);
+    const Tensor *in = j->s->in[X], *weight = j->s->in[WEIGHT];
+    real *dinp = grad_of(j->s, X), *dweight = grad_of(j->s, WEIGHT);
     int C = (int)in->cols, V = (int)j->V, rows = (int)j->rows;
     j->count[0] = j->count[1] = 0;
     if (dinp) {
         j->products[0] = product(dinp + j->first * in->cols, in->cols, matrix_of(j->logits, j->V, false),
-                                 operand(weight, false), NULL, rows, C, V, grad_adds(j->s, j->x, 0));
+                                 operand(weight, false), NULL, rows, C, V, grad_adds(j->s, j->x, X));
         j->count[0] = j->products[0].tiles.count;
     }
     if (dweight) {
-        bool adds = j->first > 0 || grad_adds(j->s, j->x, 1);
+        bool adds = j->first > 0 || grad_adds(j->s, j->x, WEIGHT);
         j->products[1] = product(dweight, weight->cols, matrix_of(j->logits, j->V, true),
                                  matrix_at(operand(in, false), j->first, 0), NULL, V, C, rows, adds);
         j->count[1] = j->products[1].tiles.count;
@@ -123,8 +129,8 @@ static void chunk_gradients(Job *j) {
 }
 
 static void head_chunks(const Step *s, Exec *x, bool gradients) {
-    size_t N = s->in[0]->rows, each = chunk_rows(s);
-    Job job = {.s = s, .x = x, .logits = x->workspace, .V = s->in[1]->rows, .scale = loss_scale(x)};
+    size_t N = s->in[X]->rows, each = chunk_rows(s);
+    Job job = {.s = s, .x = x, .logits = x->workspace, .V = s->in[WEIGHT]->rows, .scale = loss_scale(x)};
     for (job.first = 0; job.first < N; job.first += each) {
         job.rows = N - job.first < each ? N - job.first : each;
         chunk_logits(&job);
@@ -138,12 +144,12 @@ static void head_backward(const Step *s, Exec *x) { head_chunks(s, x, true); }
 
 static double head_flops(const Step *s, int output) {
     (void)output;
-    return 2.0 * (double)tensor_count(s->in[0]) * (double)s->in[1]->rows;
+    return 2.0 * (double)tensor_count(s->in[X]) * (double)s->in[WEIGHT]->rows;
 }
 
 static double head_gradient_flops(const Step *s, int input) {
     (void)input;
-    return head_flops(s, 0);
+    return head_flops(s, LOSSES);
 }
 
 static size_t head_scratch(const Step *s, const Kernels *k) {
@@ -153,12 +159,13 @@ static size_t head_scratch(const Step *s, const Kernels *k) {
 
 static size_t head_workspace(const Step *s, const Kernels *k) {
     (void)k;
-    return chunk_rows(s) * s->in[1]->rows;
+    return chunk_rows(s) * s->in[WEIGHT]->rows;
 }
 
 static const Op HEAD_LOSS = {.name = "head_loss", .forward = head_forward, .backward = head_backward,
                              .flops = head_flops, .scratch = head_scratch, .workspace = head_workspace,
-                             .saved_inputs = 3, .multiplies = 1, .source = true, .gradient_flops = head_gradient_flops};
+                             .gradient_flops = head_gradient_flops, .saved_inputs = 1 << X | 1 << WEIGHT,
+                             .multiplies = 1 << X, .source = true};
 
 Tensor *head_loss(Plan *p, Tensor *x, Tensor *weight) {
     Tensor *losses = tensor_new(p, 2, (int[]){x->shape[0], x->shape[1]});

@@ -10,7 +10,9 @@ typedef struct {
     bool layer; /* LayerNorm, with a bias and a mean; else RMSNorm */
 } Numbers;
 
-/* in: x, weight (, bias);  out: y, rstd (, mean) */
+enum { X, WEIGHT, BIAS };   /* in; bias of a LayerNorm alone */
+enum { OUT, RSTD, MEAN };   /* out; mean of a LayerNorm alone */
+
 typedef struct {
     const Step *s;
     Exec *x;
@@ -19,27 +21,27 @@ typedef struct {
 
 static void norm_rows(const Step *s, const Exec *x, size_t first, size_t count, real *spare) {
     const Numbers *n = step_numbers(s, Numbers);
-    const Tensor *in = s->in[0], *out = s->out[0];
+    const Tensor *in = s->in[X], *out = s->out[OUT];
     const int N = (int)count, C = (int)in->cols;
     real *y = write_to(out, first * out->cols, spare);
     const real *read = in->data + first * in->cols;
     if (n->layer)
-        x->k->layernorm_forward(y, s->out[2]->data + first, s->out[1]->data + first, read, s->in[1]->data, s->in[2]->data, N,
+        x->k->layernorm_forward(y, s->out[MEAN]->data + first, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data, s->in[BIAS]->data, N,
                                 C, n->eps);
     else
-        x->k->rmsnorm_forward(y, s->out[1]->data + first, read, s->in[1]->data, N, C, n->eps);
+        x->k->rmsnorm_forward(y, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data, N, C, n->eps);
     write_back(out, first * out->cols, count * out->cols, spare, x);
 }
 
 static void forward_rows(void *context, size_t index, int slot) {
     const Work *w = context;
-    const Slice rows = slice_at(w->s->in[0]->rows, ROWS_EACH, index);
-    for (size_t i = 0, each = spare_rows(w->s->out[0]); i < rows.count; i += each)
+    const Slice rows = slice_at(w->s->in[X]->rows, ROWS_EACH, index);
+    for (size_t i = 0, each = spare_rows(w->s->out[OUT]); i < rows.count; i += each)
         norm_rows(w->s, w->x, rows.first + i, rows.count - i < each ? rows.count - i : each, scratch_of(w->x, slot));
 }
 
 static void forward(const Step *s, Exec *x) {
-    parallel_slices(s, x, s->in[0]->rows, ROWS_EACH, forward_rows);
+    parallel_slices(s, x, s->in[X]->rows, ROWS_EACH, forward_rows);
 }
 
 /* The weights' gradients are sums over rows: every task sums its own rows into its part of the workspace, and the
@@ -47,70 +49,70 @@ static void forward(const Step *s, Exec *x) {
 #define PARTS_MOST 64
 
 static size_t rows_each(const Step *s) {
-    size_t each = (s->in[0]->rows + PARTS_MOST - 1) / PARTS_MOST;
+    size_t each = (s->in[X]->rows + PARTS_MOST - 1) / PARTS_MOST;
     return each < 16 ? 16 : each;
 }
 
-static size_t part_size(const Step *s) { return 2 * arena_round(s->in[0]->cols); }
+static size_t part_size(const Step *s) { return 2 * arena_round(s->in[X]->cols); }
 
 static void backward_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     const Step *s = j->s;
-    const Tensor *in = s->in[0], *dout = s->out[0]->grad;
+    const Tensor *in = s->in[X], *dout = s->out[OUT]->grad;
     size_t first = index * j->each, end = slice_end(in->rows, j->each, index);
     int N = (int)(end - first), C = (int)in->cols;
-    real *dinp = grad_of(s, 0);
+    real *dinp = grad_of(s, X);
     if (dinp) dinp += first * in->cols;
-    real *dweight = grad_of(s, 1) ? j->x->workspace + index * part_size(s) : NULL;
-    real *dbias = s->ins > 2 && grad_of(s, 2) ? j->x->workspace + index * part_size(s) + part_size(s) / 2 : NULL;
+    real *dweight = grad_of(s, WEIGHT) ? j->x->workspace + index * part_size(s) : NULL;
+    real *dbias = s->ins > BIAS && grad_of(s, BIAS) ? j->x->workspace + index * part_size(s) + part_size(s) / 2 : NULL;
     if (dweight || dbias) memset(j->x->workspace + index * part_size(s), 0, part_size(s) * sizeof(real));
     const real *dy = dout->data + first * dout->cols, *x = in->data + first * in->cols;
     if (step_numbers(s, Numbers)->layer)
-        j->x->k->layernorm_backward(dinp, dweight, dbias, dy, s->out[2]->data + first, s->out[1]->data + first, x,
-                                    s->in[1]->data, N, C, grad_adds(s, j->x, 0));
+        j->x->k->layernorm_backward(dinp, dweight, dbias, dy, s->out[MEAN]->data + first, s->out[RSTD]->data + first, x,
+                                    s->in[WEIGHT]->data, N, C, grad_adds(s, j->x, X));
     else
-        j->x->k->rmsnorm_backward(dinp, dweight, dy, s->out[1]->data + first, x, s->in[1]->data, N, C,
-                                  grad_adds(s, j->x, 0));
+        j->x->k->rmsnorm_backward(dinp, dweight, dy, s->out[RSTD]->data + first, x, s->in[WEIGHT]->data, N, C,
+                                  grad_adds(s, j->x, X));
 }
 
 static void add_parts(const Job *j, int input, size_t offset) {
     real *grad = grad_of(j->s, input);
     if (!grad) return;
-    size_t C = j->s->in[0]->cols;
+    size_t C = j->s->in[X]->cols;
     if (!grad_adds(j->s, j->x, input)) memset(grad, 0, C * sizeof(real));
-    int parts = slice_count(j->s->in[0]->rows, j->each);
+    int parts = slice_count(j->s->in[X]->rows, j->each);
     j->x->k->column_sums(grad, j->x->workspace + offset, part_size(j->s), parts, (int)C);
 }
 
 static void add_weights(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
-    add_parts(j, index == 0 ? 1 : 2, index == 0 ? 0 : part_size(j->s) / 2);
+    add_parts(j, index == 0 ? WEIGHT : BIAS, index == 0 ? 0 : part_size(j->s) / 2);
 }
 
 static void backward(const Step *s, Exec *x) {
     Job job = {s, x, rows_each(s)};
-    parallel(x, (size_t)slice_count(s->in[0]->rows, job.each), backward_rows, &job);
-    parallel(x, (size_t)s->ins - 1, add_weights, &job);
+    parallel(x, (size_t)slice_count(s->in[X]->rows, job.each), backward_rows, &job);
+    parallel(x, (size_t)(s->ins - WEIGHT), add_weights, &job);
 }
 
 static size_t workspace(const Step *s, const Kernels *k) {
     (void)k;
-    return part_size(s) * (size_t)slice_count(s->in[0]->rows, rows_each(s));
+    return part_size(s) * (size_t)slice_count(s->in[X]->rows, rows_each(s));
 }
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[0]->halved ? spare_rows(s->out[0]) * s->out[0]->cols : 0;
+    return s->out[OUT]->halved ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
 }
 
 static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,
-                             .workspace = workspace, .saved_inputs = 3, .saved_outputs = 6, .cheap = true,
-                             .halves = 1};
+                             .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
+                             .saved_outputs = 1 << RSTD | 1 << MEAN, .cheap = 1 << OUT, .halves = 1 << OUT};
 static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .scratch = scratch,
-                           .workspace = workspace, .saved_inputs = 3, .saved_outputs = 2, .cheap = true,
-                           .halves = 1};
+                           .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
+                           .saved_outputs = 1 << RSTD, .cheap = 1 << OUT, .halves = 1 << OUT};
 
 static Tensor *statistic(Plan *p, const Tensor *x) { return tensor_new(p, 1, (int[]){(int)x->rows}); }
 

@@ -7,16 +7,19 @@
 #include "ops/ops.h"
 #include "ops/slices.h"
 
+enum { X, Y };
+enum { SUMS };
+
 static void rows(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
-    const Tensor *x = w->s->in[0], *y = w->s->in[1], *sums = w->s->out[0];
+    const Tensor *x = w->s->in[X], *y = w->s->in[Y], *sums = w->s->out[SUMS];
     Slice r = slice_at(sums->rows, ROWS_EACH, index);
     w->x->k->observe(sums->data + r.first * OBSERVED, x->data + r.first * x->stride, x->stride,
                      y->data + r.first * y->stride, y->stride, (int)r.count, (int)x->cols, (int)y->cols);
 }
 
-static void forward(const Step *s, Exec *x) { parallel_slices(s, x, s->out[0]->rows, ROWS_EACH, rows); }
+static void forward(const Step *s, Exec *x) { parallel_slices(s, x, s->out[SUMS]->rows, ROWS_EACH, rows); }
 
 static const Op OBSERVE = {.name = "observe", .forward = forward};
 

@@ -6,19 +6,28 @@ typedef struct {
     int heads, D;
 } Numbers;
 
+enum { X, TABLE };
+enum { OUT };
+
+typedef struct {
+    int D, which;
+} TableNumbers;
+
 static void table_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
-    const Tensor *table = w->s->out[0];
-    const Feed *f = &w->x->feed;
+    const Tensor *table = w->s->out[OUT];
+    const TableNumbers *n = step_numbers(w->s, TableNumbers);
+    const Feed *f = feed_of(w->x);
+    const Rotary *rotary = &f->rotary[n->which];
     Slice r = slice_at(table->rows, ROWS_EACH, index);
-    w->x->k->rope_table(table->data + r.first * table->cols, f->positions + r.first, f->inv_freq, f->rope_factor,
-                        (int)r.count, step_numbers(w->s, Numbers)->D);
+    w->x->k->rope_table(table->data + r.first * table->cols, f->positions + r.first, rotary->inv_freq,
+                        rotary->factor, (int)r.count, n->D);
 }
 
 static void rotate_rows(const Step *s, const Exec *x, size_t row, size_t count, real *spare) {
     const Numbers *n = step_numbers(s, Numbers);
-    const Tensor *in = s->in[0], *table = s->in[1], *out = s->out[0];
+    const Tensor *in = s->in[X], *table = s->in[TABLE], *out = s->out[OUT];
     const size_t first = row * out->cols;
     x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + row * table->cols, (int)count, n->heads,
                        n->D);
@@ -27,8 +36,8 @@ static void rotate_rows(const Step *s, const Exec *x, size_t row, size_t count, 
 
 static void forward_rows(void *context, size_t index, int slot) {
     const Work *w = context;
-    const Slice rows = slice_at(w->s->in[0]->rows, ROWS_EACH, index);
-    for (size_t i = 0, each = spare_rows(w->s->out[0]); i < rows.count; i += each)
+    const Slice rows = slice_at(w->s->in[X]->rows, ROWS_EACH, index);
+    for (size_t i = 0, each = spare_rows(w->s->out[OUT]); i < rows.count; i += each)
         rotate_rows(w->s, w->x, rows.first + i, rows.count - i < each ? rows.count - i : each, scratch_of(w->x, slot));
 }
 
@@ -36,28 +45,28 @@ static void backward_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
     const Numbers *n = step_numbers(w->s, Numbers);
-    const Tensor *in = w->s->in[0], *table = w->s->in[1], *dout = w->s->out[0]->grad;
+    const Tensor *in = w->s->in[X], *table = w->s->in[TABLE], *dout = w->s->out[OUT]->grad;
     Slice r = slice_at(in->rows, ROWS_EACH, index);
-    w->x->k->rope_backward(grad_of(w->s, 0) + r.first * in->cols, dout->data + r.first * dout->cols,
-                           table->data + r.first * table->cols, (int)r.count, n->heads, n->D, grad_adds(w->s, w->x, 0));
+    w->x->k->rope_backward(grad_of(w->s, X) + r.first * in->cols, dout->data + r.first * dout->cols,
+                           table->data + r.first * table->cols, (int)r.count, n->heads, n->D, grad_adds(w->s, w->x, X));
 }
 
-static void table_forward(const Step *s, Exec *x) { parallel_slices(s, x, s->out[0]->rows, ROWS_EACH, table_rows); }
-static void forward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[0]->rows, ROWS_EACH, forward_rows); }
-static void backward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[0]->rows, ROWS_EACH, backward_rows); }
+static void table_forward(const Step *s, Exec *x) { parallel_slices(s, x, s->out[OUT]->rows, ROWS_EACH, table_rows); }
+static void forward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[X]->rows, ROWS_EACH, forward_rows); }
+static void backward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[X]->rows, ROWS_EACH, backward_rows); }
 
 static const Op ROPE_TABLE = {.name = "rope_table", .forward = table_forward};
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[0]->halved ? spare_rows(s->out[0]) * s->out[0]->cols : 0;
+    return s->out[OUT]->halved ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
 }
 
-static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch, .saved_inputs = 2,
-                        .halves = 1};
+static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch,
+                        .saved_inputs = 1 << TABLE, .halves = 1 << OUT};
 
-Tensor *rope_table(Plan *p, int D) {
+Tensor *rope_table(Plan *p, int D, int which) {
     Tensor *table = tensor_new(p, 3, (int[]){p->B, p->T, D});
-    Numbers n = {1, D};
+    TableNumbers n = {D, which};
     record(p, &ROPE_TABLE, 0, NULL, 1, TENSORS(table), &n, sizeof n);
     return table;
 }

@@ -3,9 +3,12 @@
 
 #include <string.h>
 
+enum { X };
+enum { OUT };
+
 static void forward(const Step *s, Exec *x) {
     (void)x;
-    const Tensor *in = s->in[0], *out = s->out[0];
+    const Tensor *in = s->in[X], *out = s->out[OUT];
     size_t T = (size_t)in->shape[1], n = (size_t)out->shape[1];
     for (size_t b = 0; b < (size_t)in->shape[0]; b++)
         memcpy(out->data + b * n * out->cols, in->data + (b * T + T - n) * in->cols, n * in->cols * sizeof(real));

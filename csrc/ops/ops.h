@@ -4,6 +4,7 @@
  * C width. A recording function that fails leaves its reason in the plan's error and returns the plan's `nowhere`. */
 #pragma once
 #include "kernels/kernels.h"
+#include "ops/feed.h"
 #include "plan/plan.h"
 
 /* op_embed.c   (B,T,C): rows of `weight` (rows,C), chosen by the ids of the call or by its positions;
@@ -17,9 +18,10 @@ Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 
 /* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) or NULL */
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out);
-/* Submodules of the module being recorded that read the same x, count <= STEP_OUTPUTS, in one step; what adapts each comes
+/* Submodules of the module being recorded that read the same x, as many as there are, in one step; what adapts each comes
  * after it. Either all of their outputs or none lie on a way to the loss. */
 typedef struct {
+    Part part;
     const char *name;
     int outputs;
 } Linear;
@@ -32,9 +34,9 @@ Tensor *low_rank(Plan *p, Tensor *x, Tensor *a, Tensor *b, Tensor *y, real scale
 #define OBSERVED 6
 Tensor *observe(Plan *p, Tensor *x, Tensor *y);
 
-/* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions; rope turns every head of x
- * (B,T,heads*D) by it */
-Tensor *rope_table(Plan *p, int D);
+/* op_rope.c   the table of cosines and sines (B,T,D) of the call's positions, by the feed's rotary[which]; rope turns
+ * every head of x (B,T,heads*D) by it */
+Tensor *rope_table(Plan *p, int D, int which);
 Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
 
 /* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) and gives the cache */
@@ -48,8 +50,13 @@ typedef struct {
     real scale, dropout;
 } AttendNumbers;
 Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern);
+/* The same in two steps, for a pattern (B,H,T,keys) that is written into in between: mix multiplies what stands there.
+ * Its gradient and that of v are had; q and k, which it does not read, get zeros. */
+Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n);
+Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendNumbers n);
 
 /* op_activate.c   act(x);  act(gate)*up */
+extern const char *const activation_words[]; /* of every Activation, ended by NULL */
 Tensor *activate(Plan *p, Tensor *x, Activation act);
 Tensor *gate(Plan *p, Tensor *g, Tensor *up, Activation act);
 

@@ -2,9 +2,7 @@
  *
  * Within one backward pass the first writer of a gradient overwrites and later ones add, so nothing is cleared. Where a
  * step only passes a gradient on (a residual addition), both sides share one place if nobody can tell. */
-#include "plan/parts.h"
-
-#include <string.h>
+#include "plan/finish.h"
 
 /* The gradient of a view is a view of the gradient. */
 static Tensor *gradient(Plan *p, Tensor *t) {
@@ -17,17 +15,6 @@ static Tensor *gradient(Plan *p, Tensor *t) {
     t->grad = tensor_like(p, t);
     t->grad->kept = t->kept && t->name;
     return t->grad;
-}
-
-static void extend(Tensor *t, int moment) {
-    if (t->whole) extend(t->whole, moment);
-    if (t->first < 0 || moment < t->first) t->first = moment;
-    if (moment > t->last) t->last = moment;
-}
-
-static bool inside_cut(const Plan *p, int step) {
-    const Module *m = p->cut ? plan_module(p, p->cut) : NULL;
-    return m && step >= m->first && step < m->last;
 }
 
 static bool reached(const Step *s) {
@@ -46,9 +33,11 @@ static void mark_written(Tensor *t) {
 }
 
 static void choose_modes(Plan *p) {
+    const Module *cut = p->cut ? plan_module(p, p->cut) : NULL;
     for (int i = p->count - 1; i >= 0; i--) {
         Step *s = &p->steps[i];
-        s->differentiated = s->op->backward && !inside_cut(p, i) && reached(s);
+        bool inside_cut = cut && i >= cut->first && i < cut->last;
+        s->differentiated = s->op->backward && !inside_cut && reached(s);
         if (!s->differentiated) continue;
         bool any = false;
         int moment = 2 * p->count - 1 - i;
@@ -58,33 +47,29 @@ static void choose_modes(Plan *p) {
             if (t->grad_written) s->grad[k] = GRAD_ADD;
             else s->grad[k] = t->kind == TENSOR_PARAMETER ? GRAD_HELD : GRAD_SET;
             mark_written(t);
-            extend(t->grad, moment);
+            live_at(t->grad, moment);
             any = true;
         }
         s->differentiated = any;
         if (!any) continue;
         for (int k = 0; k < s->outs; k++)
-            if (s->out[k]->grad) extend(s->out[k]->grad, moment);
+            if (s->out[k]->grad) live_at(s->out[k]->grad, moment);
     }
 }
 
 /* --- sharing ----------------------------------------------------------------------------------------------------- */
-static Tensor *place_of(Tensor *t) {
-    while (t->place != t) t = t->place;
-    return t;
-}
-
 static void put_off(int *moment, int to) {
     if (to > *moment) *moment = to;
 }
 
-/* The last moments at which the gradient of every tensor is written and read. */
+/* The last moments at which the gradient of every tensor is written and read; each has its place to itself. */
 static void note_uses(Plan *p) {
     int end = 2 * p->count;
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
         t->written = -1;
         t->read = t->grad && t->grad->kept ? end : -1;
+        if (t->grad && !t->whole) t->grad->sharer = t;
     }
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
@@ -103,32 +88,43 @@ static bool apart(const Tensor *a, const Tensor *b, int moment) {
     return true;
 }
 
+/* Does the plan find a gradient its place? */
+static bool has_place(const Tensor *grad) { return grad && grad->kind == TENSOR_STEP && !grad->whole; }
+
 static bool shareable(const Step *s, int k) {
-    const Tensor *t = s->in[k];
-    return (s->op->passes >> k & 1) && s->grad[k] == GRAD_SET && t->kind == TENSOR_STEP && !t->whole &&
-           t->grad->place == t->grad && s->out[0]->grad && !s->out[0]->whole;
+    if (!bit(s->op->passes, k) || s->grad[k] != GRAD_SET) return false;
+    const Tensor *grad = s->in[k]->grad;
+    return has_place(grad) && grad->place == grad;
 }
 
-/* May the gradient of `t` join the gradients that already share `place`? */
-static bool may_join(const Plan *p, const Tensor *t, const Tensor *place, int moment) {
-    for (int i = 0; i < p->tensor_count; i++) {
-        const Tensor *o = p->tensors[i];
-        if (o != t && o->grad && !o->whole && place_of(o->grad) == place && !apart(t, o, moment)) return false;
+/* May the gradient of `t` join the gradients that already share `place`? Those whose time is over by now are forgotten:
+ * the steps come in the order of the backward pass. */
+static bool may_join(const Tensor *t, Tensor *place, int moment) {
+    for (Tensor **at = &place->sharer; *at;) {
+        const Tensor *o = *at;
+        if (o->written <= moment && o->read <= moment) *at = o->next_sharer;
+        else if (!apart(t, o, moment)) return false;
+        else at = &(*at)->next_sharer;
     }
     return true;
+}
+
+static void join(Tensor *t, Tensor *place) {
+    t->grad->place = place;
+    t->next_sharer = place->sharer;
+    place->sharer = t;
+    live_at(place, t->grad->last);
 }
 
 static void share_passed(Plan *p) {
     note_uses(p);
     for (int i = p->count - 1; i >= 0; i--) {
         Step *s = &p->steps[i];
-        if (!s->differentiated || !s->op->passes) continue;
+        if (!s->differentiated || !s->op->passes || !has_place(s->out[0]->grad)) continue;
         Tensor *place = place_of(s->out[0]->grad);
         for (int k = 0; k < s->ins; k++) {
-            if (!shareable(s, k) || !may_join(p, s->in[k], place, 2 * p->count - 1 - i)) continue;
-            Tensor *g = s->in[k]->grad;
-            g->place = place;
-            extend(place, g->last);
+            if (!shareable(s, k) || !may_join(s->in[k], place, 2 * p->count - 1 - i)) continue;
+            join(s->in[k], place);
             s->grad[k] = GRAD_SHARED;
         }
     }
@@ -139,7 +135,7 @@ void plan_differentiate(Plan *p) {
     int end = 2 * p->count;
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
-        if (t->grad && t->kind == TENSOR_STEP && t->grad->kept && t->grad->first >= 0) extend(t->grad, end);
+        if (t->grad && t->kind == TENSOR_STEP && t->grad->kept && t->grad->first >= 0) live_at(t->grad, end);
     }
     share_passed(p);
     for (int i = 0; i < p->count; i++) {
@@ -147,8 +143,8 @@ void plan_differentiate(Plan *p) {
         if (!s->differentiated) continue;
         int moment = end - 1 - i;
         for (int k = 0; k < s->ins; k++)
-            if (s->in[k] && (s->op->saved_inputs >> k & 1)) extend(s->in[k], moment);
+            if (s->in[k] && bit(s->op->saved_inputs, k)) live_at(s->in[k], moment);
         for (int k = 0; k < s->outs; k++)
-            if (s->op->saved_outputs >> k & 1) extend(s->out[k], moment);
+            if (bit(s->op->saved_outputs, k)) live_at(s->out[k], moment);
     }
 }

@@ -3,88 +3,84 @@
  * Largest first, each at the lowest offset that is free during its whole life. Cheap outputs (norms, activations) are
  * written anew before the backward pass needs them instead of being kept; an output may take the place of an input
  * that nobody reads later. */
-#include "plan/parts.h"
+#include "plan/finish.h"
 
 #include "base/arena.h"
 #include "base/memory.h"
 
 #include <stdlib.h>
 
-static void live(Tensor *t, int moment) {
-    if (t->whole) live(t->whole, moment);
-    if (t->first < 0 || moment < t->first) t->first = moment;
-    if (moment > t->last) t->last = moment;
-}
-
 void plan_lives(Plan *p) {
     for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
-        for (int k = 0; k < s->outs; k++) live(s->out[k], i);
+        for (int k = 0; k < s->outs; k++) live_at(s->out[k], i);
         for (int k = 0; k < s->ins; k++)
-            if (s->in[k]) live(s->in[k], i);
+            if (s->in[k]) live_at(s->in[k], i);
     }
     for (int i = 0; i < p->tensor_count; i++)
-        if (p->tensors[i]->kept && p->tensors[i]->producer >= 0) live(p->tensors[i], 2 * p->count);
+        if (p->tensors[i]->kept && p->tensors[i]->producer >= 0) live_at(p->tensors[i], 2 * p->count);
 }
 
 /* --- writing anew ------------------------------------------------------------------------------------------------ */
-typedef struct {
-    int forward;     /* last forward reader */
-    int begin, end;  /* first and last backward reader (moments) */
-} Readers;
-
-static Readers readers_of(const Plan *p, const Tensor *t) {
-    Readers r = {t->producer, 2 * p->count, -1};
-    for (int i = t->producer; i < p->count; i++) {
+/* What every tensor is read by: its last moment in the forward pass and its first one in the backward pass. */
+static void note_readers(Plan *p) {
+    for (int i = 0; i < p->count; i++) {
         const Step *s = &p->steps[i];
         int moment = 2 * p->count - 1 - i;
-        bool reads = false, saves = false;
-        for (int k = 0; k < s->ins; k++) {
-            const Tensor *in = s->in[k];
-            if (!in || (in != t && in->whole != t)) continue;
-            reads = true;
-            saves |= s->differentiated && (s->op->saved_inputs >> k & 1);
+        for (int k = 0; k < s->outs; k++) {
+            s->out[k]->forward = i;
+            s->out[k]->back = s->differentiated && bit(s->op->saved_outputs, k) ? moment : 2 * p->count;
         }
-        for (int k = 0; k < s->outs; k++)
-            saves |= s->out[k] == t && s->differentiated && (s->op->saved_outputs >> k & 1);
-        if (reads) r.forward = i;
-        if (saves && moment < r.begin) r.begin = moment;
-        if (saves && moment > r.end) r.end = moment;
+        for (int k = 0; k < s->ins; k++) {
+            if (!s->in[k]) continue;
+            Tensor *in = whole_of(s->in[k]);
+            in->forward = i;
+            if (s->differentiated && bit(s->op->saved_inputs, k)) in->back = moment; /* later steps go back sooner */
+        }
     }
-    return r;
 }
 
-static bool can_be_rebuilt(const Plan *p, const Tensor *t, const Readers *r) {
-    if (r->end < 0 || t->kept) return false;
-    const Step *producer = &p->steps[t->producer];
-    for (int k = 0; k < producer->ins; k++) {
-        const Tensor *in = producer->in[k];
-        if (!in || in->kind != TENSOR_STEP) continue;
-        const Tensor *whole = in->whole ? in->whole : in;
-        if (whole->again || whole->last < r->end) return false;
+/* The backward pass reads it, nobody is shown it or a part of it, and what it is made of is there as long. */
+static bool can_be_rebuilt(const Plan *p, const Step *s, const Tensor *t) {
+    if (t->kind != TENSOR_STEP || t->whole || t->viewed || t->kept || t->last < p->count) return false;
+    for (int k = 0; k < s->ins; k++) {
+        if (!s->in[k] || s->in[k]->kind != TENSOR_STEP) continue;
+        const Tensor *in = whole_of(s->in[k]);
+        if (in->again || in->last < t->last) return false;
     }
     return true;
 }
 
-void plan_rebuild(Plan *p) {
-    int recorded = p->tensor_count;
-    for (int i = 0; i < recorded; i++) {
-        Tensor *t = p->tensors[i];
-        if (t->kind != TENSOR_STEP || t->producer < 0 || t->whole || t->last < p->count) continue;
-        const Step *producer = &p->steps[t->producer];
-        if (!producer->op->cheap || producer->out[0] != t) continue;
-        Readers r = readers_of(p, t);
-        if (!can_be_rebuilt(p, t, &r)) continue;
+/* Writes the outputs of a step that can be rebuilt anew from moment `begin` on. The others are then written once more
+ * where they are: what they hold must not have given way to anything. */
+static void rebuild(Plan *p, Step *s, int begin) {
+    for (int k = 0; k < s->outs; k++) {
+        Tensor *t = s->out[k];
+        if (!bit(s->op->cheap, k) || !can_be_rebuilt(p, s, t)) {
+            live_at(t, begin);
+            continue;
+        }
         Tensor *again = tensor_like(p, t);
         if (again == &p->nowhere) return;
         again->halved = t->halved;
-        again->first = r.begin;
-        again->last = r.end;
+        again->first = begin;
+        again->last = t->last;
         t->again = again;
-        t->last = r.forward;
-        Step *before = &p->steps[2 * p->count - 1 - r.begin];
-        t->next_again = before->again;
-        before->again = t;
+        t->last = t->forward;
+    }
+    Step *before = &p->steps[2 * p->count - 1 - begin];
+    s->next_again = before->again;
+    before->again = s;
+}
+
+void plan_rebuild(Plan *p) {
+    note_readers(p);
+    for (int i = 0; i < p->count; i++) {
+        Step *s = &p->steps[i];
+        int begin = 2 * p->count;
+        for (int k = 0; k < s->outs && s->op->cheap; k++)
+            if (bit(s->op->cheap, k) && can_be_rebuilt(p, s, s->out[k]) && s->out[k]->back < begin) begin = s->out[k]->back;
+        if (begin < 2 * p->count) rebuild(p, s, begin);
     }
 }
 
@@ -95,7 +91,7 @@ static void take_over(Plan *p) {
         if (!s->op->replaces || s->out[0]->whole) continue;
         for (int k = 0; k < s->ins; k++) {
             Tensor *in = s->in[k], *out = s->out[0];
-            if (!in || !(s->op->replaces >> k & 1) || in->kind != TENSOR_STEP || in->whole || in->kept) continue;
+            if (!in || !bit(s->op->replaces, k) || in->kind != TENSOR_STEP || in->whole || in->kept) continue;
             Tensor *place = in->place;
             if (in->last != i || place->last != i || tensor_count(in) != tensor_count(out)) continue;
             if (in->halved != out->halved) continue;

@@ -1,14 +1,11 @@
 /* Op: what a kind of step does, and what the plan must know of it.
  *
- * Step: one op at work on named tensors. Exec: what a replay hands to every step. */
+ * Step: one op at work on named tensors, as many as it likes. Exec: what a replay hands to every step. */
 #pragma once
 #include "base/pool.h"
 #include "plan/tensor.h"
 
 struct Kernels; /* the plan hands the table on, and looks into it never */
-
-#define STEP_INPUTS 7
-#define STEP_OUTPUTS 3
 
 /* How the backward pass of a step gives the gradient of one input. */
 typedef enum {
@@ -19,34 +16,22 @@ typedef enum {
     GRAD_SHARED,  /* passed on by sharing the output gradient's place: nothing to do */
 } GradMode;
 
+/* Its arrays and numbers are the plan's, and stay where they are until the next recording. */
 typedef struct Step {
     const struct Op *op;
-    const char *path; /* the module it was recorded in */
-    Tensor *in[STEP_INPUTS], *out[STEP_OUTPUTS];
+    const char *path;    /* the module it was recorded in */
+    Tensor **in, **out;  /* an input may be NULL */
+    GradMode *grad;      /* one an input */
     int ins, outs;
-    GradMode grad[STEP_INPUTS];
-    bool differentiated;                 /* the backward pass visits it */
-    Tensor *again;                       /* written anew before its backward pass; linked by next_again */
-    _Alignas(16) unsigned char numbers[112]; /* the op's own, copied in at recording */
+    const void *numbers; /* the op's own, aligned to 16 bytes: see step_numbers */
+    bool differentiated; /* the backward pass visits it */
+    struct Step *again;  /* steps whose cheap outputs are written anew before its backward pass, linked by next_again */
+    struct Step *next_again;
 } Step;
-
-/* What changes from call to call without a new recording. */
-typedef struct {
-    const int32_t *ids;        /* (B,T) */
-    const int32_t *targets;    /* (B,T), already shifted; negative: ignored. NULL: no loss */
-    const int32_t *positions;  /* (B,T) */
-    const uint8_t *mask;       /* (B,keys), row stride mask_stride; NULL: everything may be seen */
-    size_t mask_stride;
-    const real *inv_freq;      /* (rotary/2) */
-    real rope_factor;
-    int past;                  /* keys already in the cache */
-    double items;              /* divides the summed loss */
-    uint64_t seed, update, micro; /* of dropout: the run's seed, the optimizer step, the micro-batch */
-} Feed;
 
 typedef struct Exec {
     const struct Kernels *k;
-    Feed feed;
+    const void *feed;      /* what changes from call to call without a new recording; the ops know what it is */
     int B, T;
     real *scratch;         /* per slot: scratch + slot * scratch_stride */
     size_t scratch_stride;
@@ -57,6 +42,7 @@ typedef struct Exec {
     bool losses_wanted;    /* forward_backward: the backward pass of the loss writes the losses too */
 } Exec;
 
+/* A mask says something of every input or output: bit i of the i-th, the last bit of all that follow. */
 typedef struct Op {
     const char *name;
     void (*forward)(const Step *s, Exec *x);
@@ -65,14 +51,17 @@ typedef struct Op {
     double (*gradient_flops)(const Step *s, int input); /* of the gradient of in[input]; where flops is */
     size_t (*scratch)(const Step *s, const struct Kernels *k);   /* reals a thread; NULL: none */
     size_t (*workspace)(const Step *s, const struct Kernels *k); /* reals a step; NULL: none */
-    unsigned saved_inputs, saved_outputs; /* bit i: the backward pass reads in[i] / out[i] */
-    unsigned replaces;                    /* bit i: out[0] may take the place of in[i] */
-    unsigned passes;                      /* bit i: the gradient of in[i] is that of out[0] */
-    bool cheap;                           /* out[0] may be computed again instead of being kept */
-    unsigned halves;                      /* bit i: out[i] may be written in bfloat16 */
-    unsigned multiplies;                  /* bit i: in[i] is read as an operand of products alone, also in bfloat16 */
+    unsigned saved_inputs, saved_outputs; /* the backward pass reads in[i] / out[i] */
+    unsigned replaces;                    /* out[0] may take the place of in[i] */
+    unsigned passes;                      /* the gradient of in[i] is that of out[0] */
+    unsigned cheap;                       /* out[i] may be computed again instead of being kept */
+    unsigned halves;                      /* out[i] may be written in bfloat16 */
+    unsigned multiplies;                  /* in[i] is read as an operand of products alone, also in bfloat16 */
     bool source;                          /* the backward pass starts here (a loss) */
 } Op;
+
+static inline bool bit(unsigned mask, int i) { return mask >> (i < 31 ? i : 31) & 1; }
+#define FROM(i) (~0u << (i)) /* a mask: the i-th and all that follow */
 
 /* Runs task(context, 0..count-1) on the pool. */
 static inline void parallel(Exec *x, size_t count, PoolTask task, void *context) {
@@ -96,4 +85,4 @@ static inline void share_need(Tensor *const *tensors, int count) {
         for (Tensor *t = tensors[i]; t; t = t->whole) t->needs_grad |= needs && t->kind == TENSOR_STEP;
 }
 
-#define step_numbers(s, type) ((const type *)(const void *)(s)->numbers)
+#define step_numbers(s, type) ((const type *)(s)->numbers)

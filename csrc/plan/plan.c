@@ -1,41 +1,55 @@
 /* Plan: recording. What a recording implies is decided in differentiate.c, halve.c and layout.c; replay.c replays it. */
-#include "plan/parts.h"
+#include "plan/plan.h"
 
 #include "base/memory.h"
 
 #include <fnmatch.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Tensors and texts lie in chunks that never move; they are freed together. */
+/* Tensors, texts and what steps hold lie in chunks that never move; the next recording takes them again. */
 #define CHUNK 32768
+#define ALIGNED 16
 struct Chunk {
     struct Chunk *next;
     size_t used, room;
-    _Alignas(16) char bytes[];
+    _Alignas(ALIGNED) char bytes[];
 };
 
 static void fail_memory(Plan *p) { error_set(&p->error, ERROR_MEMORY, "no memory to record the plan"); }
 
-static void *take(Plan *p, size_t bytes) {
-    bytes = (bytes + 15) / 16 * 16;
-    struct Chunk *c = p->chunks;
-    if (!c || c->room - c->used < bytes) {
+/* The next chunk becomes the one in use; it has room for `bytes`. False: no memory. */
+static bool open_chunk(Plan *p, size_t bytes) {
+    struct Chunk **next = p->chunk ? &p->chunk->next : &p->chunks;
+    if (!*next || (*next)->room < bytes) {
         size_t room = bytes > CHUNK ? bytes : CHUNK;
-        c = memory_alloc(1, sizeof *c + room);
-        if (!c) {
-            fail_memory(p);
-            return NULL;
-        }
+        struct Chunk *c = memory_alloc(1, sizeof *c + room);
+        if (!c) return false;
         c->room = room;
-        c->next = p->chunks;
-        p->chunks = c;
+        c->next = *next;
+        *next = c;
     }
-    void *block = c->bytes + c->used;
-    c->used += bytes;
+    p->chunk = *next;
+    p->chunk->used = 0;
+    return true;
+}
+
+/* `bytes` bytes that stay until the next recording; NULL when there is no memory, which is said. */
+static void *take(Plan *p, size_t bytes) {
+    bytes = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    if ((!p->chunk || p->chunk->room - p->chunk->used < bytes) && !open_chunk(p, bytes)) {
+        fail_memory(p);
+        return NULL;
+    }
+    void *block = p->chunk->bytes + p->chunk->used;
+    p->chunk->used += bytes;
     return block;
+}
+
+static void *take_copy(Plan *p, const void *source, size_t bytes) {
+    void *copy = take(p, bytes);
+    return copy && bytes ? memcpy(copy, source, bytes) : copy;
 }
 
 static void free_chunks(Plan *p) {
@@ -63,10 +77,14 @@ static bool make_room(Plan *p, void *array, int count, int *room, size_t size) {
 }
 
 void plan_begin(Plan *p) {
-    free_chunks(p);
+    p->chunk = NULL;
     p->error = (Error){0};
     p->count = p->module_count = p->tensor_count = p->depth = 0;
     p->path[0] = '\0';
+    names_forget(&p->module_names);
+    names_forget(&p->skip_names);
+    for (int i = 0; i < p->skip_count; i++)
+        if (!names_add(&p->skip_names, p->skip[i], i)) fail_memory(p);
     p->size = p->scratch = p->workspace = 0;
     p->finished = false;
     p->nowhere = (Tensor){.ndim = 3, .shape = {1, 1, 1}, .rows = 1, .cols = 1, .stride = 1, .producer = -1};
@@ -78,11 +96,15 @@ void plan_free(Plan *p) {
     memory_free(p->steps);
     memory_free(p->modules);
     memory_free(p->tensors);
+    names_free(&p->module_names);
+    names_free(&p->skip_names);
     memset(p, 0, sizeof *p);
 }
 
 /* --- tensors ----------------------------------------------------------------------------------------------------- */
 static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
+    if (ndim < 1 || ndim > TENSOR_DIMS)
+        error_set(&p->error, ERROR_SHAPE, "%s: a tensor of %d dimensions; 1 to %d are known", p->path, ndim, TENSOR_DIMS);
     if (p->error.code != FINE) return &p->nowhere;
     Tensor *t = take(p, sizeof *t);
     if (!t || !make_room(p, &p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return &p->nowhere;
@@ -121,8 +143,14 @@ Tensor *tensor_wide(Plan *p, const Tensor *t, int cols) {
 Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols) {
     Tensor *v = tensor_wide(p, whole, cols);
     if (v == &p->nowhere) return v;
+    if (column < 0 || whole->whole || (size_t)column + v->cols > whole->cols) {
+        error_set(&p->error, ERROR_SHAPE, "%s: columns %d to %d cannot be a view into a %s of %zu", p->path, column,
+                  column + cols, whole->whole ? "view" : "tensor", whole->cols);
+        return &p->nowhere;
+    }
     v->kind = whole->kind;
     v->whole = whole;
+    whole->viewed = true;
     v->column = (size_t)column;
     v->stride = whole->stride;
     v->needs_grad = whole->needs_grad;
@@ -159,50 +187,84 @@ Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow)
     return t;
 }
 
-Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
+/* The innermost module being recorded. */
+static Open within(const Plan *p) { return p->depth ? p->open[p->depth - 1] : (Open){.layer = -1}; }
+
+static Tensor *declare(Plan *p, const char *leaf, Declaration d) {
     if (p->error.code != FINE) return &p->nowhere;
     char path[320];
-    snprintf(path, sizeof path, "%s.%s", p->path, leaf);
-    return p->parameter(p, path, ndim, shape);
+    snprintf(path, sizeof path, "%s%s%s", p->path, p->path[0] ? "." : "", leaf);
+    d.path = path;
+    d.layer = within(p).layer;
+    return p->parameter(p, &d);
+}
+
+Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape) {
+    return declare(p, leaf, (Declaration){.part = within(p).part, .ndim = ndim, .shape = shape});
+}
+
+Tensor *parameter_weight(Plan *p, Part part, const char *leaf, int inputs, int outputs, bool in_out) {
+    const int shape[] = {in_out ? inputs : outputs, in_out ? outputs : inputs};
+    return declare(p, leaf, (Declaration){.part = part, .ndim = 2, .shape = shape, .inputs = inputs, .outputs = outputs,
+                                    .in_out = in_out});
+}
+
+Tensor *parameter_bias(Plan *p, Part part, const char *leaf, int outputs) {
+    return declare(p, leaf, (Declaration){.part = part, .ndim = 1, .shape = &outputs});
 }
 
 /* --- steps ------------------------------------------------------------------------------------------------------- */
-static char *keep_text(Plan *p, const char *text) {
-    char *copy = take(p, strlen(text) + 1);
-    return copy ? strcpy(copy, text) : NULL;
+static const char *keep_text(Plan *p, const char *text) { return take_copy(p, text, strlen(text) + 1); }
+
+#define OPERANDS_MOST 8192 /* of one step; so many fit on the stack of an op */
+#define NUMBERS_MOST 4096  /* bytes */
+
+static void check_step(Plan *p, const Op *op, int ins, int outs, size_t size) {
+    if (ins < 0 || ins > OPERANDS_MOST || outs < 1 || outs > OPERANDS_MOST)
+        error_set(&p->error, ERROR_SHAPE, "%s: a step '%s' from %d tensors to %d; up to %d, to at least one", p->path, op->name,
+                  ins, outs, OPERANDS_MOST);
+    if (size > NUMBERS_MOST)
+        error_set(&p->error, ERROR_SHAPE, "%s: %zu bytes of numbers of a step '%s'; up to %d", p->path, size, op->name,
+                  NUMBERS_MOST);
 }
 
-Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
-             size_t size) {
-    if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return &p->nowhere_step;
-    Step *s = &p->steps[p->count];
-    *s = (Step){.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs};
-    if (ins) memcpy(s->in, in, (size_t)ins * sizeof *in);
-    memcpy(s->out, out, (size_t)outs * sizeof *out);
-    if (size) memcpy(s->numbers, numbers, size);
+void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+            size_t size) {
+    check_step(p, op, ins, outs, size);
+    if (p->error.code != FINE || !make_room(p, &p->steps, p->count, &p->room, sizeof *p->steps)) return;
+    Step s = {.op = op, .path = keep_text(p, p->path), .ins = ins, .outs = outs,
+              .in = take_copy(p, in, (size_t)ins * sizeof *in), .out = take_copy(p, out, (size_t)outs * sizeof *out),
+              .grad = take(p, (size_t)ins * sizeof *s.grad), .numbers = take_copy(p, numbers, size)};
+    if (p->error.code != FINE) return;
     bool needs = false;
-    for (int i = 0; i < ins; i++) needs |= in[i] && in[i]->needs_grad;
+    for (int i = 0; i < ins; i++) {
+        s.grad[i] = GRAD_NONE;
+        needs |= in[i] && in[i]->needs_grad;
+    }
     for (int i = 0; i < outs; i++) {
         out[i]->producer = p->count;
         out[i]->needs_grad |= needs && op->backward;
     }
-    p->count++;
-    return s;
+    p->steps[p->count++] = s;
 }
 
-void enter(Plan *p, const char *format, ...) {
-    size_t length = strlen(p->path);
+static void open_module(Plan *p, Part part, int layer, const char *name) {
+    const size_t length = strlen(p->path);
     if (p->depth == (int)(sizeof p->open / sizeof *p->open)) {
         error_set(&p->error, ERROR_CONFIG, "%s: modules nested too deep", p->path);
         return;
     }
-    p->open[p->depth] = p->count;
-    p->path_length[p->depth++] = length;
-    if (length) length += (size_t)snprintf(p->path + length, sizeof p->path - length, ".");
-    va_list args;
-    va_start(args, format);
-    vsnprintf(p->path + length, sizeof p->path - length, format, args);
-    va_end(args);
+    p->open[p->depth++] = (Open){.first = p->count, .length = length, .part = part, .layer = layer};
+    const int more = snprintf(p->path + length, sizeof p->path - length, "%s%s", length ? "." : "", name);
+    if ((size_t)more >= sizeof p->path - length) error_set(&p->error, ERROR_CONFIG, "%s: a path too long", p->path);
+}
+
+void enter(Plan *p, Part part, const char *name) { open_module(p, part, within(p).layer, name); }
+
+void enter_block(Plan *p, const char *name, int layer) {
+    char numbered[160];
+    snprintf(numbered, sizeof numbered, "%s.%d", name, layer);
+    open_module(p, PART_BLOCK, layer, numbered);
 }
 
 static bool matches(const char *const *globs, int count, const char *name) {
@@ -227,8 +289,11 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
     const char *name = keep_text(p, p->path);
     p->depth--;
     if (name && make_room(p, &p->modules, p->module_count, &p->module_room, sizeof *p->modules)) {
+        if (!names_add(&p->module_names, name, p->module_count)) fail_memory(p);
         Module *m = &p->modules[p->module_count++];
-        *m = (Module){.name = name, .input = input, .output = output, .first = p->open[p->depth], .last = p->count};
+        const Open *o = &p->open[p->depth];
+        *m = (Module){.name = name, .part = o->part, .layer = o->layer, .input = input, .output = output,
+                      .first = o->first, .last = p->count};
         if (p->observe && input && output) m->observed = p->observe(p, input, output);
         if (output && !output->name) output->name = name;
         bool cut = p->cut && strcmp(p->cut, name) == 0;
@@ -237,7 +302,7 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
             keep(p, output, p->backward);
         }
     }
-    p->path[p->path_length[p->depth]] = '\0';
+    p->path[p->open[p->depth].length] = '\0';
 }
 
 void joins(Plan *p, Tensor *stream) {
@@ -245,18 +310,13 @@ void joins(Plan *p, Tensor *stream) {
     if (p->observe && m && m->output) m->against_stream = p->observe(p, stream, m->output);
 }
 
-bool skipped(const Plan *p, const char *name) {
-    size_t length = strlen(p->path);
-    for (int i = 0; i < p->skip_count; i++) {
-        const char *skip = p->skip[i];
-        if (!length && strcmp(skip, name) == 0) return true;
-        if (strncmp(skip, p->path, length) == 0 && skip[length] == '.' && strcmp(skip + length + 1, name) == 0) return true;
-    }
-    return false;
-}
-
 static bool full_name(const Plan *p, const char *name, char *full, size_t room) {
     return (size_t)snprintf(full, room, "%s%s%s", p->path, p->path[0] ? "." : "", name) < room;
+}
+
+bool skipped(const Plan *p, const char *name) {
+    char full[320];
+    return p->skip_count && full_name(p, name, full, sizeof full) && names_find(&p->skip_names, full) >= 0;
 }
 
 bool is_cut(const Plan *p, const char *name) {
@@ -281,9 +341,8 @@ bool wanted(const Plan *p, const char *name) {
 }
 
 const Module *plan_module(const Plan *p, const char *name) {
-    for (int i = 0; i < p->module_count; i++)
-        if (strcmp(p->modules[i].name, name) == 0) return &p->modules[i];
-    return NULL;
+    int at = names_find(&p->module_names, name);
+    return at < 0 ? NULL : &p->modules[at];
 }
 
 double plan_flops(const Plan *p, bool backward) {

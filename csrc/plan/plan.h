@@ -10,15 +10,38 @@
  * The timeline: moment s is step s forwards, moment 2S-1-s is step s backwards, moment 2S is after everything. */
 #pragma once
 #include "base/error.h"
+#include "base/names.h"
 #include "plan/op.h"
+#include "plan/part.h"
 
 typedef struct {
     const char *name;
+    Part part;
+    int layer;              /* -1: outside the blocks */
     Tensor *input, *output; /* input NULL: the module reads ids */
     int first, last;        /* its steps: [first, last) */
     Tensor *observed;       /* what it did to its input; NULL: not observed */
     Tensor *against_stream; /* for a branch: its output against the stream it joins */
 } Module;
+
+/* A weight that a step needs, as the owner of the parameters is asked for it. */
+typedef struct {
+    const char *path;    /* dotted, its leaf included */
+    Part part;           /* of the module that it belongs to */
+    int layer;           /* -1: outside the blocks */
+    int ndim;
+    const int *shape;
+    int inputs, outputs; /* of a linear's weight; 0: it is none */
+    bool in_out;         /* its rows are inputs */
+} Declaration;
+
+/* A module that is being recorded. */
+typedef struct {
+    int first;     /* its first step */
+    size_t length; /* of the path before it */
+    Part part;
+    int layer;
+} Open;
 
 typedef struct Plan {
     Error error;
@@ -26,14 +49,14 @@ typedef struct Plan {
     int count, room;
     Module *modules;
     int module_count, module_room;
+    NameIndex module_names, skip_names;
     Tensor **tensors;
     int tensor_count, tensor_room;
-    struct Chunk *chunks;    /* where tensors and texts live */
+    struct Chunk *chunks, *chunk; /* where tensors, texts and what steps hold lie; the one in use */
     char path[256];          /* the module being recorded */
-    int open[32], depth;     /* first steps of the modules being recorded */
-    size_t path_length[32];
+    Open open[32];
+    int depth;
     Tensor nowhere;
-    Step nowhere_step;
 
     /* What was asked for. */
     int B, T;
@@ -47,7 +70,7 @@ typedef struct Plan {
     int skip_count;
     const char *cut;         /* the output of this module is a leaf: the user writes into it */
     void *owner;             /* whoever answers what follows (a run) */
-    Tensor *(*parameter)(struct Plan *p, const char *path, int ndim, const int *shape); /* one tensor a path and recording */
+    Tensor *(*parameter)(struct Plan *p, const Declaration *d); /* one tensor a path and recording */
     Tensor *(*adapt)(struct Plan *p, Tensor *x, Tensor *y);   /* what adapters make of a linear's output; NULL: nothing */
     Tensor *(*observe)(struct Plan *p, Tensor *x, Tensor *y); /* measures a module's work; NULL: nobody looks */
 
@@ -71,17 +94,23 @@ Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data);
 Tensor *tensor_outside_halved(Plan *p, int ndim, const int *shape, uint16_t *half);
 /* The parameter `leaf` ("weight", "bias") of the module being recorded. */
 Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
+/* Those of a linear, which `leaf` leads to from the module being recorded: (outputs, inputs), or as the file says
+ * (inputs, outputs); (outputs). */
+Tensor *parameter_weight(Plan *p, Part part, const char *leaf, int inputs, int outputs, bool in_out);
+Tensor *parameter_bias(Plan *p, Part part, const char *leaf, int outputs);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
 Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow);        /* a frozen one, not of reals */
 
-/* Appends a step; `numbers` (size bytes) are the op's own. Outputs need a gradient when an input does. */
-Step *record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
-             size_t size);
+/* Appends a step, which copies the lists and `numbers` (size bytes), the op's own. Outputs need a gradient when an input
+ * does. */
+void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
+            size_t size);
 static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ? p->adapt(p, x, y) : y; }
 #define TENSORS(...) (Tensor *[]){__VA_ARGS__}
 
-/* Modules: enter(p, "self_attn") ... leave(p, x, y) builds dotted paths and the module table. `format` may hold %d. */
-void enter(Plan *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Modules: enter(p, PART_ATTENTION, "self_attn") ... leave(p, x, y) builds dotted paths and the module table. */
+void enter(Plan *p, Part part, const char *name);
+void enter_block(Plan *p, const char *name, int layer); /* the block `name`.`layer` */
 void leave(Plan *p, Tensor *input, Tensor *output);
 void give(Plan *p, Tensor *output); /* what a step recorded elsewhere writes for the module being recorded */
 /* The branch just left joins `stream`: observes its output against it. */

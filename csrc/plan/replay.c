@@ -1,5 +1,5 @@
 /* replay: a recording is finished (every decision taken), bound to memory, and replayed forwards and back. */
-#include "plan/parts.h"
+#include "plan/finish.h"
 
 #include "base/arena.h"
 
@@ -20,12 +20,7 @@ bool plan_finish(Plan *p, const struct Kernels *k) {
     return p->finished;
 }
 
-/* Where a tensor lies during the forward pass. */
-static real *address(const Plan *p, const Tensor *t) {
-    const Tensor *place = t->place;
-    while (place->place != place) place = place->place;
-    return p->base + place->offset;
-}
+static real *address(const Plan *p, Tensor *t) { return p->base + place_of(t)->offset; }
 
 static void lie_at(Tensor *t, real *at) {
     if (t->halved) t->half = (uint16_t *)(void *)at;
@@ -45,10 +40,15 @@ void plan_bind(Plan *p, real *base) {
     }
 }
 
-/* Tensors that were written anew are back where the forward pass puts them. */
-static void rewind_plan(Plan *p) {
+/* Where the outputs of a step that are written anew lie from now on: where the forward pass puts them, or again. */
+static void move_outputs(const Plan *p, const Step *s, bool again) {
+    for (int k = 0; k < s->outs; k++)
+        if (s->out[k]->again) lie_at(s->out[k], address(p, again ? s->out[k]->again : s->out[k]));
+}
+
+static void rewind_plan(const Plan *p) {
     for (int i = 0; i < p->count; i++)
-        for (Tensor *t = p->steps[i].again; t; t = t->next_again) lie_at(t, address(p, t));
+        for (const Step *s = p->steps[i].again; s; s = s->next_again) move_outputs(p, s, false);
 }
 
 static bool going(const Exec *x) { return !x->cancel || !atomic_load(&x->cancel->stop); }
@@ -61,12 +61,10 @@ bool plan_forward(Plan *p, Exec *x, int from, int to) {
 
 bool plan_backward(Plan *p, Exec *x) {
     for (int i = p->count - 1; i >= 0 && going(x); i--) {
-        Step *s = &p->steps[i];
-        for (Tensor *t = s->again; t; t = t->next_again) {
-            t->data = t->again->data;
-            t->half = t->again->half;
-            const Step *producer = &p->steps[t->producer];
-            producer->op->forward(producer, x);
+        const Step *s = &p->steps[i];
+        for (const Step *again = s->again; again; again = again->next_again) {
+            move_outputs(p, again, true);
+            again->op->forward(again, x);
         }
         if (s->differentiated) s->op->backward(s, x);
     }

@@ -27,6 +27,7 @@ typedef struct Tensor {
     struct Tensor *whole; /* this is a view into that one */
     size_t column;
 
+    bool viewed;     /* something is a view into this one */
     bool needs_grad; /* a trainable weight lies below it, or its gradient was asked for */
     bool kept;       /* shown by name: its place is not recycled */
     bool halved;     /* lies in bfloat16: whoever reads it multiplies with it, and would round it anyway */
@@ -36,10 +37,30 @@ typedef struct Tensor {
     size_t offset;           /* reals, in the activation arena */
     int first, last;         /* moments of the timeline */
     int producer;            /* the step that writes it, -1 when none does */
-    bool grad_written;       /* while the backward pass is planned */
-    int written, read;       /* the last moments at which its gradient is */
+    int forward, back;       /* its last moment in the forward pass; its first one in the backward pass */
     struct Tensor *again;    /* where its producer writes it anew for the backward pass; NULL: it is kept till then */
-    struct Tensor *next_again; /* the next one to be written anew before the same step */
+
+    /* The plan's own, of its gradient. */
+    bool grad_written;       /* while the backward pass is planned */
+    int written, read;       /* the last moments at which it is */
+    struct Tensor *sharer;   /* of a gradient that is a place: the first tensor whose gradient lies there */
+    struct Tensor *next_sharer;
 } Tensor;
 
 static inline size_t tensor_count(const Tensor *t) { return t->rows * t->cols; }
+
+/* What a tensor is, or is a view of. */
+static inline Tensor *whole_of(Tensor *t) { return t->whole ? t->whole : t; }
+
+/* The tensor whose place it shares. */
+static inline Tensor *place_of(Tensor *t) {
+    while (t->place != t) t = t->place;
+    return t;
+}
+
+/* It, and what it is a view of, must be there at this moment. */
+static inline void live_at(Tensor *t, int moment) {
+    if (t->whole) live_at(t->whole, moment);
+    if (t->first < 0 || moment < t->first) t->first = moment;
+    if (moment > t->last) t->last = moment;
+}

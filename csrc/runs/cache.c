@@ -10,7 +10,8 @@
 
 static int capacity_of(const Spec *s, int past, int length) {
     const long slack = length > WINDOW_SLACK ? length : WINDOW_SLACK;
-    return past && s->window && s->window + slack < past ? (int)(s->window + slack) : past;
+    const int window = spec_window(s);
+    return past && window && window + slack < past ? (int)(window + slack) : past;
 }
 
 static size_t bytes_each(const Cache *c) { return c->halved ? storage_bytes(STORED_BFLOAT16) : sizeof(real); }

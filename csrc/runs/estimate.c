@@ -25,8 +25,8 @@ bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) 
     Run r;
     size_t cache = 0;
     if (!run_open(&r, (Model *)m, o, e)) return false;
-    Call c = run_largest(o);
-    record_call(&r, &c);
+    Pass largest = run_largest(o);
+    recording_write(&r, &largest);
     if (!r.plan.finished) *e = r.plan.error;
     else if (!cache_reals(&r.cache, &m->spec, &cache))
         error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", o->batch, r.cache.capacity);

@@ -4,7 +4,6 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "engine/engine.h"
-#include "ops/ops.h"
 
 #include <math.h>
 #include <string.h>
@@ -71,14 +70,14 @@ static void check_piece(const Piece *c, Error *e) {
 }
 
 /* "weight" is the second operand, "bias" the third. */
-static Tensor *operand(Plan *p, const char *path, int ndim, const int *shape) {
+static Tensor *operand(Plan *p, const Declaration *asked) {
     Bench *b = p->owner;
-    int i = strstr(path, "bias") ? 2 : 1;
+    int i = strstr(asked->path, "bias") ? 2 : 1;
     const PieceArray *a = &b->piece->in[i];
-    for (int d = 0; d < ndim; d++)
-        if (a->ndim != ndim || a->shape[d] != shape[d])
+    for (int d = 0; d < asked->ndim; d++)
+        if (a->ndim != asked->ndim || a->shape[d] != asked->shape[d])
             error_set(&p->error, ERROR_SHAPE, "%s: %s has %d in dimension %d, %d is needed", b->piece->op,
-                      i == 1 ? "weight" : "bias", d < a->ndim ? a->shape[d] : 0, d, shape[d]);
+                      i == 1 ? "weight" : "bias", d < a->ndim ? a->shape[d] : 0, d, asked->shape[d]);
     return p->error.code == FINE ? b->in[i] : &p->nowhere;
 }
 
@@ -100,11 +99,11 @@ static Tensor *record_piece(Bench *b) {
     if (!strcmp(op, "rmsnorm")) return rmsnorm(p, in[0], (real)c->number);
     if (!strcmp(op, "layernorm")) return layernorm(p, in[0], (real)c->number);
     if (!strcmp(op, "linear")) return multiply(p, in[0], in[1], in[2], false);
-    if (!strcmp(op, "activation")) return activate(p, in[0], (Activation)c->kind);
-    if (!strcmp(op, "gate")) return gate(p, in[0], in[1], (Activation)c->kind);
+    if (!strcmp(op, "activation")) return activate(p, in[0], c->act);
+    if (!strcmp(op, "gate")) return gate(p, in[0], in[1], c->act);
     if (!strcmp(op, "softmax")) return softmax(p, in[0]);
     if (!strcmp(op, "cross_entropy")) return cross_entropy(p, in[0]);
-    if (!strcmp(op, "rope")) return rope(p, in[0], rope_table(p, c->D), c->heads, c->D);
+    if (!strcmp(op, "rope")) return rope(p, in[0], rope_table(p, c->D, 0), c->heads, c->D);
     AttendNumbers n = {.H = c->heads, .G = c->groups, .D = c->D, .window = c->window, .causal = c->causal,
                        .scale = (real)c->number};
     return attend(p, in[0], in[1], in[2], n, NULL);
@@ -128,11 +127,12 @@ static void replay(Bench *b, Tensor *out, Cancel *cancel) {
         plan_bind(p, arena->data);
         real *workspace = scratch->data + p->scratch * (size_t)slots, *inv_freq = workspace + p->workspace;
         for (size_t i = 0; i < half; i++) inv_freq[i] = (real)(1 / pow(c->number, 2.0 * (double)i / c->D));
-        Exec x = {.k = k, .B = c->B, .T = c->T, .scratch = scratch->data, .scratch_stride = p->scratch,
-                  .workspace = workspace, .slots = slots, .cancel = cancel,
-                  .feed = {.ids = c->ids, .targets = c->ids, .positions = c->ids, .mask = c->mask,
-                           .mask_stride = c->in[1].ndim > 1 ? (size_t)c->in[1].shape[1] : 0, .inv_freq = inv_freq,
-                           .rope_factor = 1, .items = c->number}};
+        const Rotary rotary = {inv_freq, 1};
+        const Feed feed = {.ids = c->ids, .targets = c->ids, .positions = c->ids, .mask = c->mask,
+                           .mask_stride = c->in[1].ndim > 1 ? (size_t)c->in[1].shape[1] : 0, .rotary = &rotary,
+                           .items = c->number};
+        Exec x = {.k = k, .feed = &feed, .B = c->B, .T = c->T, .scratch = scratch->data, .scratch_stride = p->scratch,
+                  .workspace = workspace, .slots = slots, .cancel = cancel};
         bool going = plan_forward(p, &x, 0, p->count) && (!c->dout || plan_backward(p, &x));
         for (int i = 0; i < c->repeats && going; i++) {
             double start = clock_seconds();

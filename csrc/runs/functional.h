@@ -1,6 +1,6 @@
 /* pieces: the ops alone, on the caller's arrays: a plan of one step. */
 #pragma once
-#include "plan/plan.h"
+#include "ops/ops.h"
 
 #define PIECE_ARRAYS 4
 
@@ -21,7 +21,7 @@ typedef struct {
     const uint8_t *mask;      /* attention: (B,keys) */
     int B, T;                 /* the shape of the ids, positions or mask; of attention's queries */
     double number;            /* eps, theta, scale; cross_entropy: the targets that count */
-    int kind;                 /* activation */
+    Activation act;
     int heads, groups, D, window;
     bool causal;
     bool bfloat16;            /* products round their operands */

@@ -1,10 +1,11 @@
-/* recording: what a run asks of its plan for one call: parameters, adapters, caches, names left out. */
+/* recording: what a run asks of its plan for one pass: parameters, adapters, caches, names left out; then memory. */
 #include "runs/recording.h"
 
 #include "base/memory.h"
 #include "engine/engine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One tensor a parameter and recording. Where nothing was taken yet, sizes are counted alone. */
@@ -20,22 +21,13 @@ static Tensor *tensor_of(Plan *p, const Parameter *q) {
     return r->by_parameter[q->index] = tensor_parameter(p, q->ndim, q->shape, parameter_data(q), grad);
 }
 
-/* The parameter that is read: the base's, or its copy in the last active adapter that has one. */
-static const Parameter *read_for(const Model *m, const Parameter *q) {
-    for (int i = m->weights.adapter_count - 1; i >= 0; i--) {
-        const Adapter *a = m->weights.adapters[i];
-        for (int k = 0; a->active && k < a->copy_count; k++)
-            if (a->copied[k] == q->index) return adapter_copy(a, k);
-    }
-    return q;
-}
-
-static Tensor *parameter_asked(Plan *p, const char *path, int ndim, const int *shape) {
+static Tensor *parameter_asked(Plan *p, const Declaration *d) {
     const Run *r = p->owner;
-    const Parameter *q = parameters_find(&r->model->weights.base, path);
-    bool fits = q && q->ndim == ndim && memcmp(q->shape, shape, (size_t)ndim * sizeof *shape) == 0;
-    if (fits) return tensor_of(p, read_for(r->model, q));
-    error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", path);
+    const Parameter *q = parameters_find(&r->model->weights.base, d->path);
+    const bool fits = q && q->ndim == d->ndim && memcmp(q->shape, d->shape, (size_t)d->ndim * sizeof *d->shape) == 0;
+    const Parameter *copy = !fits ? NULL : d->part == q->part ? q->read : q->head_read;
+    if (fits) return tensor_of(p, copy ? copy : q);
+    error_set(&p->error, ERROR_NAME, "%s: the model has no such parameter of that shape", d->path);
     return &p->nowhere;
 }
 
@@ -45,21 +37,19 @@ static Tensor *adapt(Plan *p, Tensor *x, Tensor *y) {
     const Run *r = p->owner;
     for (int i = 0; i < r->model->weights.adapter_count; i++) {
         const Adapter *a = r->model->weights.adapters[i];
-        for (int k = 0; a->active && k < a->pair_count; k++) {
-            const LowRank *pair = &a->pairs[k];
-            if (strcmp(pair->module, p->path) != 0) continue;
-            Tensor *read = dropout(p, x, pair->dropout, ADAPTER_SALT + i);
-            Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
-            y = low_rank(p, read, A, B, y, pair->scale);
-        }
+        const int k = a->active ? adapter_pair(a, p->path) : -1;
+        if (k < 0) continue;
+        Tensor *read = dropout(p, x, a->pairs[k].dropout, ADAPTER_SALT + i);
+        Tensor *A = tensor_of(p, adapter_A(a, k)), *B = tensor_of(p, adapter_B(a, k));
+        y = low_rank(p, read, A, B, y, a->pairs[k].scale);
     }
     return y;
 }
 
 static bool head_is_adapted(const Model *m) {
     for (int i = 0; i < m->weights.adapter_count; i++)
-        for (int k = 0; m->weights.adapters[i]->active && k < m->weights.adapters[i]->pair_count; k++)
-            if (strcmp(m->weights.adapters[i]->pairs[k].module, m->spec.names.head) == 0) return true;
+        if (m->weights.adapters[i]->active && adapter_pair(m->weights.adapters[i], m->spec.names[PART_HEAD]) >= 0)
+            return true;
     return false;
 }
 
@@ -69,28 +59,32 @@ static void bring_cache(Run *r, int B, Wanted *w) {
     w->values = r->cache.tensors + r->model->spec.L;
 }
 
+/* Is `name` a block, or a branch of one that was recorded or left out? */
+static bool may_be_skipped(const Plan *p, const char *const *names, const char *name) {
+    const Module *m = plan_module(p, name);
+    if (m) return part_is_skippable(m->part);
+    char parent[320];
+    const char *dot = strrchr(name, '.');
+    if (!dot || (size_t)snprintf(parent, sizeof parent, "%.*s", (int)(dot - name), name) >= sizeof parent) return false;
+    m = plan_module(p, parent);
+    return m && m->part == PART_BLOCK &&
+           (!strcmp(dot + 1, names[PART_ATTENTION]) || !strcmp(dot + 1, names[PART_FEED_FORWARD]));
+}
+
 /* Names that are left out must be blocks or branches that were found; a name to stop after must be a module. */
-static void check_names(Run *r, const Call *c) {
+static void check_names(Run *r, const Pass *c) {
     Plan *p = &r->plan;
-    const Names *n = &r->model->spec.names;
-    for (int i = 0; i < c->skip_count; i++) {
-        char block[160], attention[224], ffn[224];
-        bool found = false;
-        for (int l = 0; l < r->model->spec.L && !found; l++) {
-            snprintf(block, sizeof block, "%s.%s.%d", n->root, n->layers, l);
-            snprintf(attention, sizeof attention, "%s.%s", block, n->attention);
-            snprintf(ffn, sizeof ffn, "%s.%s", block, n->ffn);
-            found = !strcmp(c->skip[i], block) || !strcmp(c->skip[i], attention) || !strcmp(c->skip[i], ffn);
-        }
-        if (!found)
-            error_set(&p->error, ERROR_NAME, "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
-                      c->skip[i], n->root, n->layers, n->root, n->layers, n->ffn);
-    }
+    const char *const *n = r->model->spec.names;
+    for (int i = 0; i < c->skip_count && p->error.code == FINE; i++)
+        if (!may_be_skipped(p, n, c->skip[i]))
+            error_set(&p->error, ERROR_NAME,
+                      "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)", c->skip[i],
+                      n[PART_ROOT], n[PART_BLOCK], n[PART_ROOT], n[PART_BLOCK], n[PART_FEED_FORWARD]);
     if (c->until && p->error.code == FINE && !plan_module(p, c->until))
         error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
 }
 
-void record_call(Run *r, const Call *c) {
+void recording_write(Run *r, const Pass *c) {
     Plan *p = &r->plan;
     p->B = c->B;
     p->T = c->T;
@@ -109,7 +103,7 @@ void record_call(Run *r, const Call *c) {
     p->observe = r->options.observe ? observe : NULL;
     plan_begin(p);
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
-    bool logits = !c->losses || c->all_logits || head_is_adapted(r->model);
+    bool logits = !c->losses || head_is_adapted(r->model);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->cache.capacity) bring_cache(r, c->B, &w);
     r->given = network(p, &r->model->spec, &w);
@@ -121,15 +115,65 @@ const Kernels *recording_kernels(const Run *r) {
     return engine_kernels(r->options.float32 ? PRECISION_FLOAT32 : r->model->precision);
 }
 
-/* The text that tells one recording from another. */
-char *recording_key(const Run *r, const Call *c) {
+/* The text that tells one recording from another; release with memory_free. NULL: no memory. */
+static char *key_of(const Run *r, const Pass *c) {
     size_t room = 160 + (c->until ? strlen(c->until) : 0);
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
     char *key = memory_alloc(room, 1);
     if (!key) return NULL;
-    int at = snprintf(key, room, "%d %d %d %d %d %s|%s", c->B, c->T, c->losses, c->all_logits, c->last,
+    int at = snprintf(key, room, "%d %d %d %d %s|%s", c->B, c->T, c->losses, c->last,
                       recording_kernels(r)->name, c->until ? c->until : "");
     for (int i = 0; i < c->skip_count; i++) at += snprintf(key + at, room - (size_t)at, "|%s", c->skip[i]);
     return key;
 }
 
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+static bool replace(Arena **arena, size_t count, Error *e) {
+    if (*arena && (*arena)->count >= count) return true;
+    Arena *larger = arena_new(count);
+    if (!larger) {
+        error_set(e, ERROR_MEMORY, "no memory for %.2f GB of activations", (double)count * sizeof(real) / 1e9);
+        return false;
+    }
+    arena_release(*arena);
+    *arena = larger;
+    return true;
+}
+
+static bool take_scratch(Run *r, Error *e) {
+    r->slots = pool_threads();
+    if (!replace(&r->scratch, r->plan.scratch * (size_t)r->slots + r->plan.workspace, e)) return false;
+    r->exec.scratch = r->scratch->data;
+    r->exec.scratch_stride = r->plan.scratch;
+    r->exec.workspace = r->scratch->data + r->plan.scratch * (size_t)r->slots;
+    r->exec.slots = r->slots;
+    return true;
+}
+
+/* The plan is known by `key`, which it takes. */
+static bool write_anew(Run *r, const Pass *c, char *key, Error *e) {
+    memory_free(r->recorded);
+    r->recorded = NULL;
+    recording_write(r, c);
+    if (r->plan.error.code != FINE && e->code == FINE) *e = r->plan.error;
+    if (e->code != FINE || !replace(&r->arena, r->plan.size, e)) {
+        memory_free(key);
+        r->plan.finished = false;
+        return false;
+    }
+    plan_bind(&r->plan, r->arena->data);
+    r->recorded = key;
+    return true;
+}
+
+bool recording_make(Run *r, const Pass *c, Error *e) {
+    char *key = key_of(r, c);
+    if (!key) {
+        error_set(e, ERROR_MEMORY, "no memory to record the plan");
+        return false;
+    }
+    const bool stands = r->recorded && r->plan.finished && strcmp(key, r->recorded) == 0;
+    if (stands) memory_free(key);
+    else if (!write_anew(r, c, key, e)) return false;
+    return take_scratch(r, e);
+}

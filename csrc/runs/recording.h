@@ -1,10 +1,11 @@
-/* recording: a run's plan for one call. */
+/* recording: a run's plan for one pass, and the memory it is bound to. */
 #pragma once
 #include "runs/run.h"
 
-/* The text that tells one recording from another; release with memory_free. NULL: no memory. */
-char *recording_key(const Run *r, const Call *c);
 /* Those of the model's precision, or with float32 products where the run asks for them. */
 const Kernels *recording_kernels(const Run *r);
-/* Records and finishes the plan; see its error. */
-void record_call(Run *r, const Call *c);
+/* Records and finishes the plan, for its sizes alone; see its error. */
+void recording_write(Run *r, const Pass *c);
+/* Makes the run's plan, its memory and its scratch those of a pass; the last recording stands where it serves.
+ * False: see e. */
+bool recording_make(Run *r, const Pass *c, Error *e);

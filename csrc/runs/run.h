@@ -1,7 +1,8 @@
 /* Run: a budget of at most `batch` rows and `length` tokens, with the memory a pass of that size takes.
  *
- * A call is prepared (recorded again when its shape differs from the last one; this can fail, with words) and then
- * replayed (this cannot fail; it can be cancelled). Generation is the same recording with a past. */
+ * A call is begun (its numbers copied and checked, its plan recorded again when it differs from the last one; this can
+ * fail, with words) and then replayed (this cannot fail; it can be cancelled). Generation is the same recording with a
+ * past. */
 #pragma once
 #include "runs/cache.h"
 #include "models/model.h"
@@ -19,16 +20,36 @@ typedef struct {
     uint64_t seed;
 } RunOptions;
 
-/* One call. The run's own arrays ids, targets, positions, mask hold the numbers: fill them first. */
+/* What is recorded for a call: calls that agree in it replay one recording. */
 typedef struct {
     int B, T;
-    bool losses, masked;
-    bool all_logits;         /* form the logits even when there are losses */
+    bool losses;             /* against the call's targets */
     int last;                /* logits of the last positions alone; 0: all */
-    const char *const *skip;
+    const char *const *skip; /* blocks and branches left out */
     int skip_count;
     const char *until;       /* stop after this module; NULL: go to the end */
+} Pass;
+
+/* One call. The caller's arrays are read while the call begins, and not afterwards. */
+typedef struct {
+    Pass pass;
+    const int32_t *ids, *positions; /* (B,T) */
+    const int32_t *targets;         /* (B,T), shifted already, -1: ignored; NULL where the pass has no losses */
+    const uint8_t *mask;            /* (B,T), 0: padding; NULL: none */
+    const real *inv_freq;           /* (rotaries,D/2); NULL where nothing is rotated */
+    const real *rope_factor;        /* (rotaries) */
+    double items;                   /* divides the summed loss */
 } Call;
+
+/* Where a run stands with its last call. */
+typedef enum {
+    RUN_EMPTY,          /* there was none */
+    RUN_BROKEN,         /* it did not come to its end: refused, interrupted, or still at work */
+    RUN_STOPPED,        /* after the module of `until` */
+    RUN_FORWARD,        /* it is complete */
+    RUN_DIFFERENTIABLE, /* it is complete, and may be gone back through, once */
+    RUN_BACKWARD,       /* it was gone back through */
+} RunState;
 
 typedef struct {
     Model *model; /* borrowed: whoever owns the run keeps it alive */
@@ -44,40 +65,51 @@ typedef struct {
     Cache cache;
     int past; /* positions in the cache */
     int slots;
-    int32_t *ids, *targets, *positions;
+    int32_t *ids, *targets, *positions; /* the call's numbers, the run's own copy */
     uint8_t *mask;       /* (batch, length), or (batch, capacity) with a past; stride: mask_stride */
     size_t mask_stride;
     bool any_masked;     /* with a past: some slot is padding */
-    real *inv_freq;
-    real rope_factor;
+    real *inv_freq;      /* (rotaries,D/2) */
+    Rotary *rotary;      /* what rotary tables are made of, as the ops read it */
+    Feed feed;
     double items;
-    uint64_t update, micro;
+    size_t counted;      /* targets that are not ignored */
+    uint64_t update, micro; /* keys of the next dropout: the optimizer step, the micro-batch */
     Exec exec;
-    int reached;         /* steps done of the current pass; -1: none */
-    bool differentiable; /* a forward with losses is complete, and not yet gone back through */
+    RunState state;
+    const Module *until; /* where the pass stops; NULL: at its end */
     double loss;
 } Run;
 
 /* What a recording needs: all but the memory of a pass. False: see e; r is empty. */
 bool run_open(Run *r, Model *m, const RunOptions *o, Error *e);
-/* The most demanding call of a run: its losses where it goes back, else its logits. */
-Call run_largest(const RunOptions *o);
+/* The most demanding pass of a run: its losses where it goes back, else its logits. */
+Pass run_largest(const RunOptions *o);
 bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e);
 void run_free(Run *r);
+/* Has the model the structure that the run was made for? False: see e. */
+bool run_is_current(const Run *r, Error *e);
 
-/* The gate, everything that can fail, in two halves. First: does the call fit, is there room in the cache (old
- * positions beyond a window go)? Then the inputs are copied in (masks behind those of the past), and
- * second: record, bind, take scratch. */
-bool run_make_room(Run *r, const Call *c, Error *e);
-bool run_prepare(Run *r, const Call *c, Error *e);
-/* Steps up to the module of `until`, or all. False: cancelled. */
-bool run_forward(Run *r, const char *until, Cancel *cancel);
-bool run_backward(Run *r, Cancel *cancel);
-/* The forward pass of a prepared call up to its losses, then the backward pass, which forms them on its way. */
+/* gate.c   everything that can fail: does the call fit, are its ids, positions and targets such as the model has (they
+ * are copied first and checked afterwards: another thread may be writing into the arrays), is there room in the cache
+ * (old positions beyond a window go); then the pass is recorded and bound. False: see e. */
+bool run_begin(Run *r, const Call *c, Error *e);
+
+/* passes.c   False: cancelled. */
+bool run_forward(Run *r, Cancel *cancel);  /* of a call that has begun, to its end or the module of `until` */
+bool run_resume(Run *r, Cancel *cancel);   /* of one that has stopped, to its end */
+bool run_backward(Run *r, Cancel *cancel); /* of one that is differentiable */
+/* Of a call that has begun: forwards up to its losses, then back, which forms them on its way. */
 bool run_forward_backward(Run *r, Cancel *cancel);
-/* The likeliest token of a row of the logits, which a forward pass formed; NOT_FINITE: one of them is infinite or NaN. */
-size_t run_likeliest(const Run *r, size_t row);
 void run_rewind(Run *r); /* forgets the past */
 
+/* shown.c   what may be shown of the last call. False: see e; what lies there is older, or was never written. */
+bool run_shows_something(const Run *r, Error *e);                          /* there is a pass, complete or stopped */
+bool run_shows_all(const Run *r, Error *e);                                /* it is complete */
+bool run_shows(const Run *r, const Tensor *t, const char *name, Error *e); /* a tensor of module `name` */
+bool run_shows_gradient(const Run *r, const Module *m, Error *e);          /* of the output of a module that is kept */
 /* The gradient of a parameter, cleared first when nothing is held; NULL: it has none. */
 real *run_parameter_gradient(Run *r, const Parameter *q);
+Arena *run_gradient_arena(Run *r); /* the same of all of them */
+/* The likeliest token of a row of the logits, which a pass formed; NOT_FINITE: one of them is infinite or NaN. */
+size_t run_likeliest(const Run *r, size_t row);

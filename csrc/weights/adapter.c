@@ -11,6 +11,12 @@ static char *text(const char *source) {
     return copy ? strcpy(copy, source) : NULL;
 }
 
+/* A parameter of the adapter that stands beside the base's q, as `part` reads it. */
+static bool add(Adapter *a, const char *name, const Parameter *q, Part part, int ndim, const int *shape, Error *e) {
+    const Declaration d = {.path = name, .part = part, .layer = q->layer, .ndim = ndim, .shape = shape};
+    return parameters_add(&a->parameters, &d, STORED_REAL, e);
+}
+
 static bool add_pair(Adapter *a, const Parameters *base, const LowRank *pair, Error *e) {
     char name[400];
     const Parameter *weight = parameters_linear(base, pair->module);
@@ -23,19 +29,21 @@ static bool add_pair(Adapter *a, const Parameters *base, const LowRank *pair, Er
         return false;
     }
     snprintf(name, sizeof name, "%s.lora_A.%s.weight", pair->module, a->name);
-    if (!parameters_add(&a->parameters, name, 2, (int[]){pair->rank, weight->inputs}, e)) return false;
+    if (!add(a, name, weight, weight->part, 2, (int[]){pair->rank, weight->inputs}, e)) return false;
     snprintf(name, sizeof name, "%s.lora_B.%s.weight", pair->module, a->name);
-    if (!parameters_add(&a->parameters, name, 2, (int[]){weight->outputs, pair->rank}, e)) return false;
+    if (!add(a, name, weight, weight->part, 2, (int[]){weight->outputs, pair->rank}, e)) return false;
     LowRank *own = &a->pairs[a->pair_count];
     *own = *pair;
     own->module = text(pair->module);
-    if (own->module) a->pair_count++;
-    else error_set(e, ERROR_MEMORY, "no memory for the adapter");
-    return own->module != NULL;
+    own->part = weight->part;
+    if (own->module && names_add(&a->modules, own->module, a->pair_count++)) return true;
+    error_set(e, ERROR_MEMORY, "no memory for the adapter");
+    return false;
 }
 
 static bool add_copy(Adapter *a, const Parameters *base, const char *source, Error *e) {
-    const Parameter *q = parameters_find(base, source);
+    Part part;
+    const Parameter *q = parameters_read_as(base, source, &part);
     char name[400];
     if (!q) {
         error_set(e, ERROR_NAME, "'%.200s' is not a parameter of this model", source);
@@ -44,7 +52,7 @@ static bool add_copy(Adapter *a, const Parameters *base, const char *source, Err
     const char *leaf = strrchr(source, '.');
     int module = leaf ? (int)(leaf - source) : 0;
     snprintf(name, sizeof name, "%.*s.lora_copy.%s%s", module, source, a->name, leaf ? leaf : "");
-    if (!parameters_add(&a->parameters, name, q->ndim, q->shape, e)) return false;
+    if (!add(a, name, q, part, q->ndim, q->shape, e)) return false;
     a->copied[a->copy_count++] = q->index;
     return true;
 }
@@ -68,6 +76,7 @@ void adapter_free(Adapter *a) {
     if (!a) return;
     for (int i = 0; i < a->pair_count; i++) memory_free((char *)a->pairs[i].module);
     memory_free(a->pairs);
+    names_free(&a->modules);
     memory_free(a->copied);
     parameters_free(&a->parameters);
     memory_free(a->name);

@@ -5,6 +5,7 @@
 /* y += scale * B(A(dropout(x))) for the linear `module`. */
 typedef struct {
     const char *module;
+    Part part; /* of the linear; the adapter finds it */
     int rank;
     real scale, dropout;
 } LowRank;
@@ -14,6 +15,7 @@ typedef struct {
     Parameters parameters; /* A and B of every pair in turn, then the copies */
     LowRank *pairs;        /* their names are the adapter's own */
     int pair_count;
+    NameIndex modules;     /* of the pairs */
     int *copied;           /* indices of base parameters; copy i is parameters.items[2*pair_count + i] */
     int copy_count;
     bool active, trainable;
@@ -22,6 +24,9 @@ typedef struct {
 static inline Parameter *adapter_A(const Adapter *a, int pair) { return &a->parameters.items[2 * pair]; }
 static inline Parameter *adapter_B(const Adapter *a, int pair) { return &a->parameters.items[2 * pair + 1]; }
 static inline Parameter *adapter_copy(const Adapter *a, int i) { return &a->parameters.items[2 * a->pair_count + i]; }
+
+/* Its pair beside the linear `module`; -1: it has none. */
+static inline int adapter_pair(const Adapter *a, const char *module) { return names_find(&a->modules, module); }
 
 /* A new, zero adapter for the linears and parameters of base; copies are filled. NULL: see e (no such linear, no such
  * parameter, an impossible rank, no memory). It is not yet in use. */

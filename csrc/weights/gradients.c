@@ -26,4 +26,14 @@ void gradients_release(Gradients *g) {
     memory_free(g);
 }
 
-void gradients_clear(Gradients *g) { g->held = g->interrupted = false; }
+void gradients_clear(Gradients *g) {
+    g->state = GRADIENTS_NONE;
+    g->targets = 0;
+}
+
+bool gradients_take_more(const Gradients *g, Error *e) {
+    if (!g) error_set(e, ERROR_STATE, "this run keeps no gradients: make it with model.run(..., backward=True)");
+    else if (g->state == GRADIENTS_VOID)
+        error_set(e, ERROR_STATE, "an interrupted backward pass left the gradients void: call run.zero_grad() first");
+    return e->code == FINE;
+}

@@ -10,9 +10,22 @@
 #define MOST (SIZE_MAX / 64) /* reals, so that bytes and their sums are far from wrapping */
 
 Parameter *parameters_find(const Parameters *list, const char *name) {
-    for (int i = 0; i < list->count; i++)
-        if (strcmp(list->items[i].name, name) == 0) return &list->items[i];
-    return NULL;
+    int at = names_find(&list->names, name);
+    return at < 0 ? NULL : &list->items[at];
+}
+
+static bool is_tied_head(const Parameters *list, const char *name) {
+    const size_t length = list->tied_head ? strlen(list->tied_head) : 0;
+    return length && strncmp(name, list->tied_head, length) == 0 && strcmp(name + length, ".weight") == 0;
+}
+
+const Parameter *parameters_read_as(const Parameters *list, const char *name, Part *part) {
+    const bool tied = is_tied_head(list, name);
+    const Parameter *q = tied ? NULL : parameters_find(list, name);
+    for (int i = 0; tied && !q && i < list->count; i++)
+        if (list->items[i].part == PART_EMBED) q = &list->items[i];
+    if (q) *part = tied ? PART_HEAD : q->part;
+    return q;
 }
 
 const Parameter *parameters_linear(const Parameters *list, const char *module) {
@@ -64,28 +77,29 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
     size_t size;
     if (!size_add(&size, list->size, reals_of(&q)) || size > MOST)
         error_set(e, ERROR_CONFIG, "%s: the parameters before and with it do not fit in memory's address range", name);
+    if (parameters_find(list, name)) error_set(e, ERROR_CONFIG, "%s: there is such a parameter already", name);
     if (e->code != FINE) return false;
     q.name = memory_alloc(strlen(name) + 1, 1);
-    if (!q.name || !make_room(list)) {
+    if (q.name) strcpy(q.name, name);
+    if (!q.name || !make_room(list) || !names_add(&list->names, q.name, list->count)) {
         memory_free(q.name);
         error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
         return false;
     }
-    strcpy(q.name, name);
     list->size = size;
     list->items[list->count++] = q;
     return true;
 }
 
-bool parameters_add(Parameters *list, const char *name, int ndim, const int *shape, Error *e) {
-    Parameter q = {.ndim = ndim};
-    memcpy(q.shape, shape, (size_t)ndim * sizeof *shape);
-    return append(list, q, name, e);
-}
-
-bool parameters_add_narrow(Parameters *list, const char *name, const int *shape, Storage storage, bool turned, Error *e) {
-    Parameter q = {.ndim = 2, .shape = {shape[0], shape[1]}, .stored = {storage, turned}};
-    return append(list, q, name, e);
+bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Error *e) {
+    if (d->ndim < 1 || d->ndim > TENSOR_DIMS) {
+        error_set(e, ERROR_CONFIG, "%s: a parameter of %d dimensions; 1 to %d are known", d->path, d->ndim, TENSOR_DIMS);
+        return false;
+    }
+    Parameter q = {.ndim = d->ndim, .part = d->part, .layer = d->layer, .inputs = d->inputs, .outputs = d->outputs,
+                   .in_out = d->in_out, .stored = {.storage = storage, .turned = storage != STORED_REAL && d->in_out}};
+    memcpy(q.shape, d->shape, (size_t)d->ndim * sizeof *d->shape);
+    return append(list, q, d->path, e);
 }
 
 bool parameters_take(Parameters *list, Error *e) {
@@ -99,6 +113,8 @@ bool parameters_take(Parameters *list, Error *e) {
         Parameter *q = &list->items[i];
         q->arena = list->arena;
         q->stored.data = list->arena->data + q->offset;
+        q->stored.stride = (size_t)q->shape[q->ndim - 1];
+        if (!parameter_is_narrow(q)) continue;
         int shape[2];
         parameter_lying(q, shape);
         q->stored.stride = (size_t)shape[1];
@@ -113,6 +129,7 @@ bool parameters_take(Parameters *list, Error *e) {
 void parameters_free(Parameters *list) {
     for (int i = 0; i < list->count; i++) memory_free(list->items[i].name);
     memory_free(list->items);
+    names_free(&list->names);
     arena_release(list->arena);
     memset(list, 0, sizeof *list);
 }

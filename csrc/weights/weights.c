@@ -6,9 +6,9 @@
 #include <string.h>
 
 Parameter *weights_find(const Weights *w, const char *name) {
-    for (int i = 0; i < w->total; i++)
-        if (strcmp(w->all[i]->name, name) == 0) return w->all[i];
-    return NULL;
+    Parameter *q = parameters_find(&w->base, name);
+    for (int i = 0; i < w->adapter_count && !q; i++) q = parameters_find(&w->adapters[i]->parameters, name);
+    return q;
 }
 
 /* Room for the list of all parameters and `more`. False: no memory. */
@@ -18,6 +18,18 @@ static bool make_room(Weights *w, int more) {
     Parameter **all = memory_grow(w->all, (size_t)total + 1, sizeof *all);
     if (all) w->all = all;
     return all != NULL;
+}
+
+/* Copies in the last active adapter that has one are read in a parameter's stead. */
+static void choose_read(Weights *w) {
+    for (int i = 0; i < w->base.count; i++) w->base.items[i].read = w->base.items[i].head_read = NULL;
+    for (int i = 0; i < w->adapter_count; i++) {
+        const Adapter *a = w->adapters[i];
+        for (int k = 0; a->active && k < a->copy_count; k++) {
+            Parameter *q = &w->base.items[a->copied[k]], *copy = adapter_copy(a, k);
+            *(copy->part == q->part ? &q->read : &q->head_read) = copy;
+        }
+    }
 }
 
 /* Numbers all parameters, and gives the trainable ones their slots. */
@@ -65,6 +77,13 @@ size_t weights_count(const Weights *w) {
     return sum;
 }
 
+bool weights_unchanged(const Weights *w, int structure, const char *what, const char *how, Error *e) {
+    if (structure != w->structure)
+        error_set(e, ERROR_STATE,
+                  "the model's vocabulary or adapters changed since this %s was made: make it anew with %s", what, how);
+    return e->code == FINE;
+}
+
 /* --- adapters ----------------------------------------------------------------------------------------------------- */
 Adapter *weights_adapter(const Weights *w, const char *name) {
     for (int i = 0; i < w->adapter_count; i++)
@@ -74,6 +93,7 @@ Adapter *weights_adapter(const Weights *w, const char *name) {
 
 static bool changed(Weights *w) {
     number(w);
+    choose_read(w);
     w->structure++;
     return true;
 }

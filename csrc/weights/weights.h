@@ -18,6 +18,9 @@ bool weights_begin(Weights *w, Error *e);
 void weights_free(Weights *w);
 Parameter *weights_find(const Weights *w, const char *name); /* of the base or an adapter; NULL: there is none */
 size_t weights_count(const Weights *w);                      /* numbers of the base, padding not counted */
+/* Is the structure still the one for which `what` was made ("run", "optimizer")? False: e asks for it to be made anew,
+ * and says how. */
+bool weights_unchanged(const Weights *w, int structure, const char *what, const char *how, Error *e);
 
 /* --- adapters: each of these is a structural change. While an adapter exists, the base is frozen ------------------- */
 Adapter *weights_adapter(const Weights *w, const char *name); /* NULL: there is none */

@@ -18,10 +18,9 @@ class Adapters:
     """
 
     def __init__(self, model):
-        active = model._active if model._enabled and not model._merged else []
         self._linear, self._matrices = {}, {}
-        for adapter in active:
-            weights = model._model.adapter_parameters(adapter)
+        for adapter in model.adapters.computing():
+            weights = model.adapters.parameters(adapter)
             tail = f".lora_A.{adapter}.weight"
             for name in [name for name in weights if name.endswith(tail)]:
                 linear = name.removesuffix(tail)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmc.data.collate import IGNORE
 from llmc.errors import DataError, ShapeError
-from llmc.inputs import as_ids, as_mask, as_targets
+from llmc.inputs import IGNORE, as_ids, as_mask, as_targets
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from llmc.analysis.cka import measure_cka
 from llmc.analysis.measurement import Measurement
 from llmc.analysis.metrics import OBSERVED, checked
 from llmc.analysis.observe import observed
-from llmc.show.bar import Progress
+from llmc.show.bar import Passes
 from llmc.analysis.report import Report
 from llmc.errors import ConfigError
 from llmc.model import Model
@@ -85,17 +85,9 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     adapters = Adapters(model)
     measurement = _look(model, given, total, metrics, projections, adapters, disable_tqdm)
     if "cka" in slow:
-        runs = _Runs(model, keep="all")
-        with Progress("cka", total, disable_tqdm) as progress:
-            for batch in given:
-                measure_cka(runs.of(batch), batch, measurement, adapters)
-                progress.step()
+        _align(model, given, measurement, adapters, disable_tqdm)
     if "ablation" in slow:
-        runs = _Runs(model)
-        passes = total * (1 + sum(module.is_skippable for module in measurement.modules))
-        with Progress("ablation", passes, disable_tqdm) as progress:
-            for batch in given:
-                measure_ablation(runs.of(batch), batch, measurement, progress.step)
+        _ablate(model, given, measurement, disable_tqdm)
     title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
     return Report(title, metrics, projections, measurement)
 
@@ -105,13 +97,13 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
     tokens = max(LOGITS_AT_ONCE // model.config.vocab_size, 1)
     runs, measurement = _Runs(model, tokens, observe=True, keep=adapters.linears or None), None
     cheap = [metric for metric in metrics if metric in OBSERVED]
-    with Progress("lim", total, disable_tqdm if total != 1 else True) as progress:
+    with Passes("lim", total, disable_tqdm if total != 1 else True) as progress:
         for batch in given:
             run = runs.of(batch)
             sums = observed(run, batch, adapters, runs.piece)
             if measurement is None:
                 shapes = adapters.among(_of_whole_texts(run.shapes(), batch.ids.shape[1]))
-                measurement = Measurement(model, shapes, metrics, projections, batch.ids.shape)
+                measurement = Measurement(run.parts(), shapes, metrics, projections, batch.ids.shape)
             measurement.observe(sums, cheap)
             progress.step()
     return measurement
@@ -120,6 +112,23 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
 def _of_whole_texts(shapes, length):
     """Shapes of hook points as if all tokens had been read in one pass."""
     return {name: tuple(shape and (shape[0], length, *shape[2:]) for shape in pair) for name, pair in shapes.items()}
+
+
+def _align(model, given, measurement, adapters, disable_tqdm):
+    """The metric that wants everything kept: a pass for each batch."""
+    runs = _Runs(model, keep="all")
+    with Passes("cka", len(given), disable_tqdm) as progress:
+        for batch in given:
+            measure_cka(runs.of(batch), batch, measurement, adapters)
+            progress.step()
+
+
+def _ablate(model, given, measurement, disable_tqdm):
+    """The metric that leaves modules out: passes for each batch and each of them."""
+    runs, skippable = _Runs(model), sum(module.is_skippable for module in measurement.modules)
+    with Passes("ablation", len(given) * (1 + skippable), disable_tqdm) as progress:
+        for batch in given:
+            measure_ablation(runs.of(batch), batch, measurement, progress.step)
 
 
 class _Runs:

@@ -13,7 +13,8 @@ class Measurement:
 
     Parameters
     ----------
-    model : llmc.Model
+    parts : dict
+        {name: (part, layer)} of every hook point.
     shapes : dict
         {name: (input shape or None, output shape)} of the first batch.
     metrics : tuple of str
@@ -22,9 +23,9 @@ class Measurement:
         Of the first batch: what a module that reads ids reads.
     """
 
-    def __init__(self, model, shapes, metrics, projections, ids_shape):
+    def __init__(self, parts, shapes, metrics, projections, ids_shape):
         self.metrics = metrics
-        self.modules = modules(model, shapes)
+        self.modules = modules(parts, shapes)
         self.shapes = {
             name: (tuple(ids_shape if read is None else read), tuple(given)) for name, (read, given) in shapes.items()
         }

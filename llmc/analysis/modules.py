@@ -17,12 +17,15 @@ class Module:
         Its block; None outside the blocks.
     part : str
         Its path within the block ("" is the block itself), or the whole path outside.
+    role : str
+        What it is in the architecture, in the core's word: "q", "norm", "attention" …
     """
 
     name: str
     kind: str
     layer: int | None
     part: str
+    role: str
 
     @property
     def is_branch(self):
@@ -37,42 +40,40 @@ class Module:
     @property
     def is_attention_projection(self):
         """Whether it is a linear of the attention."""
-        return self.kind == "linear" and "attn" in self.part.split(".")[0]
+        return self.kind == "linear" and self.role in ("q", "k", "v", "qkv", "o")
 
 
-def modules(model, shapes):
+_KINDS = {"root": "model", "block": "block", "attention": "attention", "feed_forward": "feed-forward", "norm": "norm",
+          "embed": "embedding", "positions": "embedding", "head": "head",
+          "pattern": "attention"}  # the rest are linears
+
+
+def modules(parts, shapes):
     """The hook points of a model.
 
     Parameters
     ----------
-    model : llmc.Model
+    parts : dict
+        {name: (part, layer)}, as `run.parts()` gives them.
     shapes : dict
-        {name: (input shape or None, output shape)} of every hook point; None: it reads ids.
+        {name: …} of the hook points and of adapters, whose names continue those of the linears they belong to.
 
     Returns
     -------
     list of Module
     """
-    weights, head = model._stored_tensors(), model._model.head_name
     found = []
-    for name, (input_shape, _) in shapes.items():
-        steps = name.split(".")
-        numbers = [i for i, step in enumerate(steps) if step.isdigit()]
-        layer = int(steps[numbers[0]]) if numbers else None
-        part = ".".join(steps[numbers[0] + 1 :]) if numbers else name
-        weight = weights.get(f"{name}.weight")
-        kind = "adapter" if ".lora_" in name else _kind(part, layer, weight, input_shape is None, name == head)
-        found.append(Module(name, kind, layer, part))
+    for name in shapes:
+        linear = name.partition(".lora_")[0]
+        role, layer = parts[linear]
+        kind = "adapter" if name != linear else _KINDS.get(role, "linear")
+        found.append(Module(name, kind, layer, path_within(name, layer), role))
     return found
 
 
-def _kind(part, layer, weight, reads_ids, is_head):
-    if is_head:
-        return "head"
-    if weight is not None:
-        return "embedding" if reads_ids else "norm" if weight.ndim == 1 else "linear"
+def path_within(name, layer):
+    """The path of a module within its block, "" for the block itself; the whole path outside the blocks."""
     if layer is None:
-        return "model"
-    if not part:
-        return "block"
-    return "attention" if "attn" in part else "feed-forward"
+        return name
+    steps = name.split(".")
+    return ".".join(steps[steps.index(str(layer)) + 1 :])

@@ -5,13 +5,13 @@ import io
 import os
 
 from llmc.calls import public
-from llmc.show import page
-from llmc.analysis import lim_picture
-from llmc.show.grid import Grid, shown
+from llmc.analysis import lim_page, lim_picture
+from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.errors import ConfigError, UnknownNameError, nearest
+from llmc.show.grid import brief
 from llmc.show.table import Table
 
 ABLATION = "ablation"
@@ -92,9 +92,9 @@ class Report:
             write_json(path, self.to_dict())
             return
         if ending not in (".csv", ".html"):
-            raise ConfigError(f"{os.fspath(path)}: a report is saved as .csv, .json or .html; .plot draws a .png")
+            raise ConfigError(f"{os.fspath(path)}: a report is saved as .csv, .json or .html; .plot draws pictures")
         with atomic_write(path, "w") as file:
-            file.write(self._csv() if ending == ".csv" else page.page(self))
+            file.write(self._csv() if ending == ".csv" else lim_page.whole(self))
 
     def to_dict(self):
         """Everything, as JSON holds it."""
@@ -114,11 +114,12 @@ class Report:
 
     # --- pictures ----------------------------------------------------------------------------------------------------
     def plot(self, path, metric=None):
-        """Draw layers by submodules as a PNG; beside them what the other metrics say of the blocks.
+        """Draw layers by submodules; beside them what the other metrics say of the blocks.
 
         Parameters
         ----------
         path : str
+            A .png, .pdf or .svg, which appears whole.
         metric : str, optional
             By default the first.
 
@@ -126,6 +127,8 @@ class Report:
         ------
         UnknownNameError
             For a metric that was not measured.
+        ConfigError
+            For another ending.
         ImportError
             Without matplotlib.
         """
@@ -138,7 +141,7 @@ class Report:
         ----------
         other : Report
         path : str, optional
-            Where to draw both and their difference, in one PNG.
+            Where to draw both and their difference, in one .png, .pdf or .svg.
         metric : str, optional
             By default the first.
         names : (str, str)
@@ -155,7 +158,7 @@ class Report:
         UnknownNameError
             For a metric that one of them did not measure.
         ConfigError
-            When they have no module in common.
+            When they have no module in common, or for another ending.
         """
         if not isinstance(other, Report):
             raise TypeError(f"a report is compared with a report, not with {type(other).__name__}")
@@ -197,15 +200,15 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self):
-        return page.heat_maps(self)
+        return lim_page.in_notebook(self)
 
     def _map(self, metric):
-        grid = Grid(self.rows, metric)
+        grid = grid_of(self.rows, metric)
         rows = [
-            {"layer": layer} | {part: grid.cells.get((layer, part), {}).get(metric) for part in grid.parts}
+            {"layer": layer} | {part: cell.value for part in grid.parts if (cell := grid.cell(layer, part))}
             for layer in grid.layers
         ]
-        outside = [f"{row['name']} {shown(row[metric])}" for row in grid.outside if row[metric] is not None]
+        outside = [f"{cell.name} {brief(cell.value)}" for cell in grid.outside if cell.value is not None]
         return Table(["layer", *grid.parts], rows, "outside: " + ", ".join(outside) if outside else "")
 
     def _blocks(self):

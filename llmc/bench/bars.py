@@ -1,31 +1,16 @@
 """The picture of a benchmark: how much of the machine's peak every job reaches, and how it does beside its peer."""
 
-from llmc.show.colours import COOL, GREY, INK, LINE, WARM
-from llmc.checkpoint.atomic import atomic_write
+from llmc.show import picture
+from llmc.show.colours import COOL, GREY, INK, WARM
 
 ROW = 0.27  # inches
 
 
 def plot(report, path):
-    """Draw the results that were measured.
-
-    Parameters
-    ----------
-    report : Report
-    path : str
-        The PNG, which appears whole. No display is needed.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Draw the results of a Report that were measured; the picture at `path` appears whole, as `picture.save` says."""
+    picture.ending(path)
     results = [result for result in report.results if result.seconds is not None]
-    figure = Figure(figsize=(10, 1.5 + ROW * max(len(results), 3)), dpi=160, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = picture.chart(10, 1.5 + ROW * max(len(results), 3), lines="x")
     shares = [100 * result.fraction for result in results]
     colours = [COOL if result.bound == "arithmetic" else WARM for result in results]
     axes.barh(range(len(results)), shares, color=colours, height=0.72)
@@ -36,15 +21,8 @@ def plot(report, path):
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.set_xlim(0, max([100, *shares]) * 1.3)
     axes.set_xticks(range(0, 101, 20), [f"{share} %" for share in range(0, 101, 20)], color=GREY, fontsize=8.5)
-    axes.grid(axis="x", color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
     axes.set_title("share of the machine's own peak: of arithmetic (blue), of memory bandwidth (orange)", loc="left",
                    color=INK, fontsize=11, pad=28)  # fmt: skip
     words = f"{report.title()}\n{report.company()}".rstrip()
     axes.text(0, 1.0, words, transform=axes.transAxes, va="bottom", color=GREY, fontsize=7.5)
-    FigureCanvasAgg(figure)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png")
+    picture.save(figure, path)

@@ -73,7 +73,7 @@ class Report:
                 "results": [result.to_dict() for result in self.results]}
 
     def save(self, path):
-        """Write the report: .json, .md, or .png with matplotlib; it appears whole."""
+        """Write the report: .json, .md, or with matplotlib a .png, .pdf or .svg; it appears whole."""
         if path.endswith(".json"):
             write_json(path, self.to_dict())
         elif path.endswith(".md"):

@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-import re
 
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.formats.regular_file import RegularFile
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
+from llmc.system.small_file import is_there, open_regular
 
 MANIFEST = "manifest.json"
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
+_MOST = 1 << 24  # bytes: a hundred for each file of a folder
 
 
 def write_manifest(folder):
@@ -33,10 +31,9 @@ def verify(folder):
         If the manifest or a file is missing, cut short or changed; the message names it.
     """
     path = os.path.join(folder, MANIFEST)
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so its writing was not finished")
-    with RegularFile(path) as opened:
-        manifest = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
+    manifest = strict_json.read(path, _MOST, "a manifest")
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         raise CheckpointError(f"{path}: no list of files in it")
@@ -55,21 +52,6 @@ def verify(folder):
             raise CheckpointError(f"{os.path.join(folder, name)}: its SHA-256 is not the one in {path}; it was changed")
 
 
-def newest_whole(output_dir):
-    """The path of the `checkpoint-N` with the highest N whose manifest verifies, or None."""
-    if not os.path.isdir(output_dir):
-        return None
-    numbers = (match for match in map(_NUMBERED.fullmatch, os.listdir(output_dir)) if match)
-    for match in sorted(numbers, key=lambda match: int(match[1]), reverse=True):
-        path = os.path.join(output_dir, match[0])
-        try:
-            verify(path)
-        except (CheckpointError, OSError):
-            continue
-        return path
-    return None
-
-
 def _files(folder):
     """All files below `folder`, as relative names with slashes, sorted."""
     names = []
@@ -80,7 +62,7 @@ def _files(folder):
 
 def _digest(path):
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

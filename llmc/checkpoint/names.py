@@ -3,8 +3,7 @@
 import re
 from typing import NamedTuple
 
-from llmc.checkpoint.wording import hint, quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, hint, quoted
 
 # What wrappers and heads put before a name, and what some savers leave out.
 _PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")

@@ -13,8 +13,7 @@ from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.checkpoint.roles import role
 from llmc.checkpoint.formats.safetensors_file import read_safetensors
 from llmc.checkpoint.formats.torch_file import read_torch
-from llmc.checkpoint.wording import hint, quoted
-from llmc.errors import CheckpointError, ShapeError, UnknownNameError
+from llmc.errors import CheckpointError, ShapeError, UnknownNameError, hint, quoted
 
 # In the order in which Hugging Face looks.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -22,6 +21,7 @@ INDEX_SUFFIX = ".index.json"
 SUFFIXES = {".safetensors": read_safetensors, ".bin": read_torch, ".pt": read_torch, ".pth": read_torch,
             ".ckpt": read_torch}
 MAX_INDEX = 256 << 20
+_PIECE = 1 << 20  # bytes of a matrix that is compared
 
 
 class Checkpoint(Mapping):
@@ -129,6 +129,24 @@ class Checkpoint(Mapping):
         if out.shape != entry.shape:
             raise ShapeError(f"{self.file(name)}: {name} has shape {entry.shape}, the array to fill has {out.shape}")
         entry.read_into(self._open_file(name), out)
+
+    def equal(self, name, other):
+        """Whether two matrices have one shape and the same numbers; a piece of each is read at a time."""
+        one, two = self._entry(name), self._entry(other)
+        if one == two and self.file(name) == self.file(other):
+            return True
+        if one.shape != two.shape:
+            return False
+        step = max(1, _PIECE * one.shape[0] // max(1, one.nbytes))
+        return all(np.array_equal(self._rows(name, row, step), self._rows(other, row, step))
+                   for row in range(0, one.shape[0], step))
+
+    def _rows(self, name, first, count):
+        entry = self._entry(name)
+        entry = entry.rows(first, min(first + count, entry.shape[0]))
+        array = np.empty(entry.shape, entry.dtype)
+        entry.read_into(self._open_file(name), array)
+        return array
 
     def names(self):
         """The names of all tensors."""

@@ -1,4 +1,8 @@
-"""The writer: safetensors, one file or shards, exactly as Hugging Face lays them out."""
+"""The writer: safetensors, one file or shards, exactly as Hugging Face lays them out.
+
+The library of that name is not used: it wants every tensor in memory in the dtype that is written, and knows neither
+shards nor folders. Here tensors are converted block by block, and what was there is replaced at one instant.
+"""
 
 import json
 import math
@@ -11,7 +15,9 @@ import numpy as np
 from llmc.calls import public
 from llmc.checkpoint.atomic import require_space, sweep, sync, temporary_directory, write_json
 from llmc.checkpoint.formats.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
+from llmc.checkpoint.reading import MAX_INDEX
 from llmc.errors import CheckpointError, ConfigError
+from llmc.system.small_file import read_small
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -238,8 +244,7 @@ def _publish_shards(folder, temporary, shards, plans):
 def _named(index):
     """The files that the index points to; none if there is no index, or none worth the name."""
     try:
-        with open(index, encoding="utf-8") as file:
-            return set(json.load(file)["weight_map"].values())
+        return set(json.loads(read_small(index, MAX_INDEX, "an index"))["weight_map"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return set()
 

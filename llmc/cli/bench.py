@@ -5,10 +5,10 @@ import sys
 
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import threads, whole
+from llmc.show import picture
 
 EXAMPLE = "llmc bench --quick --json bench.json      # a few minutes; --list shows every job, --jobs 'decode-*' picks"
 PRECISIONS = ("float32", "bfloat16", "int8")
-ENDINGS = (".md", ".png")
 
 
 def arguments(parser):
@@ -23,7 +23,7 @@ def arguments(parser):
     parser.add_argument("--alone", action="store_true", help="nothing runs beside llmc")
     parser.add_argument("--list", action="store_true", help="print the jobs and stop")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="write the report: .md, .png")
+    parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="write the report: .md, .png, .pdf, .svg")
     threads(parser)
 
 
@@ -34,8 +34,8 @@ def run(args):
     from llmc.bench.rates import line
 
     for path in args.out:
-        if os.path.splitext(path)[1] not in ENDINGS:
-            raise Usage(f"bench: {path}: --out takes {' and '.join(ENDINGS)}")
+        if os.path.splitext(path)[1] not in (".md", *picture.ENDINGS):
+            raise Usage(f"bench: {path}: --out takes .md, {', '.join(picture.ENDINGS)}")
     try:
         jobs = select(args.jobs, args.precision, args.quick)
     except llmc.ConfigError as error:

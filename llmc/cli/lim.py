@@ -3,35 +3,31 @@
 import itertools
 import os
 
+from llmc.cli import texts
 from llmc.cli.outcome import Usage
-from llmc.cli.parser import storage, threads, whole
-from llmc.cli.sources import ends_in_bin, model_and_tokenizer
+from llmc.cli.parser import whole
+from llmc.cli.sources import model_and_tokenizer
+from llmc.show import picture
 
 EXAMPLE = "llmc lim llmc-demo --text README.md --metrics lim,block_influence,ablation --out lim.png lim.html"
 LONGEST = 512  # tokens of context, unless more are asked for
-TABLES, PICTURE = (".csv", ".json", ".html"), ".png"
+TABLES = (".html", ".csv", ".json")
 
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
-                        help="UTF-8 text, or one .bin of llmc tokenize")
+    texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
                         help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, cka, "
                              "ablation, with commas between; or all (%(default)s)")
     parser.add_argument("--projections", choices=("truncate", "feature-mean"), default="truncate",
                         help="what an attention projection of another width is compared with (%(default)s)")
     parser.add_argument("--compare", metavar="DIR",
-                        help="another checkpoint, or a LoRA adapter of this one; --out then takes .png")
-    parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="where to write: .png, .html, .csv, .json")
+                        help="another checkpoint, or a LoRA adapter of this one; --out then takes pictures")
+    parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
+                        help="where to write: .png, .pdf, .svg, .html, .csv, .json")
     parser.add_argument("--max-tokens", type=whole(2, 2**63 - 1), default=16384, metavar="N",
                         help="of the text (%(default)s)")
-    parser.add_argument("--block-size", type=whole(2), metavar="T",
-                        help=f"tokens of context; by default the model's, at most {LONGEST}")
-    parser.add_argument("--batch-size", type=whole(1), default=4, metavar="B", help="blocks at once (%(default)s)")
-    storage(parser)
-    threads(parser)
 
 
 def run(args):
@@ -40,13 +36,13 @@ def run(args):
 
     _check_out(args)
     metrics = METRICS if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
-    model, tokenizer = model_and_tokenizer(args.model, not ends_in_bin(args.text), args.dtype, args.precision)
+    model, tokenizer = texts.opened(args)
     batches = _batches(args, model, tokenizer)
     report = lim(model, batches, metrics=metrics, projections=args.projections)
     print(report)
     if not args.compare:
         for path in args.out:
-            report.plot(path) if path.endswith(PICTURE) else report.save(path)
+            report.save(path) if path.endswith(TABLES) else report.plot(path)
         return
     other = lim(_other(args, model), batches, metrics=metrics, projections=args.projections)
     print(f"\n{args.compare}: {other}")
@@ -56,25 +52,21 @@ def run(args):
 
 
 def _check_out(args):
+    taken = picture.ENDINGS if args.compare else (*picture.ENDINGS, *TABLES)
     for path in args.out:
         ending = os.path.splitext(path)[1]
-        if ending not in ((PICTURE,) if args.compare else (*TABLES, PICTURE)):
-            raise Usage(f"lim: {path} ends in {ending or 'nothing'}; --out takes .png"
-                        + (" with --compare" if args.compare else ", .html, .csv and .json"))
+        if ending not in taken:
+            raise Usage(f"lim: {path} ends in {ending or 'nothing'}; --out takes {', '.join(taken)}"
+                        + (" with --compare" if args.compare else ""))
 
 
 def _batches(args, model, tokenizer):
     """Batches of blocks of the text, up to --max-tokens."""
-    from llmc.data import StreamingTextDataset, TokenBlockDataset
     from llmc.data.collate import collate
 
-    block_size = min(args.block_size or min(model.config.max_position_embeddings, LONGEST), args.max_tokens)
-    if ends_in_bin(args.text):
-        data = TokenBlockDataset(args.text[0], block_size, vocab_size=model.config.vocab_size)
-        blocks = map(data.__getitem__, range(len(data)))
-    else:
-        blocks = iter(StreamingTextDataset(files=args.text, tokenizer=tokenizer, block_size=block_size))
-    blocks = list(itertools.islice(blocks, max(args.max_tokens // block_size, 1)))
+    size = min(texts.block_size(args, model, LONGEST), args.max_tokens)
+    blocks = texts.blocks(args, model, tokenizer, size)
+    blocks = list(itertools.islice(blocks, max(args.max_tokens // size, 1)))
     starts = range(0, len(blocks), args.batch_size)
     return [collate(blocks[i : i + args.batch_size], vocab_size=model.config.vocab_size) for i in starts]
 

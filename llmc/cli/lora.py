@@ -7,11 +7,9 @@ import re
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
-from llmc.cli.sources import ends_in_bin, located_model, tokenizer_of
-from llmc.cli.train_data import HELD_OUT, datasets, read_texts, split
-from llmc.cli.train_run import (
-    LONGEST, carry_out, forecast, last_checkpoint, saved_settings, settings_file, training_arguments,
-)
+from llmc.cli.sources import are_json_lines, ends_in_bin, located_model, tokenizer_of
+from llmc.cli.train_data import HELD_OUT, datasets, read_texts
+from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
            '  llmc generate new "a prompt"')
@@ -111,43 +109,28 @@ _FLAGS = ("r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transf
 
 def _settings(args):
     """(checkpoint to resume from or None, settings): what was given, and in a resumed training what was given then."""
-    from llmc import TrainingArguments
-
     names = ("model", "data", "eval_data", "held_out", "block_size", "dtype", "precision")
     given = {name: getattr(args, name) for name in names}
-    training = train_flags.given(args)
     adapter = {name: getattr(args, name) for name in _FLAGS if getattr(args, name) is not None}
-    output_dir = training.get("output_dir", TrainingArguments.output_dir)
     if not args.resume:
         if not args.data:
             raise Usage("lora: which DIR to adapt, on which FILE? (or --resume a training; see llmc lora --help)")
         given["model"] = os.path.abspath(args.model) if os.path.isdir(args.model) else args.model
-        return None, {**given, "adapter": {**ADAPTER, **adapter},
-                      "training": {**TRAINING, "output_dir": output_dir, **training}}
+        return None, begun(args, given | {"adapter": ADAPTER | adapter}, TRAINING)
     if adapter or args.model:
         name = f"--{next(iter(adapter)).replace('_', '-')}" if adapter else "DIR and FILE"
         raise Usage(f"lora: --resume goes on with the checkpoint's adapter of its base; leave {name} out")
-    checkpoint, saved = last_checkpoint(output_dir), saved_settings("lora", output_dir)
-    if not saved.get("model") or not saved.get("data"):
-        raise Usage(f"lora: {settings_file('lora', output_dir)} is not there to say what was adapted, on what")
-    settings = saved | {name: value for name, value in given.items() if value}
-    return checkpoint, settings | {"training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
+    checkpoint, settings = resumed("lora", args, given)
+    if not settings["model"] or not settings["data"]:
+        missing = settings_file("lora", settings["training"]["output_dir"])
+        raise Usage(f"lora: {missing} is not there to say what was adapted, on what")
+    return checkpoint, settings
 
 
 def _datasets(settings, tokenizer, vocab_size):
     """(to train on, to evaluate with or None), of text, tokens or JSON lines."""
-    from llmc.data import JsonlDataset
-
-    lines = [path for path in settings["data"] if path.endswith((".jsonl", ".ndjson"))]
-    if tokenizer is None and not ends_in_bin(settings["data"]):
-        raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {settings['data'][0]} with; "
-                                f"put one there")
-    if not lines:
-        texts = None if ends_in_bin(settings["data"]) else read_texts(settings["data"])
-        return datasets(settings, texts, tokenizer, vocab_size)
-    if len(lines) < len(settings["data"]):
-        raise Usage(f"lora: {lines[0]} holds JSON lines, and the other files do not; give one kind")
-    data = JsonlDataset(settings["data"], tokenizer, settings["block_size"])
-    if settings["eval_data"]:
-        return data, JsonlDataset(settings["eval_data"], tokenizer, settings["block_size"])
-    return split(data, settings["held_out"])
+    files = settings["data"]
+    if tokenizer is None and not ends_in_bin(files):
+        raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {files[0]} with; put one there")
+    texts = None if ends_in_bin(files) or are_json_lines(files) else read_texts(files)
+    return datasets(settings, texts, tokenizer, vocab_size)

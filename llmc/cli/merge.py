@@ -22,19 +22,23 @@ def arguments(parser):
 def run(args):
     """Merge, save, open what was saved, and print how far its logits are from the attached adapter's."""
     import llmc
-    from llmc.lora.adapter_files import base_of
+    from llmc.lora.adapter_files import base_of, holds_adapter
     from llmc.lora.merging import probe
 
     if os.path.abspath(args.out) in (os.path.abspath(args.adapter), os.path.abspath(args.base or args.adapter)):
         raise llmc.ConfigError(f"{args.out} is what is to be merged; give --out another folder")
-    base = args.base or base_of(args.adapter)
-    if not base:
-        raise FileNotFoundError(f"{args.adapter}: no adapter_config.json in it, or a config.json beside it; name the "
-                                f"adapter's own folder, or the base with --base DIR")
+    if not args.base and not holds_adapter(args.adapter):
+        raise FileNotFoundError(f"{args.adapter}: no adapter_config.json in it; name the adapter's own folder, or the "
+                                f"base with --base DIR")
+    base = args.base or base_of(args.adapter) or args.adapter
     model = llmc.Model.from_pretrained(located_model(base))
-    model.load_adapter(args.adapter)
+    if base != args.adapter:
+        model.load_adapter(args.adapter)
     ids = probe(model.config)
     attached = model(ids)
+    model.merge_adapter()
+    if args.dtype != "float32":
+        model.adapters.say_rounding(args.dtype)
     model.merge_and_unload().save_pretrained(args.out, dtype=args.dtype)
     tokenizer = tokenizer_of(args.adapter) or tokenizer_of(base)
     if tokenizer is None:

@@ -2,8 +2,9 @@
 
 import argparse
 
+from llmc import checks
 from llmc.cli.outcome import Usage, say
-from llmc.errors import nearest
+from llmc.errors import ConfigError, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,36 +46,28 @@ class Parser(argparse.ArgumentParser):
         return nearest(flag, [option for option in self._option_string_actions if option.startswith("--")])
 
 
-def whole(least, most=2**31 - 1):
+def whole(least, most=checks.LARGEST):
     """The type of a flag that is a whole number from `least` to `most`."""
-
-    def convert(text):
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{text} is too large; it may be {most} at most")
-        return value
-
-    return convert
+    return _checked(int, lambda value: checks.whole(value, "it", least, most))
 
 
 def between(low, high, open_low=False):
     """The type of a flag that is a number from `low` to `high`."""
+    return _checked(float, lambda value: checks.number(value, "it", low, high, open_low))
+
+
+def _checked(kind, check):
+    """What turns a flag's text into a value of this kind, and lets it be checked."""
 
     def convert(text):
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            value = float("nan")
-        if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
-            limits = f"above {low}" if open_low else f"of at least {low}"
-            limits += "" if high == float("inf") else f" and at most {high}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {limits}")
-        return value
+            value = text
+        try:
+            return check(value)
+        except (TypeError, ConfigError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
 

@@ -56,11 +56,37 @@ def model_and_tokenizer(name, needs_tokenizer=True, dtype=None, precision=None):
 def tokenizer_of(name):
     """The tokenizer of a folder or hub name; None when it has none."""
     from llmc import Tokenizer
+    from llmc.tokenizer.tokenizer_files import holds_tokenizer
 
+    if os.path.isdir(name):
+        return Tokenizer.from_pretrained(name) if holds_tokenizer(name) else None
     try:
         return Tokenizer.from_pretrained(name)
     except FileNotFoundError:
         return None
+
+
+def are_json_lines(files):
+    """Whether `files` are JSON lines (.jsonl, .ndjson) and not text.
+
+    Raises
+    ------
+    Usage
+        When some are and others are not.
+    """
+    from llmc.data.json_lines import is_json_lines
+
+    lines = [name for name in files if is_json_lines(name)]
+    if lines and len(lines) < len(files):
+        raise Usage(f"{lines[0]} holds JSON lines, and the other files do not; give one kind")
+    return bool(lines)
+
+
+def require_files(files, why):
+    """Raise Usage when one of `files`, which are read twice for the reason `why`, is a pipe: it never ends again."""
+    for name in files:
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise Usage(f"{name}: a pipe can be read once, and {why} twice; write it to a file")
 
 
 def ends_in_bin(files):

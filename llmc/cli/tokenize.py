@@ -5,7 +5,7 @@ import sys
 
 from llmc.cli.outcome import Usage
 from llmc.cli.parser import whole
-from llmc.cli.sources import located
+from llmc.cli.sources import located, require_files
 from llmc.show.table import Table
 
 EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corpus.bin"
@@ -13,7 +13,8 @@ EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corp
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; several are documents, an end between")
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help='UTF-8 text; several are documents, an end between; so are lines of .jsonl with {"text"}')
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a folder with tokenizer.json, or a hub name")
     parser.add_argument("--vocab-size", type=whole(257), metavar="V",
                         help="train a byte-level BPE of V tokens on the text first; saved in the --tokenizer folder")
@@ -32,6 +33,7 @@ def run(args):
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder}: there is no such folder to write {os.path.basename(out)} into")
     if args.vocab_size:
+        require_files(args.files, "with --vocab-size the text is read")
         if os.path.exists(os.path.join(args.tokenizer, "tokenizer.json")):
             raise FileExistsError(f"{args.tokenizer}: there is a tokenizer in it; name another folder for the new one, "
                                   "or leave out --vocab-size")

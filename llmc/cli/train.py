@@ -6,9 +6,7 @@ from llmc.cli.parser import between, precision, threads, whole
 from llmc.cli.sources import ends_in_bin, located_model
 from llmc.cli.train_data import datasets, read_texts
 from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
-from llmc.cli.train_run import (
-    LONGEST, carry_out, forecast, last_checkpoint, saved_settings, settings_file, training_arguments,
-)
+from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
 from llmc.show.table import count
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
@@ -20,7 +18,8 @@ SCRATCH = {"learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps":
 def arguments(parser):
     """Its words."""
     parser.add_argument("data", nargs="*", metavar="FILE",
-                        help="UTF-8 text, each file a document; or one .bin of llmc tokenize, which may exceed memory")
+                        help='UTF-8 text, each file a document; or .jsonl of {"text"}, or {"prompt", "response"}, '
+                             'whose response alone is learnt; or one .bin of llmc tokenize, which may exceed memory')
     parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
                         help="without --eval-data, evaluate with this last share of the data [0.05]; 0: none")
@@ -75,25 +74,19 @@ def run(args):
 
 def _settings(args):
     """(checkpoint to resume from or None, settings): what was given, and in a resumed training what was given then."""
-    from llmc import TrainingArguments
-
     given = {name: getattr(args, name) for name in ("data", "eval_data", "held_out", "block_size", "precision")}
-    training = train_flags.given(args)
-    output_dir = training.get("output_dir", TrainingArguments.output_dir)
     if not args.resume:
         if not args.data:
             raise Usage("train: which FILE to train on? (or --resume a training; see llmc train --help)")
         if args.model and (args.config or any(getattr(args, name) is not None for name in CONFIG)):
             raise Usage("train: --model is a model with its own sizes; leave --config and the sizes out")
-        scratch = {} if args.model else SCRATCH
-        return None, {**given, "training": {**scratch, "output_dir": output_dir, **training}}
+        return None, begun(args, given, {} if args.model else SCRATCH)
     for name in ("model", "config", "tokenizer", "vocab_size", *CONFIG):
         if getattr(args, name) is not None:
             raise Usage(f"train: --resume goes on with the checkpoint's model and tokenizer; "
                         f"leave --{name.replace('_', '-')} out")
-    checkpoint, saved = last_checkpoint(output_dir), saved_settings("train", output_dir)
-    settings = {name: value or saved.get(name) for name, value in given.items()}
+    checkpoint, settings = resumed("train", args, given)
     if not settings["data"]:
-        missing = settings_file("train", output_dir)
+        missing = settings_file("train", settings["training"]["output_dir"])
         raise Usage(f"train: {missing} is not there to say what it was trained on; give FILE")
-    return checkpoint, {**settings, "training": {**saved.get("training", {}), **training, "output_dir": output_dir}}
+    return checkpoint, settings

@@ -1,8 +1,8 @@
-"""The datasets of llmc train: blocks of texts or of tokens, and the last share of them held out."""
+"""The datasets of llmc train: texts, JSON lines or blocks of tokens, and the last share of them held out."""
 
 import os
 
-from llmc.cli.sources import ends_in_bin
+from llmc.cli.sources import are_json_lines, ends_in_bin, require_files
 from llmc.show.table import count
 
 HELD_OUT = 0.05
@@ -14,6 +14,7 @@ class Part:
 
     def __init__(self, dataset, start, stop):
         self.dataset, self.start, self.stop = dataset, start, stop
+        self.dropped_tokens = getattr(dataset, "dropped_tokens", 0)
 
     def __len__(self):
         return self.stop - self.start
@@ -23,17 +24,22 @@ class Part:
             raise IndexError(f"item {index} of {len(self)}")
         return self.dataset[self.start + index]
 
+    def count_targets(self):
+        """How many tokens of each item are predicted, and count in the loss, (N,)."""
+        return self.dataset.count_targets()[self.start : self.stop]
+
 
 def read_texts(paths):
-    """The texts of UTF-8 files.
+    """The texts of UTF-8 files; of JSON lines those of every line, responses behind their prompts.
 
     Raises
     ------
     DataError
-        For a file that is empty or not UTF-8.
+        For a file that is empty or not UTF-8, or a line that is no object with a text.
     MemoryError
         For texts that the free memory has no room for.
     """
+    from llmc.data.json_lines import records, text_of
     from llmc.data.text_files import read_chunks
     from llmc.errors import DataError
     from llmc.system.free_memory import free_memory
@@ -42,6 +48,9 @@ def read_texts(paths):
     if free is not None and ROOM * size > free:
         raise MemoryError(f"{', '.join(paths)}: {count(size, 'B')} of text are tokenized in memory, and "
                           f"{count(free, 'B')} are free; llmc tokenize makes a file of ids that may exceed memory")
+    if are_json_lines(paths):
+        require_files(paths, "JSON lines are read")
+        return [text_of(record) for _, record in records(paths)]
     texts = []
     for path in paths:
         texts.append("".join(read_chunks(path)))
@@ -58,7 +67,7 @@ def datasets(settings, texts, tokenizer, vocab_size):
     settings : dict
         `data`, `eval_data`, `held_out`, `block_size`.
     texts : list of str or None
-        Those of `data`; None when it is a file of tokens.
+        Those of `data`; None when it is a file of tokens, or JSON lines.
     tokenizer : Tokenizer or None
     vocab_size : int
         The model's.
@@ -68,18 +77,18 @@ def datasets(settings, texts, tokenizer, vocab_size):
     ConfigError
         When the tokenizer has ids that the model lacks.
     """
-    from llmc.data.items import id_limit
+    from llmc.data.items import learnt_limit
     from llmc.errors import ConfigError
 
-    if tokenizer is not None and id_limit(tokenizer) > vocab_size:
-        raise ConfigError(f"the tokenizer's ids reach {id_limit(tokenizer) - 1}, the model's vocab_size is "
+    if tokenizer is not None and learnt_limit(tokenizer) > vocab_size:
+        raise ConfigError(f"the tokenizer's ids reach {learnt_limit(tokenizer) - 1}, the model's vocab_size is "
                           f"{vocab_size}; give the tokenizer it was made with, or a new model")
     size = settings["block_size"]
     data = _blocks(settings["data"], texts, tokenizer, size, vocab_size)
     if settings["eval_data"]:
         files = settings["eval_data"]
-        texts = None if ends_in_bin(files) else read_texts(files)
-        if texts is not None and tokenizer is None:
+        texts = None if ends_in_bin(files) or are_json_lines(files) else read_texts(files)
+        if tokenizer is None and not ends_in_bin(files):
             raise ConfigError(f"{files[0]} is text, and there is no tokenizer for it; name one with --tokenizer DIR")
         return data, _blocks(files, texts, tokenizer, size, vocab_size)
     return split(data, settings["held_out"])
@@ -87,19 +96,23 @@ def datasets(settings, texts, tokenizer, vocab_size):
 
 def split(data, share):
     """(all but the last share of a dataset, that share or None); at least one item is on each side."""
+    from llmc.inputs import IGNORE
+
     share = HELD_OUT if share is None else share
     held = min(max(1, round(share * len(data))), len(data) - 1) if share else 0
     if not held:
         return data, None
     cut = len(data) - held
-    while cut > 1 and not any((data[index]["labels"][1:] != -100).any() for index in range(cut, len(data))):
+    while cut > 1 and not any((data[index]["labels"][1:] != IGNORE).any() for index in range(cut, len(data))):
         cut -= 1  # the last item may be the end of a text alone, with nothing to predict
     return Part(data, 0, cut), Part(data, cut, len(data))
 
 
 def _blocks(files, texts, tokenizer, size, vocab_size):
-    from llmc.data import TextDataset, TokenBlockDataset
+    from llmc.data import JsonlDataset, TextDataset, TokenBlockDataset
 
+    if are_json_lines(files):
+        return JsonlDataset(files, tokenizer, size)
     if texts is None:
         return TokenBlockDataset(files[0], size, vocab_size=vocab_size)
     return TextDataset(texts, tokenizer, size, append_eos=tokenizer.eos_token_id is not None)

@@ -55,15 +55,13 @@ def config_file(args):
 def new_config(args, tokenizer, data):
     """The configuration of a new model of the sizes that were given."""
     from llmc import Config, ConfigError
+    from llmc.families import row_of
 
     shown = ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
     sizes = {name: CONFIG[name][1] for name in shown}
     given = sizes | _sizes(args)
     width = given["hidden_size"]
     given.setdefault("num_attention_heads", max(1, width // 64))
-    if given["model_type"] not in ("gpt2", "openai-gpt"):
-        given.setdefault("num_key_value_heads", given["num_attention_heads"])
-        given.setdefault("intermediate_size", 8 * -(-width // 3))
     if tokenizer is None:
         from llmc.data import TokenBlockDataset
 
@@ -72,6 +70,16 @@ def new_config(args, tokenizer, data):
         ends = dict(vocab_size=max(tokenizer.get_vocab().values()) + 1, bos_token_id=tokenizer.bos_token_id,
                     eos_token_id=tokenizer.eos_token_id)
     try:
-        return Config(**given, **ends)
+        return Config(**_habits(row_of(given["model_type"]), given), **ends)
     except ConfigError as error:
         raise Usage(f"train: {error}") from None
+
+
+def _habits(family, given):
+    """`given`, with the sizes that its family usually has where they are not given."""
+    sizes = {}
+    if "num_key_value_heads" in family.defaults:
+        sizes["num_key_value_heads"] = given["num_attention_heads"]
+    if family.feed_forward == "gated":
+        sizes["intermediate_size"] = 8 * -(-given["hidden_size"] // 3)
+    return sizes | given

@@ -2,6 +2,7 @@
 
 import os
 
+from llmc.cli import train_flags
 from llmc.cli.outcome import Usage
 from llmc.errors import CheckpointError
 from llmc.show.table import Table, count
@@ -38,9 +39,45 @@ def settings_file(command, output_dir):
 def saved_settings(command, output_dir):
     """What a training was told; nothing when that is not there."""
     from llmc.config.json_files import read_json
+    from llmc.system.small_file import is_there
 
     path = settings_file(command, output_dir)
-    return read_json(path) if os.path.exists(path) else {}
+    return read_json(path) if is_there(path) else {}
+
+
+def begun(args, given, defaults):
+    """The settings of a training that begins.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    given : dict
+        What the words say beside the fields of TrainingArguments.
+    defaults : dict
+        Of those fields, where the command has its own.
+
+    Returns
+    -------
+    dict
+        `given`, and the fields under "training".
+    """
+    return given | {"training": defaults | _training(args)}
+
+
+def resumed(command, args, given):
+    """(checkpoint, settings) of a training that goes on: what the words say now, else what they said when it began."""
+    training = _training(args)
+    output_dir = training["output_dir"]
+    checkpoint, saved = last_checkpoint(output_dir), saved_settings(command, output_dir)
+    said = {name: value for name, value in given.items() if value}
+    return checkpoint, dict.fromkeys(given) | saved | said | {"training": saved.get("training", {}) | training}
+
+
+def _training(args):
+    """The fields of TrainingArguments that were given; the folder in any case."""
+    from llmc import TrainingArguments
+
+    return {"output_dir": TrainingArguments.output_dir, **train_flags.given(args)}
 
 
 def carry_out(command, trainer, settings, checkpoint):
@@ -85,7 +122,7 @@ def forecast(model, training, data, length):
     """
     batch = training.per_device_train_batch_size
     estimate = model.estimate(batch=batch, length=length, train=True)
-    trained = model._trained_parameters().values()
+    trained = model.trained().values()
     per_epoch = -(-len(data) // (batch * training.gradient_accumulation_steps))
     steps = training.max_steps if training.max_steps > 0 else round(training.num_train_epochs * per_epoch)
     flops = estimate["flops"] * training.gradient_accumulation_steps

@@ -8,14 +8,19 @@ import types
 import warnings
 
 from llmc.calls import public
-from llmc.config import rope
+from llmc.config import rope, validation
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
-from llmc.errors import ConfigError, nearest
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, LARGEST, REFUSED, ROPE_FIELDS, family_of, shown
+from llmc.config.read_only import read_only, refuse
+from llmc.errors import ConfigError, nearest, shown
+from llmc.families import row_of
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
+GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "max_new_tokens",
+    "suppress_tokens",
+)  # fmt: skip
 
 
 @public
@@ -42,7 +47,7 @@ class Config:
     def __init__(self, model_type="llama", **fields):
         self._fill(model_type, fields)
         self.validate()
-        if self._family.rope:
+        if self._has_rope:
             rope.warn(self)
         for name in self._extra:
             close = difflib.get_close_matches(name, CANONICAL, n=1, cutoff=0.85)
@@ -50,20 +55,21 @@ class Config:
                 warnings.warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?", stacklevel=2)
 
     def _fill(self, model_type, fields):
-        family = family_of(model_type)
+        family = row_of(model_type)
         state = self.__dict__
         state.update(
-            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None
-        )
+            model_type=model_type, _family=family, _fields=dict(family.defaults), _extra={}, _generation=None,
+            _frozen=False,
+        )  # fmt: skip
         given = {}
         for name, value in fields.items():
-            canonical = CANONICAL.get(name)
+            canonical = self._canonical(name)
             if canonical is None:
                 if name not in ROPE_FIELDS and name != "architectures":
                     self._extra[name] = copy.deepcopy(value)
                 continue
             before = given.setdefault(canonical, (name, value))
-            if before[1] != value:
+            if before[0] != name and before[1] != value:
                 raise ConfigError(
                     f"{before[0]} {shown(before[1])} and {name} {shown(value)} are the same field and disagree; "
                     "give one of them"
@@ -72,12 +78,17 @@ class Config:
             self._set(canonical, name, value)
         self._set_rope(fields)
 
+    def _canonical(self, name):
+        """The canonical name of a field, or None."""
+        return CANONICAL.get(name, name if name in self._family.checks else None)
+
+    @property
+    def _has_rope(self):
+        return self._family.has_rope(self)
+
     def _set(self, canonical, name, value):
-        check, _ = FIELDS[canonical]
-        try:
-            value = check(value)
-        except ConfigError as error:
-            raise ConfigError(f"{name} {shown(value)} {error}") from None
+        check = self._family.checks.get(canonical) or FIELDS[canonical][0]
+        value = check(value, name)
         if value is None and canonical in DERIVED and canonical not in self._family.may_be_none:
             raise ConfigError(f"{name} is null, but {self.model_type} needs a number")
         if canonical in self._family.fixed:
@@ -93,11 +104,9 @@ class Config:
 
     def _set_rope(self, fields):
         given = {name: fields[name] for name in ROPE_FIELDS if fields.get(name) is not None}
-        if not self._family.rope:
-            if given:
-                name, value = next(iter(given.items()))
-                raise ConfigError(f"{name} {shown(value)}: {self.model_type} has learned positions; leave it out")
-            return
+        if given and not self._has_rope:
+            name, value = next(iter(given.items()))
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no rotary positions; leave it out")
         theta = given.get("rope_theta", rope.DEFAULT_THETA)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
         sizes = {"max_position_embeddings": self._fields["max_position_embeddings"]}
@@ -109,8 +118,10 @@ class Config:
         state = self.__dict__
         if "_family" not in state or name.startswith("__"):
             raise AttributeError(name)
-        if name in CANONICAL:
-            return self._value(CANONICAL[name])
+        if (canonical := self._canonical(name)) is not None:
+            return self._value(canonical)
+        if self._generation is not None and name in GENERATION and name in self._generation:
+            return self._generation[name]
         if name == "architectures":
             return [self._family.architecture]
         if name in ROPE_FIELDS:
@@ -134,7 +145,7 @@ class Config:
         return self.num_attention_heads if canonical == "num_key_value_heads" else 4 * self.hidden_size
 
     def _rope_value(self, name):
-        if not self._family.rope:
+        if not self._has_rope:
             return None
         if name == "rope_parameters":
             return self._rope
@@ -146,19 +157,84 @@ class Config:
     def __setattr__(self, name, value):
         if name.startswith("_"):
             raise AttributeError(name)
+        if self._frozen and name in GENERATION:
+            self._set_generation(name, value)
+            return
+        if self._frozen and name not in _IDS:
+            refuse(name)
         if name in ("model_type", "architectures"):
             raise AttributeError(f"{name} cannot be changed; make a new Config")
-        if name in CANONICAL:
-            self._set(CANONICAL[name], name, value)
+        if (canonical := self._canonical(name)) is not None:
+            self._set(canonical, name, value)
         elif name not in ROPE_FIELDS:
             self._extra[name] = value
-            if name == rope.ORIGINAL and self._family.rope:
+            if name == rope.ORIGINAL and self._has_rope:
                 self._set_rope({**self._extra, "rope_parameters": self._rope})
-        elif not self._family.rope or name in ("rope_parameters", "rope_scaling"):
+        elif not self._has_rope or name in ("rope_parameters", "rope_scaling"):
             theta = self.rope_theta
             self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
         else:
             self._rope[name] = value
+
+    def _set_generation(self, name, value):
+        if self._generation is None:
+            ids = {each: self._fields[each] for each in _IDS if self._fields[each] is not None}
+            self.__dict__["_generation"] = ids
+        self._generation[name] = value
+
+    # Copies
+
+    def replace(self, **fields):
+        """A configuration with other values of some fields; this one stays as it is.
+
+        Parameters
+        ----------
+        **fields
+            Of the family, or that this configuration holds.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        TypeError
+            For a field that is neither; it names the nearest.
+        ConfigError
+            When the new values are impossible.
+        """
+        other = copy.deepcopy(self)
+        for name in fields:
+            other._require_known(name)
+        for name, value in fields.items():
+            setattr(other, name, value)
+        other.validate()
+        return other
+
+    def _require_known(self, name):
+        """Raise TypeError unless the family or this configuration has the field."""
+        canonical = self._canonical(name)
+        known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
+        if not known and not (name in ROPE_FIELDS and self._has_rope):
+            near = nearest(name, [*CANONICAL, *self._family.checks, *ROPE_FIELDS, *self._extra])
+            raise TypeError(f"{name} is not a field of {self.model_type}, nor in this configuration; {near}")
+
+    def frozen(self):
+        """A copy whose fields cannot be set, but for token ids and what a generation does by default."""
+        other = copy.deepcopy(self)
+        state = other.__dict__
+        for fields in ("_fields", "_extra"):
+            state[fields] = {name: value if name in _IDS else read_only(value, name)
+                             for name, value in state[fields].items()}  # fmt: skip
+        state["_rope"] = read_only(state["_rope"], "rope_parameters")
+        state["_frozen"] = True
+        return other
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in ("_family", "_frozen")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(copy.deepcopy(state), _family=row_of(state["model_type"]), _frozen=False)
 
     def __dir__(self):
         return sorted({*super().__dir__(), *CANONICAL, *ROPE_FIELDS, *self._extra})
@@ -185,117 +261,63 @@ class Config:
         ConfigError
             Naming the field, the values that disagree, and the remedy.
         """
-        width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
-        name_width, name_heads = self._name("hidden_size"), self._name("num_attention_heads")
-        if width % heads and (self._family.heads_divide_width or self._fields["head_dim"] is None):
-            raise ConfigError(f"{name_width} {width} is not a multiple of {name_heads} {heads}; change one of them")
-        if heads % groups:
-            raise ConfigError(
-                f"{name_heads} {heads} is not a multiple of num_key_value_heads {groups}; every key/value head serves "
-                "the same number of query heads"
-            )
-        for canonical in DERIVED:
-            value, needed = self._value(canonical), self._derived(canonical)
-            if canonical in self._family.fixed and value != needed:
-                raise ConfigError(
-                    f"{self._name(canonical)} {value}: {self.model_type} has no such field and computes with {needed}; "
-                    "leave it out"
-                )
-        if self.hidden_act not in self._family.activations:
-            raise ConfigError(
-                f"{self._name('hidden_act')} {shown(self.hidden_act)} is not one that {self.model_type} has in llmc; "
-                f"those are {', '.join(sorted(self._family.activations))}"
-            )
-        pad = self._fields["pad_token_id"]
-        if self._family.pads and pad is not None and not -self.vocab_size <= pad < self.vocab_size:
-            raise ConfigError(
-                f"pad_token_id {pad} has no row in an embedding of vocab_size {self.vocab_size}; set it to null or "
-                "to a token that exists"
-            )
-        self._validate_sizes()
-        self._validate_refused()
-        if self._family.rope:
-            rope.validate(self)
-
-    def _validate_sizes(self):
-        def said(canonical):
-            return f"{self._name(canonical)} {self._value(canonical)}"
-
-        width, heads, head_dim = self.hidden_size, self.num_attention_heads, self.head_dim
-        if heads * head_dim > LARGEST:
-            raise ConfigError(
-                f"{said('num_attention_heads')} x {said('head_dim')} is above {LARGEST}, the largest size there is; "
-                "make one smaller"
-            )
-        tables = ("vocab_size", "intermediate_size") + (() if self._family.rope else ("max_position_embeddings",))
-        for canonical in tables:
-            if self._value(canonical) * width > _LARGEST_TENSOR:
-                raise ConfigError(
-                    f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"
-                )
-        block = width * (4 * max(heads * head_dim, width) + 3 * self.intermediate_size)
-        if self.num_hidden_layers * block > _LARGEST_TENSOR:
-            raise ConfigError(
-                f"{said('num_hidden_layers')} of {said('hidden_size')} and {said('num_attention_heads')} x "
-                f"{said('head_dim')} are larger than any memory; make one smaller"
-            )
-
-    def _validate_refused(self):
-        for name, (harmless, reason) in REFUSED.items():
-            if name in self._extra and not any(self._extra[name] is v or self._extra[name] == v for v in harmless):
-                raise ConfigError(f"{name} {shown(self._extra[name])}: {reason}")
-        kinds = self._extra.get("layer_types")
-        if kinds is None:
-            return
-        kind = "full_attention" if self.sliding_window is None else "sliding_attention"
-        if kinds != [kind] * self.num_hidden_layers:
-            raise ConfigError(
-                f"layer_types {shown(kinds)}: with sliding_window {self.sliding_window} every one of the "
-                f"{self.num_hidden_layers} layers of {self.model_type} is {kind}; leave it out"
-            )
+        validation.validate(self)
 
     def _name(self, canonical):
-        return self._family.names.get(canonical, canonical)
+        return self._family.spellings.get(canonical, canonical)
+
+    # Looking
+
+    def drawing(self):
+        """A block of this architecture as text: norms, branches, where they rejoin the stream, sizes; print it.
+
+        It is read from the plan that a model of this configuration records. Layers of one kind are drawn once.
+
+        Returns
+        -------
+        str
+        """
+        from llmc.core import _core
+        from llmc.show.drawing import drawing
+
+        self.validate()
+        return drawing(self, _core.Model(self.spec(), False))
 
     # For the core
 
     def spec(self):
-        """The numbers that the C core builds a model from.
+        """What the C core builds a model from, of a configuration that is valid.
 
         Returns
         -------
         dict
-            {str: int or float}, and `model_type`.
+            Kinds as words, `names` of modules by part, `layers` with what may differ among them, and numbers.
 
-        Raises
-        ------
-        ConfigError
-            As `validate`.
         """
-        self.validate()
-        return {
-            "model_type": self.model_type,
+        family, biases = self._family, self._family.biases(self)
+        return family.kinds(self) | {
+            "names": family.names(self),
+            "layers": family.layers(self),
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
+            "rotaries": len(rope.tables(self)) if self._has_rope else 0,
             "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
-            "window": self.sliding_window or 0,
             "norm_eps": self.norm_eps,
-            "activation": self._family.activations[self.hidden_act],
-            "attention_bias": int(self.attention_bias),
-            "mlp_bias": int(self.mlp_bias),
-            "tie_word_embeddings": int(self.tie_word_embeddings),
+            "activation": family.activations[self.hidden_act],
+            "qkv_bias": biases["qkv"],
+            "o_bias": biases["o"],
+            "mlp_bias": biases["mlp"],
+            "tie_word_embeddings": self.tie_word_embeddings,
             "attention_scale": self.head_dim**-0.5 if self.scale_attn_weights else 1.0,
-            "scale_by_layer": int(self.scale_attn_by_inverse_layer_idx),
+            "scale_by_layer": self.scale_attn_by_inverse_layer_idx,
             "embd_pdrop": self.embd_pdrop,
             "resid_pdrop": self.resid_pdrop,
             "attn_pdrop": self.attn_pdrop,
-            "rope_grows": int(self._family.rope and self._rope["rope_type"] in rope.GROWING),
         }
 
     # Files
@@ -317,7 +339,7 @@ class Config:
             if value is None and canonical in ("head_dim", "num_key_value_heads"):
                 value = self._derived(canonical)
             written[self._name(canonical)] = value
-        if self._family.rope:
+        if self._has_rope:
             scaling = self.rope_scaling
             written["rope_theta"] = self._rope["rope_theta"]
             written["rope_scaling"] = None if scaling is None else dict(scaling)
@@ -377,7 +399,11 @@ class Config:
         ConfigError
             When what it says is impossible, or llmc does not do it.
         """
-        path, beside = locate(os.fspath(source), revision, local_files_only)
+        return cls._from_files(*locate(os.fspath(source), revision, local_files_only))
+
+    @classmethod
+    def _from_files(cls, path, beside, **given):
+        """From config.json and generation_config.json (or None), where fields that are given go before the file's."""
         fields = read_json(path)
         config = cls.__new__(cls)
         try:
@@ -385,10 +411,10 @@ class Config:
                 found = f"its architectures are {fields.get('architectures')}"
                 raise ConfigError(f"there is no model_type; add the one that fits: {found}")
             config._fill(fields.pop("model_type"), fields)
-            config.validate()
+            config = config.replace(**given)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        if config._family.rope:
+        if config._has_rope:
             rope.warn(config)
         if beside is not None:
             config._read_generation(beside)
@@ -398,7 +424,7 @@ class Config:
         generation = read_json(path)
         for name in generation.keys() & set(_IDS):
             try:
-                generation[name] = FIELDS[name][0](generation[name])
+                generation[name] = FIELDS[name][0](generation[name], name)
             except ConfigError as error:
-                raise ConfigError(f"{path}: {name} {shown(generation[name])} {error}") from None
+                raise ConfigError(f"{path}: {error}") from None
         self.__dict__["_generation"] = generation

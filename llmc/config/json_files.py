@@ -4,11 +4,11 @@ import json
 import os
 
 from llmc.system import hub
+from llmc.system.small_file import is_there, read_small
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.budget import Budget
-from llmc.errors import CheckpointError, ConfigError
-from llmc.config.fields import shown
+from llmc.errors import CheckpointError, ConfigError, shown
 
 FILES = ("config.json", "generation_config.json")
 _LARGEST_FILE = 1 << 24  # bytes; a config.json has a few thousand
@@ -31,13 +31,17 @@ def locate(source, revision, local_files_only):
     FileNotFoundError
         When there is none, or the hub cannot be reached.
     """
-    if os.path.isfile(source):
+    if is_there(source) and not os.path.isdir(source):
         return source, None
-    folder = hub.folder(source, revision, local_files_only, patterns=FILES)
+    return locate_in(hub.folder(source, revision, local_files_only, patterns=FILES))
+
+
+def locate_in(folder):
+    """The same of a folder that is here."""
     path, beside = (os.path.join(folder, name) for name in FILES)
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise FileNotFoundError(f"{path}: there is no such file; a checkpoint's folder holds a config.json")
-    return path, beside if os.path.isfile(beside) else None
+    return path, beside if is_there(beside) else None
 
 
 def read_json(path):
@@ -45,13 +49,12 @@ def read_json(path):
 
     Raises
     ------
+    OSError
+        When there is no such file, or it may not be read.
     CheckpointError
         Saying what the file is instead.
     """
-    with open(path, "rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
-        raise CheckpointError(f"{path}: more than {_LARGEST_FILE} bytes is no configuration; is it the right file?")
+    data = read_small(path, _LARGEST_FILE, "a configuration")
     _, words = magic.identify(data[:512])
     if words and not data.lstrip().startswith(b"{"):
         raise CheckpointError(f"{path}: the file is {words}")

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmc.errors import ConfigError
-from llmc.config.fields import shown
+from llmc.checks import flag, number, whole, wrong
+from llmc.errors import ConfigError, shown
 
 DEFAULT_THETA = 10000.0
 ORIGINAL = "original_max_position_embeddings"
@@ -89,7 +89,34 @@ def validate(config):
     ConfigError
         Naming the field, its value, and what it should be.
     """
-    parameters, head_dim = config.rope_parameters, config.head_dim
+    for parameters in tables(config):
+        _validate(config, parameters)
+
+
+def _validate(config, parameters):
+    kind, head_dim = _validate_kind(config, parameters), config.head_dim
+    if head_dim % 2:
+        raise ConfigError(
+            f"head_dim {head_dim} is odd, but rope rotates pairs; make head_dim, or hidden_size / num_attention_heads, "
+            "even"
+        )
+    _number("rope_theta", parameters["rope_theta"])
+    _validate_fraction(parameters, kind, config)
+    for key in sorted(set().union(*TYPES[kind]) & parameters.keys()):
+        _CHECKS[key](key, parameters[key], head_dim)
+    if kind in ("linear", "dynamic", "llama3") and parameters["factor"] is None:
+        raise ConfigError(f"rope_parameters: factor is null, but rope_type {shown(kind)} needs a number above 0")
+    if kind == "llama3" and not parameters["low_freq_factor"] < parameters["high_freq_factor"]:
+        raise ConfigError(
+            f"rope_parameters: high_freq_factor {parameters['high_freq_factor']} is not above low_freq_factor "
+            f"{parameters['low_freq_factor']}; exchange them"
+        )
+    for length in (1, 2 * config.max_position_embeddings):
+        _validate_frequencies(config, parameters, length)
+
+
+def _validate_kind(config, parameters):
+    """The rope type, once it is one, and what it needs is there and flat."""
     kind = parameters.get("rope_type")
     if not isinstance(kind, str) or kind not in TYPES:
         close = difflib.get_close_matches(shown(kind).strip("'"), TYPES, n=1, cutoff=0.4)
@@ -103,41 +130,33 @@ def validate(config):
             f"rope_parameters: {nested[0]!r} holds parameters of its own, but {config.model_type} has one rope for all "
             "layers; write them flat"
         )
-    needed, optional = TYPES[kind]
-    missing = sorted(needed - parameters.keys())
+    missing = sorted(TYPES[kind][0] - parameters.keys())
     if missing:
         raise ConfigError(f"rope_parameters: rope_type {shown(kind)} needs {', '.join(missing)}, which is not given")
-    if head_dim % 2:
-        raise ConfigError(
-            f"head_dim {head_dim} is odd, but rope rotates pairs; make head_dim, or hidden_size / num_attention_heads, "
-            "even"
-        )
-    _number("rope_theta", parameters["rope_theta"])
-    _validate_fraction(parameters, kind, config)
-    for key in sorted((needed | optional) & parameters.keys()):
-        _CHECKS[key](key, parameters[key], head_dim)
-    if kind in ("linear", "dynamic", "llama3") and parameters["factor"] is None:
-        raise ConfigError(f"rope_parameters: factor is null, but rope_type {shown(kind)} needs a number above 0")
-    if kind == "llama3" and not parameters["low_freq_factor"] < parameters["high_freq_factor"]:
-        raise ConfigError(
-            f"rope_parameters: high_freq_factor {parameters['high_freq_factor']} is not above low_freq_factor "
-            f"{parameters['low_freq_factor']}; exchange them"
-        )
-    for length in (1, 2 * config.max_position_embeddings):
-        try:
-            frequencies, factor = _frequencies(config, length)
-            sound = np.isfinite(frequencies).all() and math.isfinite(factor)
-        except (ArithmeticError, ValueError, TypeError):
-            sound = False
-        if not sound:
-            raise ConfigError(
-                f"rope_parameters: {shown(parameters)} with head_dim {head_dim} and max_position_embeddings "
-                f"{config.max_position_embeddings} gives frequencies that are not finite at length {length}; choose "
-                "other parameters"
-            )
+    return kind
 
 
-def inverse_frequencies(config, length):
+def tables(config):
+    """The parameters of every rotary table that a model has.
+
+    Returns
+    -------
+    list of dict
+        `rope_parameters`, once for each base where `rope_theta` is a list of one a layer.
+    """
+    parameters = config.rope_parameters
+    theta = parameters["rope_theta"]
+    if not isinstance(theta, list) or not config._family.by_layer:
+        return [parameters]
+    return [{**parameters, "rope_theta": base} for base in dict.fromkeys(theta)]
+
+
+def grows(config):
+    """Whether the frequencies depend on the length."""
+    return config.rope_parameters["rope_type"] in GROWING
+
+
+def inverse_frequencies(config, length, table=0):
     """The inverse frequencies that a fresh transformers model without a cache uses for a sequence.
 
     Parameters
@@ -146,6 +165,8 @@ def inverse_frequencies(config, length):
         A configuration of a family with rope.
     length : int
         The largest position + 1.
+    table : int
+        Which of `tables`.
 
     Returns
     -------
@@ -160,9 +181,7 @@ def inverse_frequencies(config, length):
         When the configuration's rope parameters are impossible.
     """
     validate(config)
-    if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
-        raise ConfigError(f"rope: length is {shown(length)}, not a positive whole number")
-    return _frequencies(config, int(length))
+    return _frequencies(config, tables(config)[table], whole(length, "rope: length", 1, mistyped=ConfigError))
 
 
 def warn(config):
@@ -178,10 +197,9 @@ def warn(config):
 
 
 def _number(key, value, head_dim=None, low_counts=False):
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not abs(value) <= _LARGEST_NUMBER or value < 0 or (value == 0 and not low_counts):
-        bound = "from" if low_counts else "above"
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a finite number {bound} 0")
+    name = f"rope_parameters: {key}"
+    if number(value, name, 0, open_low=not low_counts, mistyped=ConfigError) > _LARGEST_NUMBER:
+        raise ConfigError(wrong(name, value, "a finite number in float32"))
 
 
 def _number_or_none(key, value, head_dim):
@@ -195,13 +213,11 @@ def _weight_or_none(key, value, head_dim):
 
 
 def _length(key, value, head_dim):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not a positive whole number")
+    whole(value, f"rope_parameters: {key}", 1, most=None, mistyped=ConfigError)
 
 
 def _flag(key, value, head_dim):
-    if not isinstance(value, bool):
-        raise ConfigError(f"rope_parameters: {key} is {shown(value)}, not true or false")
+    flag(value, f"rope_parameters: {key}", mistyped=ConfigError)
 
 
 def _factors(key, value, head_dim):
@@ -244,8 +260,21 @@ def _validate_fraction(parameters, kind, config):
         )
 
 
-def _frequencies(config, length):
-    parameters = config.rope_parameters
+def _validate_frequencies(config, parameters, length):
+    try:
+        frequencies, factor = _frequencies(config, parameters, length)
+        sound = np.isfinite(frequencies).all() and math.isfinite(factor)
+    except (ArithmeticError, ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise ConfigError(
+            f"rope_parameters: {shown(parameters)} with head_dim {config.head_dim} and max_position_embeddings "
+            f"{config.max_position_embeddings} gives frequencies that are not finite at length {length}; choose "
+            "other parameters"
+        )
+
+
+def _frequencies(config, parameters, length):
     with np.errstate(all="ignore"):
         frequencies, factor = _TYPES[parameters["rope_type"]](config, parameters, length)
     return np.ascontiguousarray(frequencies, dtype=np.float32), float(factor)

@@ -9,10 +9,11 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.checkpoint.atomic import atomic_write, write_json
-from llmc.data.text_files import read_chunks
+from llmc.data.documents import documents
 from llmc.data.items import check_block_size, id_limit, item, resolve_index
 from llmc.data.pieces import encode_documents
 from llmc.errors import DataError
+from llmc.system.small_file import is_there, read_small
 
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
@@ -22,14 +23,17 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     """Tokenize text files into one file of token ids, in bounded memory.
 
     The ids of one file are those of `tokenizer.encode` for its whole text, newlines as they stand. Several files are
-    several documents, with the tokenizer's `eos_token` between two; an `eos_token` that stands in the text is one id
-    too. `out_path` gets the bare ids, little-endian, two bytes each where the vocabulary allows and else four;
+    several documents, and so are the lines of JSON lines (`.jsonl`, `.ndjson`) with their `text`. The tokenizer's
+    `eos_token` stands between two; an `eos_token` that stands in the text is one id too, and special tokens that a
+    document begins or ends with are not put there again.
+
+    `out_path` gets the bare ids, little-endian, two bytes each where the vocabulary allows and else four;
     `out_path.json` beside it says what they are. Both appear only when everything is done.
 
     Parameters
     ----------
     text_path : str or Path, or a list of them
-        UTF-8 text.
+        UTF-8 text; a pipe too.
     tokenizer : Tokenizer
     out_path : str or Path
         By habit `something.bin`.
@@ -44,7 +48,8 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     Raises
     ------
     DataError
-        For text that is not UTF-8 (with the byte's offset) or has no tokens.
+        For text that is not UTF-8 (with the byte's offset) or has no tokens, and for JSON lines with prompts and
+        responses: a row of ids cannot say which of them are learnt.
     """
     from tqdm import tqdm
 
@@ -58,7 +63,7 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     with atomic_write(out_path) as file, tqdm(
         total=size, unit="B", unit_scale=True, desc=os.path.basename(out_path), disable=not progress
     ) as bar:
-        for ids in encode_documents(tokenizer, (read_chunks(path, bar.update) for path in paths)):
+        for ids in encode_documents(tokenizer, (text for path in paths for text in documents(path, bar.update))):
             data = ids.astype(DTYPES[name]).tobytes()
             file.write(data)
             digest.update(data)
@@ -91,6 +96,11 @@ class TokenBlockDataset:
     drop_last : bool
         Leave out a last block that is shorter than `block_size`.
 
+    Attributes
+    ----------
+    dropped_tokens : int
+        Tokens at the end that make no block.
+
     Raises
     ------
     DataError
@@ -114,6 +124,7 @@ class TokenBlockDataset:
         self.vocab_size = vocab_size
         full, rest = divmod(len(self._ids), self.block_size)
         self._length = full + (rest >= 2 and not drop_last)
+        self.dropped_tokens = rest if self._length == full else 0
         if not self._length:
             least = self.block_size if drop_last else 2
             raise DataError(f"{self._name}: {len(self._ids)} tokens, and a block has at least {least}")
@@ -131,6 +142,12 @@ class TokenBlockDataset:
             limit = "" if self.vocab_size is None else f" for a vocabulary of {self.vocab_size}"
             raise DataError(f"{self._name}: token {start + at} has the id {ids[at]}, which is out of range{limit}")
         return result
+
+    def count_targets(self):
+        """How many tokens of each block are predicted, (N,)."""
+        targets = np.full(self._length, self.block_size - 1)
+        targets[-1] = len(self._ids) - self.dropped_tokens - (self._length - 1) * self.block_size - 1
+        return targets
 
     def verify(self):
         """Read the whole file and compare it with the checksum that `tokenize_file` noted; DataError if they differ."""
@@ -151,7 +168,7 @@ class TokenBlockDataset:
         """The mapped ids of a file, and the size of its vocabulary."""
         size = os.path.getsize(self._name)
         sidecar = _sidecar(self._name)
-        if os.path.exists(sidecar):
+        if is_there(sidecar):
             info = _read_sidecar(sidecar)
             if dtype is not None and np.dtype(dtype) != DTYPES[info["dtype"]]:
                 raise DataError(f"{self._name}: dtype is {dtype}, but {sidecar} says {info['dtype']}")
@@ -178,9 +195,9 @@ def _sidecar(path):
 
 def _read_sidecar(path):
     """The description beside a token file, each figure checked."""
+    data = read_small(path, 1 << 20, "the description of a token file", DataError)
     try:
-        with open(path, "rb") as file:
-            info = json.loads(file.read(1 << 16))
+        info = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(info, dict) or not isinstance(info.get("dtype"), str) or info["dtype"] not in DTYPES:

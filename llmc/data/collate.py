@@ -4,8 +4,7 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.errors import DataError
-
-IGNORE = -100  # the label that does not count in the loss
+from llmc.inputs import IGNORE
 
 
 @public
@@ -44,6 +43,14 @@ def collate(items, pad_token_id=0, vocab_size=None):
         labels[index, : len(ids)] = targets
         attention_mask[index, : len(ids)] = mask
     return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+
+
+def targets_of(item):
+    """How many tokens of an item are predicted, and count in the loss."""
+    counts = np.asarray(item["labels"] if "labels" in item else item["input_ids"])[1:] != IGNORE
+    if "labels" not in item and "attention_mask" in item:
+        counts = counts & (np.asarray(item["attention_mask"])[1:] == 1)
+    return int(counts.sum())
 
 
 def _row(index, item, vocab_size):

@@ -4,7 +4,9 @@ import numbers
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import DataError
+from llmc.inputs import IGNORE
 
 
 def item(ids):
@@ -26,17 +28,13 @@ def item(ids):
 def pad_item(item, length, pad_token_id):
     """The item, padded on the right to `length`: labels -100, mask 0."""
     missing = (0, length - len(item["input_ids"]))
-    filling = {"input_ids": pad_token_id, "labels": -100, "attention_mask": 0}
+    filling = {"input_ids": pad_token_id, "labels": IGNORE, "attention_mask": 0}
     return {name: np.pad(item[name], missing, constant_values=value) for name, value in filling.items()}
 
 
 def check_block_size(block_size):
     """`block_size` as an int; a block needs a token to read and one to predict."""
-    if not isinstance(block_size, numbers.Integral):
-        raise TypeError(f"block_size is {block_size!r}, not a whole number")
-    if block_size < 2:
-        raise DataError(f"block_size is {block_size}; a block has at least 2 tokens, one to read and one to predict")
-    return int(block_size)
+    return whole(block_size, "block_size", 2, most=None, impossible=DataError)
 
 
 def resolve_index(index, length):
@@ -58,6 +56,12 @@ def id_limit(tokenizer):
     """One more than the tokenizer's largest id."""
     check_tokenizer(tokenizer)
     return max(tokenizer.get_vocab().values()) + 1
+
+
+def learnt_limit(tokenizer):
+    """The same without the padding token, on which no number depends, unless it is the end of text too."""
+    pad = None if tokenizer.pad_token_id == tokenizer.eos_token_id else tokenizer.pad_token_id
+    return max(number for number in tokenizer.get_vocab().values() if number != pad) + 1
 
 
 def fallback_pad_id(tokenizer):

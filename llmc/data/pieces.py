@@ -20,8 +20,8 @@ _PLACE = re.compile(r"(?<=\S)[\n ](?=\S)")
 def encode_documents(tokenizer, documents):
     """The ids of several documents in a row: each as `tokenizer.encode` gives it, the end of text's id between two.
 
-    A tokenizer without `eos_token`, or one that ends every text by itself, puts nothing between them. Documents
-    without tokens are passed over.
+    A tokenizer without `eos_token`, or one that ends every text by itself, puts nothing between them. Special tokens
+    that a document begins or ends with are not put there again. Documents without tokens are passed over.
 
     Parameters
     ----------
@@ -34,17 +34,22 @@ def encode_documents(tokenizer, documents):
     ndarray of int64, (N,)
     """
     before, after = special_frame(tokenizer)
-    between = [] if tokenizer.eos_token_id is None or tokenizer.eos_token_id in after else [tokenizer.eos_token_id]
-    opening = before
+    between = with_end(tokenizer, after)[len(after) :]
+    opening, most = before, len(after) + 1
     for chunks in documents:
-        begun = False
+        end = None  # the document's last ids
         for ids in encode_document(tokenizer, chunks):
-            if len(ids):
-                yield ids if begun else np.concatenate([np.array(opening, np.int64), ids])
-                begun = True
-        if begun:
-            yield np.array(after, np.int64)
-            opening = between + before
+            if end is None and len(ids):
+                first, _ = missing(opening, ids, [])
+                yield first
+                end = ids[len(opening) - len(first) :]
+            elif len(ids):
+                end = np.concatenate([end, ids])[-most:]
+            yield ids
+        if end is not None:
+            _, closing = missing([], end, after)
+            yield closing
+            opening = [*missing([], np.concatenate([end, closing]), between)[1], *before]
 
 
 def encode_document(tokenizer, chunks):
@@ -85,6 +90,38 @@ def special_frame(tokenizer):
         if framed[start : start + len(bare)] == bare:
             return framed[:start], framed[start + len(bare) :]
     raise DataError(f"the tokenizer encodes 'a' as {bare}, but as {framed} with special tokens, which does not hold it")
+
+
+def with_end(tokenizer, after):
+    """The ids after a text, the end of text's among them where the tokenizer has one."""
+    ended = tokenizer.eos_token_id is None or tokenizer.eos_token_id in after
+    return after if ended else [*after, tokenizer.eos_token_id]
+
+
+def missing(before, ids, after):
+    """What is to be put around a text: a chat template may have rendered its special tokens into it already.
+
+    Parameters
+    ----------
+    before, after : list of int
+        What belongs around a text.
+    ids : array of integers, (N,)
+        The text.
+
+    Returns
+    -------
+    (array, array)
+        Of `before` what the text does not begin with itself, of `after` what it does not end with.
+    """
+    own = _overlap(before, ids)
+    opening, closing = before[: len(before) - own], after[_overlap(ids[own:], after) :]
+    return np.array(opening, np.int64), np.array(closing, np.int64)
+
+
+def _overlap(left, right):
+    """How many ids at the end of `left` are the beginning of `right`: the most that can be."""
+    most = min(len(left), len(right))
+    return next(n for n in range(most, -1, -1) if list(left[len(left) - n :]) == list(right[:n]))
 
 
 def cut(chunks, tokenizer):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from llmc.calls import public
-from llmc.data.text_files import read_chunks
+from llmc.data.documents import documents
 from llmc.data.items import check_block_size, check_tokenizer, item
 from llmc.data.pieces import encode_documents
 from llmc.errors import DataError
@@ -16,19 +16,19 @@ class StreamingTextDataset:
     """Documents, tokenized while they are read and packed into blocks of `block_size` tokens, in bounded memory.
 
     Each iteration reads the source afresh. Between two documents stands the tokenizer's `eos_token`, if it has one;
-    blocks run across it. The last block may be shorter; a single token left over is
-    no block. Documents without tokens are passed over.
+    blocks run across it. Special tokens that a document begins or ends with are not put there again. The last block
+    may be shorter; a single token left over is no block. Documents without tokens are passed over.
 
     Parameters
     ----------
     texts : iterable of str or Path, callable, or str or Path
-        The documents: a string is a text, a `Path` is a file. A callable is called for the documents of each
-        iteration. A string or `Path` alone is one file.
+        The documents: a string is a text, a `Path` is a file. Of JSON lines (`.jsonl`, `.ndjson`) each line's `text` is
+        one. A callable is called for the documents of each iteration. A string or `Path` alone is one file.
     tokenizer : Tokenizer
     block_size : int
         At least 2.
     files : iterable of str or Path, optional
-        Names of text files, each a document, in place of `texts`.
+        Names of files, in place of `texts`.
     drop_last : bool
         Leave out a last block that is shorter than `block_size`.
 
@@ -57,7 +57,7 @@ class StreamingTextDataset:
             files = [os.fspath(name) for name in files]
             for name in files:
                 if not os.path.isfile(name):
-                    what = "not a file" if os.path.exists(name) else "no such file"
+                    what = "not a file that can be read again" if os.path.exists(name) else "no such file"
                     raise FileNotFoundError(f"{name[:200]}: {what}{hint}")
         elif not callable(texts) and not hasattr(texts, "__iter__"):
             raise TypeError(f"texts is {type(texts).__name__}, not an iterable of str")
@@ -98,11 +98,12 @@ class StreamingTextDataset:
     def _documents(self):
         """Each document as chunks of text."""
         if self._files is not None:
-            yield from map(read_chunks, self._files)
+            for name in self._files:
+                yield from documents(name)
             return
         for number, document in enumerate(self._texts() if callable(self._texts) else self._texts):
             if isinstance(document, os.PathLike):
-                yield read_chunks(document)
+                yield from documents(document)
             elif not isinstance(document, str):
                 raise TypeError(f"document {number} is {type(document).__name__}, not str or Path")
             elif number == 0 and len(document) < 256 and os.path.isfile(document):

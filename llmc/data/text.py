@@ -4,7 +4,7 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.data.items import check_block_size, fallback_pad_id, item, pad_item, resolve_index
-from llmc.data.pieces import encode_document, special_frame
+from llmc.data.pieces import encode_document, missing, special_frame, with_end
 from llmc.errors import DataError
 
 
@@ -19,11 +19,12 @@ class TextDataset:
     ----------
     texts : iterable of str
     tokenizer : Tokenizer
-        Its special tokens are put around each text, as `tokenizer.encode` does.
+        Its special tokens are put around each text, as `tokenizer.encode` does, but for those that the text begins or
+        ends with itself.
     block_size : int
         The most tokens of an item, at least 2.
     append_eos : bool
-        End each text with the tokenizer's `eos_token`, for models that shall learn where to stop.
+        End each text with the tokenizer's `eos_token`, once, for models that shall learn where to stop.
     padding : False or "max_length"
         "max_length" pads every item to `block_size`.
 
@@ -49,15 +50,16 @@ class TextDataset:
         self.block_size = check_block_size(block_size)
         self._pad_token_id = fallback_pad_id(tokenizer) if padding else None
         before, after = special_frame(tokenizer)
-        after = after + [tokenizer.eos_token_id] * append_eos
+        after = with_end(tokenizer, after) if append_eos else after
         parts, bounds, total = [], [0], 0
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"texts[{number}] is {type(text).__name__}, not str")
-            ids = list(encode_document(tokenizer, [text]))
-            if not any(map(len, ids)):
+            ids = np.concatenate([np.zeros(0, np.int64), *encode_document(tokenizer, [text])])
+            if not len(ids):
                 raise DataError(f"texts[{number}] is {text[:40]!r}, which has no tokens; leave it out")
-            ids = np.concatenate([np.array(before, np.int64), *ids, np.array(after, np.int64)])
+            opening, closing = missing(before, ids, after)
+            ids = np.concatenate([opening, ids, closing])
             parts.append(ids.astype(np.int32))
             bounds += [*range(total + self.block_size, total + len(ids), self.block_size), total + len(ids)]
             total += len(ids)
@@ -73,6 +75,10 @@ class TextDataset:
         index = resolve_index(index, len(self))
         result = item(self._ids[self._bounds[index] : self._bounds[index + 1]])
         return result if self._pad_token_id is None else pad_item(result, self.block_size, self._pad_token_id)
+
+    def count_targets(self):
+        """How many tokens of each item are predicted, (N,)."""
+        return np.diff(self._bounds) - 1
 
     def __repr__(self):
         return f"TextDataset({len(self)} items of at most {self.block_size} tokens, {len(self._ids)} in all)"

@@ -29,10 +29,7 @@ def read_chunks(path, on_read=None):
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
-    with open(path, "rb") as file:
-        kind = os.fstat(file.fileno()).st_mode
-        if stat.S_ISBLK(kind) or (stat.S_ISCHR(kind) and not file.isatty()):
-            raise DataError(f"{path}: a device and no file of text")
+    with open_text(path) as file:
         while True:
             data = file.read(CHUNK_BYTES)
             try:
@@ -48,6 +45,22 @@ def read_chunks(path, on_read=None):
             offset += len(data)
             if on_read is not None:
                 on_read(len(data))
+
+
+def open_text(path):
+    """A user's file of text, open for reading bytes: a pipe or a terminal too, which can be read once.
+
+    Raises
+    ------
+    DataError
+        For a device, which may never end.
+    """
+    file = open(path, "rb")
+    kind = os.fstat(file.fileno()).st_mode
+    if stat.S_ISBLK(kind) or (stat.S_ISCHR(kind) and not file.isatty()):
+        file.close()
+        raise DataError(f"{path}: a device and no file of text")
+    return file
 
 
 def whole_lines(chunks):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from llmc.inputs import whole
+from llmc.checks import whole
 
 
 class Sampler:

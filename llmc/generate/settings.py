@@ -1,32 +1,13 @@
 """What a generation is to do: what the call says, else what generation_config.json says, else the default."""
 
-import math
 import warnings
 import weakref
 from dataclasses import dataclass
 
 import numpy as np
 
+from llmc.checks import flag, number, whole
 from llmc.errors import ConfigError
-from llmc.inputs import whole
-
-
-def _number(value, name, low, high=math.inf, open_low=False):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not (low < number if open_low else low <= number) or not number <= high or math.isinf(number):
-        raise ConfigError(f"{name} is {value}; it must be in {'(' if open_low else '['}{low}, {high}]")
-    return number
-
-
-def _flag(value, name):
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return bool(value)
 
 
 def _tokens(value, name):
@@ -50,12 +31,12 @@ def _texts(stop, tokenizer):
 OPTIONS = {
     "max_new_tokens": (lambda value, name: whole(value, name), 64),
     "min_new_tokens": (lambda value, name: whole(value, name), 0),
-    "do_sample": (_flag, False),
-    "temperature": (lambda value, name: _number(value, name, 0, open_low=True), 1.0),
+    "do_sample": (flag, False),
+    "temperature": (lambda value, name: number(value, name, 0, open_low=True), 1.0),
     "top_k": (lambda value, name: whole(value, name, 1), None),
-    "top_p": (lambda value, name: _number(value, name, 0, 1, open_low=True), None),
-    "min_p": (lambda value, name: _number(value, name, 0, 1), None),
-    "repetition_penalty": (lambda value, name: _number(value, name, 0, open_low=True), 1.0),
+    "top_p": (lambda value, name: number(value, name, 0, 1, open_low=True), None),
+    "min_p": (lambda value, name: number(value, name, 0, 1), None),
+    "repetition_penalty": (lambda value, name: number(value, name, 0, open_low=True), 1.0),
     "suppress_tokens": (_tokens, ()),
 }
 OF_SAMPLING = {"temperature", "top_k", "top_p", "min_p"}  # said by a caller they mean sampling

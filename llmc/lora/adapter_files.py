@@ -10,6 +10,7 @@ from llmc import checkpoint
 from llmc.checkpoint.atomic import sync, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError, ShapeError, nearest
 from llmc.lora import lora_config
+from llmc.system.small_file import is_there
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
@@ -32,26 +33,40 @@ def find(directory, name):
     """
     places = dict.fromkeys([folder_of(directory, name), os.fspath(directory)])
     for place in places:
-        if os.path.isfile(os.path.join(place, lora_config.FILE)):
+        if holds_adapter(place):
             return place
     raise FileNotFoundError(f"{os.path.join(directory, lora_config.FILE)}: there is no such file; an adapter's folder "
                             f"holds {lora_config.FILE} and {WEIGHTS[0]}")
 
 
+def names_in(directory):
+    """The names of the adapters whose files lie in a folder, as `folder_of` places them."""
+    others = sorted(name for name in os.listdir(directory) if os.path.isdir(os.path.join(directory, name)))
+    return [name for name in ("default", *others) if holds_adapter(folder_of(directory, name))]
+
+
+def holds_adapter(folder):
+    """Does an adapter lie in the folder itself?"""
+    return is_there(os.path.join(folder, lora_config.FILE))
+
+
 def base_of(folder):
-    """The base that a folder with an adapter alone names; None for any other folder.
+    """The base that a folder with an adapter names, where it holds none itself; None for any other folder.
 
     Raises
     ------
     ConfigError
         When it names none.
     """
-    path = os.path.join(folder, lora_config.FILE)
-    if not os.path.isfile(path) or os.path.isfile(os.path.join(folder, "config.json")):
+    if not holds_adapter(folder) or any(os.path.lexists(os.path.join(folder, name)) for name in checkpoint.WEIGHTS):
         return None
-    base = lora_config.LoraConfig.from_pretrained(folder).base_model_name_or_path
+    path, base = os.path.join(folder, lora_config.FILE), lora_config.LoraConfig.from_pretrained(folder)
+    base = base.base_model_name_or_path
     if not base:
         raise ConfigError(f"{path}: an adapter that does not say which base it is of (base_model_name_or_path); open "
+                          f"the base, and load_adapter({str(folder)!r})")
+    if os.path.isdir(base) and os.path.samefile(base, folder):
+        raise ConfigError(f"{path}: base_model_name_or_path {base!r} names itself, and no base is in this folder; open "
                           f"the base, and load_adapter({str(folder)!r})")
     return base
 
@@ -119,29 +134,38 @@ def load(folder, wanted, beside):
     CheckpointError, ShapeError
         When a tensor is missing, surplus, of another shape, or not finite; the message names it, and both shapes.
     """
-    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if os.path.isfile(path)), None)
+    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if is_there(path)), None)
     if path is None:
         raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
     with checkpoint.open(path) as stored:
         found = {_key(key): key for key in stored.names() if not _TWICE.fullmatch(key)}
         _check_names(path, found, wanted, beside)
-        for key in wanted.keys() & found.keys():
+        for key in wanted:
             shape = tuple(stored.shape(found[key]))
             if shape != tuple(wanted[key]):
-                raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: the "
-                                 f"adapter is of another base, or its adapter_config.json is of another adapter")
+                raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: "
+                                 f"{_resized(key, shape, wanted[key], beside)}the adapter is of another base, or its "
+                                 f"adapter_config.json is of another adapter")
         tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
-        for key in (beside.keys() & found.keys()) - wanted.keys():
+        for key in [key for key in beside if key in found and key not in wanted]:
             theirs = _numbers(path, stored, found[key])
             ours = np.asarray(beside[key]).astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
-                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: the "
-                                      f"adapter was trained on another base, or on one that was resized")
+                raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: "
+                                      f"{_resized(key, theirs.shape, ours.shape, beside)}the adapter was trained on "
+                                      f"another base, or on one that was resized")
     return tensors
 
 
 def _key(key):
     return key if key.startswith(PREFIX) else PREFIX + key
+
+
+def _resized(key, theirs, ours, beside):
+    """What to do about a vocabulary that differs; nothing for any other difference."""
+    if key not in beside or theirs[1:] != tuple(ours[1:]) or theirs == tuple(ours):
+        return ""
+    return f"model.resize_token_embeddings({theirs[0]}) gives it as many rows; otherwise "
 
 
 def _check_names(path, found, wanted, beside):

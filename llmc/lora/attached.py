@@ -63,21 +63,19 @@ def copy_name(parameter, adapter):
     return f"{module}.lora_copy.{adapter}.{leaf}"
 
 
-def attach(config, model_type, linears, parameters, head, tied, layers, strict=True):
+def attach(config, family, layout, parameters, tied, layers, strict=True):
     """What a config adapts in a model.
 
     Parameters
     ----------
     config : LoraConfig
-    model_type : str
-    linears : dict of str to (int, int)
-        Paths that can carry a branch.
+    family : llmc.families.Row
+    layout : dict
+        {name: (part, layer, inputs, outputs)} of the base's parameters.
     parameters : dict of str to shape
-        The base's.
-    head : str
-        Path of the head.
+        The base's, a tied head's among them.
     tied : tuple of str
-        Parameters that are one: the head's and the embedding's, or none.
+        Parameters that are one: the head's and the embedding's, or none. Copies of them are apart.
     layers : int
     strict : bool
         Refuse a config of which one of several names matches nothing; peft's files may have such.
@@ -91,9 +89,10 @@ def attach(config, model_type, linears, parameters, head, tied, layers, strict=T
     UnknownNameError, ConfigError
         When a name matches nothing, or means what cannot be adapted.
     """
-    modules = module_paths([*parameters, *tied])
-    in_blocks = [path for path in linears if path != head]
-    config = config.replace(target_modules=translate(config.target_modules, model_type, in_blocks, modules))
+    modules = module_paths(parameters)
+    linears = {name.rpartition(".")[0]: part for name, (part, _, inputs, _) in layout.items() if inputs}
+    in_blocks = {path: part for path, part in linears.items() if part != "head"}
+    config = config.replace(target_modules=translate(config.target_modules, family, in_blocks, modules))
     paths = find_targets(config, linears, modules, layers, strict)
     if strict:
         warn_unused(config, paths, modules)
@@ -128,10 +127,9 @@ def _branch(config, path):
 def _saved(config, modules, parameters, paths, tied):
     saved = [path for path in modules if is_saved(config, path)]
     for path in saved:
-        if any(name.startswith(f"{path}.") for name in tied):
-            raise ConfigError(f"modules_to_save {config.modules_to_save}: {path} shares its weight with "
-                              f"{' and '.join(name for name in tied if not name.startswith(f'{path}.'))}; "
-                              f"open the model with tie_word_embeddings=false to train it apart")
+        if config.ensure_weight_tying and any(name.startswith(f"{path}.") for name in tied):
+            raise ConfigError(f"ensure_weight_tying: one copy for {' and '.join(tied)} is not trained here; leave it "
+                              f"out, so that {path} gets a copy of its own")
         if both := next((target for target in paths if f"{target}.".startswith(f"{path}.")), None):
             raise ConfigError(f"modules_to_save {config.modules_to_save} trains {both} whole, and target_modules "
                               f"adapts it; leave it out of one of them")

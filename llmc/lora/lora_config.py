@@ -8,10 +8,11 @@ import re
 
 from llmc.calls import public
 from llmc.checkpoint.atomic import write_json
+from llmc.checks import flag, number, whole, wrong
 from llmc.config.json_files import check_writable, read_json
-from llmc.errors import ConfigError, nearest
-from llmc.config.fields import shown
+from llmc.errors import ConfigError, nearest, shown
 from llmc.lora.presets import PRESETS
+from llmc.system.small_file import is_there
 
 FILE = "adapter_config.json"
 TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
@@ -178,7 +179,7 @@ class LoraConfig:
             When it is damaged, or asks for what llmc does not do.
         """
         path = os.path.join(directory, FILE)
-        if not os.path.isfile(path):
+        if not is_there(path):
             raise FileNotFoundError(f"{path}: there is no such file; an adapter's folder holds an {FILE}")
         fields = read_json(path)
         fields.pop("runtime_config", None)  # of one run alone: peft ignores it too
@@ -229,44 +230,24 @@ def _others(fields):
 
 
 def _rank(value, name):
-    try:
-        rank = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        rank = 0
-    if not 1 <= rank <= 2**31 - 1:
-        raise ConfigError(f"{name} is {shown(value)}; a rank is a whole number of at least 1")
-    return rank
+    return whole(value, name, 1, mistyped=ConfigError)
 
 
 def _alpha(value, name):
-    try:
-        fine = not isinstance(value, (bool, str)) and 0 < float(value) < math.inf
-    except (TypeError, ValueError, OverflowError):
-        fine = False
-    if not fine:
-        raise ConfigError(f"{name} is {shown(value)}; it must be a finite number above 0")
-    return value if isinstance(value, (int, float)) else float(value)
+    return number(value, name, 0, open_low=True, mistyped=ConfigError)
 
 
 def _dropout(value):
-    try:
-        rate = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        rate = math.nan
-    if not 0 <= rate < 1:
-        raise ConfigError(f"lora_dropout is {shown(value)}; it must be at least 0 and below 1")
-    return rate
+    return float(number(value, "lora_dropout", 0, 1, open_high=True, mistyped=ConfigError))
 
 
 def _flag(value, name):
-    if type(value).__name__ not in ("bool", "bool_"):
-        raise ConfigError(f"{name} is {shown(value)}; it is True or False")
-    return bool(value)
+    return flag(value, name, mistyped=ConfigError)
 
 
 def _one_of(value, choices, name):
     if value not in choices:
-        raise ConfigError(f"{name} is {shown(value)}; it is one of {', '.join(map(repr, choices))}")
+        raise ConfigError(wrong(name, value, f"one of {', '.join(map(repr, choices))}"))
     return value
 
 
@@ -289,7 +270,7 @@ def _list(value, name):
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
-        raise ConfigError(f"{name} is {shown(value)}; it is a list of names")
+        raise ConfigError(wrong(name, value, "a list of names"))
     return list(value)
 
 
@@ -318,10 +299,10 @@ def _layers(value):
     one = not isinstance(value, (list, tuple, range))
     numbers = [value] if one else list(value)
     try:
-        numbers = [-1 if isinstance(number, bool) else operator.index(number) for number in numbers]
+        numbers = [-1 if isinstance(layer, bool) else operator.index(layer) for layer in numbers]
     except TypeError:
         numbers = [-1]
-    if any(number < 0 for number in numbers):
+    if any(layer < 0 for layer in numbers):
         raise ConfigError(f"layers_to_transform is {shown(value)}; layers are counted from 0")
     return numbers[0] if one else numbers
 
@@ -330,5 +311,5 @@ def _pattern(value, name, check):
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigError(f"{name} is {shown(value)}; it is a dict from ends of paths to numbers")
+        raise ConfigError(wrong(name, value, "a dict from ends of paths to numbers"))
     return {_regular_expression(key, name): check(number, f"{name}[{key!r}]") for key, number in value.items()}

@@ -20,8 +20,7 @@ def table(adapters, linears, states):
     ----------
     adapters : dict of str to Attached
     linears : dict of str to (int, int)
-    states : dict of str to str
-        What an adapter does at present: it "trains", it is "active", "inactive" or "merged".
+    states : dict of str to State
 
     Returns
     -------
@@ -29,7 +28,7 @@ def table(adapters, linears, states):
     """
     rows = {}
     for name, adapter in adapters.items():
-        state = states[name]
+        state = states[name].value
         for path, branch in adapter.branches.items():
             layer = _LAYER.search(path)
             general = path[:layer.start()] + ".*." + path[layer.end():] if layer else path
@@ -56,13 +55,13 @@ def in_tree(adapters, states):
     for name, adapter in adapters.items():
         for path, branch in adapter.branches.items():
             parts.setdefault(path, []).append(
-                f" + LoRA({name}, r={branch.rank}, alpha={branch.alpha:g}, {states[name]})")
+                f" + LoRA({name}, r={branch.rank}, alpha={branch.alpha:g}, {states[name].value})")
         leaves = {}
         for parameter in adapter.copies:
             module, _, leaf = parameter.rpartition(".")
             leaves.setdefault(module, []).append(leaf)
         for module, copied in leaves.items():
-            parts.setdefault(module, []).append(f" or copy({name}, {' and '.join(copied)}, {states[name]})")
+            parts.setdefault(module, []).append(f" or copy({name}, {' and '.join(copied)}, {states[name].value})")
     return {path: "".join(found) for path, found in parts.items()}
 
 

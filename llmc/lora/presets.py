@@ -16,26 +16,18 @@ PRESETS = {
     "all-linear": None,
 }
 
-# The end of a linear's path, and the parts it plays; a fused one plays several.
-_PARTS = {
-    "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",),
-    "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",),
-    "c_attn": ("q", "k", "v"), "attn.c_proj": ("o",), "mlp.c_fc": ("up",), "mlp.c_proj": ("down",),
-}  # fmt: skip
-
-# What peft adapts when target_modules is None, by model_type.
-_DEFAULTS = {"gpt2": ["c_attn"], "llama": ["q_proj", "v_proj"], "mistral": ["q_proj", "v_proj"]}
+_FUSED = {"qkv": ("q", "k", "v")}  # a matrix that plays several parts
 
 
-def translate(targets, model_type, linears, modules):
+def translate(targets, family, parts, modules):
     """`target_modules` as peft understands it: presets and None become lists of names.
 
     Parameters
     ----------
     targets : None, str or list of str
-    model_type : str
-    linears : iterable of str
-        Paths of the linears that "all-linear" means: those of the blocks.
+    family : llmc.families.Row
+    parts : dict of str to str
+        {path: part} of the linears that "all-linear" means: those of the blocks.
     modules : iterable of str
         Paths of all modules.
 
@@ -49,30 +41,32 @@ def translate(targets, model_type, linears, modules):
         When peft has no default for the family, or a preset takes a part of a fused matrix.
     """
     if targets is None:
-        if model_type not in _DEFAULTS:
-            raise ConfigError(f"target_modules is None, and peft has no default for {model_type}; "
+        if not family.peft_targets:
+            raise ConfigError(f"target_modules is None, and peft has no default for {family.model_type}; "
                               f"give a preset ({', '.join(PRESETS)}) or names")
-        return list(_DEFAULTS[model_type])
+        return list(family.peft_targets)
     if isinstance(targets, str) and targets.lower() == "all-linear":
-        return condense(linears, modules)
+        return condense(parts, modules)
     if isinstance(targets, str) and targets in PRESETS:
-        return _names(targets, linears)
+        return _names(targets, parts, modules)
     return targets
 
 
-def _names(preset, linears):
+def _names(preset, parts, modules):
     wanted = set(PRESETS[preset])
-    names = []
-    for end, parts in _PARTS.items():
-        if wanted.isdisjoint(parts) or not any(path.endswith(f".{end}") for path in linears):
+    paths = []
+    for path, part in parts.items():
+        plays = _FUSED.get(part, (part,))
+        if wanted.isdisjoint(plays):
             continue
-        if not wanted.issuperset(parts):
+        if not wanted.issuperset(plays):
+            end = path.rpartition(".")[2]
             raise ConfigError(
                 f"target_modules {preset!r} is {' and '.join(PRESETS[preset])} alone, but this family keeps "
-                f"{', '.join(parts)} in one matrix, {end}, and an adapter of it reaches all of them; "
-                f"take 'context' or ['{end}'] to adapt {', '.join(parts)}")
-        names.append(end)
-    if not names:
+                f"{', '.join(plays)} in one matrix, {end}, and an adapter of it reaches all of them; "
+                f"take 'context' or ['{end}'] to adapt {', '.join(plays)}")
+        paths.append(path)
+    if not paths:
         raise ConfigError(f"target_modules {preset!r}: this model has none of {', '.join(PRESETS[preset])}; "
                           f"take 'all-linear' or names")
-    return names
+    return condense(paths, modules)

@@ -3,8 +3,7 @@
 import re
 import warnings
 
-from llmc.errors import ConfigError, UnknownNameError, nearest
-from llmc.config.fields import shown
+from llmc.errors import ConfigError, UnknownNameError, nearest, shown
 from llmc.lora.presets import PRESETS
 
 _ANY_LAYER = r".*?\.[^.]*\.(?P<index>\d+)\."
@@ -133,9 +132,9 @@ def warn_unused(config, paths, modules):
         for key in getattr(config, field):
             if not any(pattern_value({key: True}, path, False) for path in paths):
                 warnings.warn(f"{field}: {key!r} fits no adapted module, so it changes nothing; {_near(key, paths)}",
-                              stacklevel=5)
+                              stacklevel=6)
     if config.exclude_modules and not any(is_excluded(config.replace(modules_to_save=None), path) for path in modules):
-        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=5)
+        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=6)
 
 
 def check_layers(config, layers):

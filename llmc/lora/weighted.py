@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from llmc.checks import whole
 from llmc.errors import ConfigError
-from llmc.inputs import whole
 
 EXACT = ("linear", "cat")
 LOSSY = {  # how deltas are thinned, and whether a sign is elected

@@ -1,1 +1,1 @@
-"""What people look at: tables, colours, grids, pages, bars."""
+"""What people look at, whatever it is about: tables, colours, heat maps, pages, pictures, bars."""

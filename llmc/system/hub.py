@@ -3,7 +3,7 @@
 import os
 import re
 
-_PATTERNS = ("*.json", "*.safetensors", "pytorch_model*.bin", "merges.txt", "vocab.txt", "tokenizer*")
+_PATTERNS = ("*.json", "*.safetensors", "pytorch_model*.bin", "merges.txt", "vocab.txt", "tokenizer*", "*.jinja")
 _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATIENCE = 5  # seconds for the hub to answer at all
 

@@ -7,11 +7,14 @@ import numpy as np
 import tokenizers
 
 from llmc.calls import public
+from llmc.checks import LARGEST
 from llmc.checkpoint.atomic import atomic_write, write_json
 from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
+from llmc.inputs import IGNORE
+from llmc.tokenizer.chat_templates import read_chat_templates, write_chat_templates
 from llmc.tokenizer.tokenizer_config import check_added_ids, configure, habitual
-from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder
+from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder, sides
 from llmc.tokenizer.training import refuse_surrogates, train_backend
 
 END_OF_TEXT = "<|endoftext|>"
@@ -42,7 +45,13 @@ class Tokenizer:
     """Text to token ids and back.
 
     Made by `Tokenizer.train` or `Tokenizer.from_pretrained`. Special tokens that stand in a text are recognised, as in
-    transformers.
+    transformers, unless `split_special_tokens` says that they are text.
+
+    Attributes
+    ----------
+    padding_side, truncation_side : {"right", "left"}
+        Where padding is put, and where a text is cut.
+    model_max_length : int or None
 
     Examples
     --------
@@ -66,9 +75,19 @@ class Tokenizer:
         self._config = dict(config or {})
         self._special = {}
         self._frame = None
+        self._chat_templates = {}
         limit = self._config.get("model_max_length")
-        self.model_max_length = int(limit) if isinstance(limit, (int, float)) and 0 < limit < 2**31 else None
+        self.model_max_length = int(limit) if isinstance(limit, (int, float)) and 0 < limit <= LARGEST else None
         self.padding_side = self._config.get("padding_side", "right")
+        self.truncation_side = self._config.get("truncation_side", "right")
+
+    def __getstate__(self):
+        return {**self.__dict__, "split_special_tokens": self.split_special_tokens}  # a copied backend forgets it
+
+    def __setstate__(self, state):
+        split = state.pop("split_special_tokens")
+        self.__dict__.update(state)
+        self.split_special_tokens = split
 
     # Making, loading and saving
 
@@ -85,7 +104,8 @@ class Tokenizer:
         texts : iterable of str
             The texts themselves.
         files : list of str or Path
-            Names of UTF-8 files, in place of `texts`; read in bounded memory.
+            Names of UTF-8 files, in place of `texts`; read in bounded memory. Of JSON lines (`.jsonl`, `.ndjson`) the
+            texts are read, or the prompts and responses.
         vocab_size : int
             Special tokens and the 256 bytes included; 2**20 at most.
         special_tokens : list of str, or dict
@@ -117,7 +137,8 @@ class Tokenizer:
 
         Reads `tokenizer.json`, or GPT-2's and GPT's `vocab.json` and `merges.txt`; special tokens from
         `tokenizer_config.json` and `special_tokens_map.json`. Everything is checked before the library sees it.
-        Padding and truncation stored in the file are left out, as transformers does: a call says what it wants.
+        Padding and truncation stored in the file are left out, as transformers does: a call says what it wants; their
+        sides count where tokenizer_config.json says none.
 
         Raises
         ------
@@ -127,6 +148,7 @@ class Tokenizer:
             For a file that is damaged, hostile or not a tokenizer; it names the file and the entry.
         """
         data, config, path = read_folder(locate(name, revision, local_files_only))
+        config = {**sides(data), **config}
         data = {**data, "truncation": None, "padding": None}
         with library(CheckpointError, path):
             backend = tokenizers.Tokenizer.from_str(json.dumps(data))
@@ -134,12 +156,14 @@ class Tokenizer:
         tokenizer = cls(backend, config)
         with library(CheckpointError, path):
             tokenizer._special = configure(backend, config, path)
+        tokenizer._chat_templates = read_chat_templates(path.parent)
         return tokenizer
 
     def save_pretrained(self, folder):
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer opens with the same ids.
 
-        Each file appears whole or not at all. Fields of a tokenizer_config.json that was read are written back.
+        Each file appears whole or not at all. Fields of a tokenizer_config.json that was read, and chat templates that
+        stood in files of their own, are written back.
         """
         os.makedirs(folder, exist_ok=True)
         with atomic_write(os.path.join(folder, "tokenizer.json"), "w") as file:
@@ -152,15 +176,19 @@ class Tokenizer:
             "padding_side": self.padding_side,
             **{name: token for name, token in self._special.items() if token is not None},
         }
+        for name, usual in (("truncation_side", "right"), ("split_special_tokens", False)):
+            if name in config or getattr(self, name) != usual:
+                config[name] = getattr(self, name)
         # What these say is in tokenizer.json now, and a reader would apply it twice.
         for name in ("added_tokens_decoder", "add_bos_token", "add_eos_token", "auto_map"):
             config.pop(name, None)
         write_json(os.path.join(folder, "tokenizer_config.json"), config)
+        write_chat_templates(folder, self._chat_templates)
 
     # Text to ids
 
     def __call__(self, text, *, add_special_tokens=True, padding=False, truncation=False, max_length=None,
-                 padding_side=None, return_tensors=None):
+                 padding_side=None, return_tensors=None, return_offsets_mapping=False):
         """Encode a text or a list of texts.
 
         Parameters
@@ -171,18 +199,22 @@ class Tokenizer:
         padding : bool, "longest" or "max_length"
             Pad to the longest of the list, or to `max_length`, with the padding token (without one: the end of text).
         truncation : bool
-            Cut at `max_length` tokens, those of the template included.
+            Cut at `max_length` tokens, those of the template included, which stay. The attribute `truncation_side` says
+            where.
         max_length : int, optional
             `model_max_length` by default.
         padding_side : {"right", "left"}, optional
             The attribute `padding_side` by default.
         return_tensors : "np", optional
             Arrays in any case, a single text as a batch of one.
+        return_offsets_mapping : bool
+            Also where each token stands in the text, without padding or return_tensors.
 
         Returns
         -------
         dict
-            `input_ids` and `attention_mask`. Without padding they are lists: of ints for one text, of lists for a
+            `input_ids` and `attention_mask`; `offset_mapping`, a pair (start, end) of characters for each token, (0, 0)
+            for those of the template. Without padding they are lists: of ints for one text, of lists for a
             list, as in transformers. With padding they are int64 arrays, (T,) for one text and (B, T) for a list.
         """
         single = isinstance(text, str)
@@ -194,13 +226,18 @@ class Tokenizer:
             raise DataError(f"return_tensors is {return_tensors!r}; llmc gives NumPy arrays, 'np', or lists")
         if max_length is not None and not truncation and padding != "max_length":
             raise DataError(f"max_length={max_length} says nothing without truncation=True or padding='max_length'")
+        if return_offsets_mapping and (return_tensors or padding not in (False, "do_not_pad")):
+            raise DataError("return_offsets_mapping=True gives lists; leave padding and return_tensors out")
         limit = self._limit(max_length) if truncation or padding == "max_length" else None
-        rows = self._encode([text] if single else text, add_special_tokens, limit if truncation else None)
+        rows, spans = self._encode([text] if single else text, add_special_tokens, limit if truncation else None,
+                                   return_offsets_mapping)
         masks = [[1] * len(row) for row in rows]
         if padding in (False, "do_not_pad"):
             if return_tensors == "np":
                 return {"input_ids": _stack(rows), "attention_mask": _stack(masks)}
-            return {"input_ids": rows[0] if single else rows, "attention_mask": masks[0] if single else masks}
+            columns = {"input_ids": rows, "attention_mask": masks}
+            columns |= {"offset_mapping": spans} if return_offsets_mapping else {}
+            return {name: column[0] if single else column for name, column in columns.items()}
         width = max(map(len, rows), default=0)
         width = max(width, limit) if padding == "max_length" else width
         side = self.padding_side if padding_side is None else padding_side
@@ -216,7 +253,8 @@ class Tokenizer:
         """The ids of a text, a list of int."""
         if not isinstance(text, str):
             raise TypeError(f"encode takes one text, not {type(text).__name__}; call the tokenizer itself for several")
-        return self._encode([text], add_special_tokens, None)[0]
+        rows, _ = self._encode([text], add_special_tokens, None)
+        return rows[0]
 
     def tokenize(self, text):
         """The tokens of a text as strings, without the template's."""
@@ -225,7 +263,7 @@ class Tokenizer:
     # Ids to text
 
     def decode(self, ids, skip_special_tokens=False):
-        """The text of a row of ids.
+        """The text of a row of ids; an id without a token, as of a padded vocabulary, adds nothing to it.
 
         Parameters
         ----------
@@ -236,7 +274,7 @@ class Tokenizer:
         Raises
         ------
         DataError
-            For an id that the tokenizer does not have.
+            For a number that is no id: below 0, or from 2**32 on.
         """
         with library(DataError, "decode"):
             return self._backend.decode(self._check_ids(ids), skip_special_tokens=skip_special_tokens)
@@ -260,7 +298,7 @@ class Tokenizer:
         return self._backend.get_vocab(with_added_tokens=True)
 
     def convert_ids_to_tokens(self, ids):
-        """The token of an id, or the list of tokens of a row of ids."""
+        """The token of an id, or the list of tokens of a row of ids; None for an id without one."""
         tokens = [self._backend.id_to_token(number) for number in self._check_ids(ids)]
         return tokens[0] if np.ndim(ids) == 0 else tokens
 
@@ -270,6 +308,15 @@ class Tokenizer:
             number = self._backend.token_to_id(tokens)
             return self.unk_token_id if number is None else number
         return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    @property
+    def split_special_tokens(self):
+        """Whether special tokens that stand in a text are text, so that what a user writes cannot end a turn."""
+        return self._backend.encode_special_tokens
+
+    @split_special_tokens.setter
+    def split_special_tokens(self, split):
+        self._backend.encode_special_tokens = split
 
     @property
     def all_special_ids(self):
@@ -301,27 +348,37 @@ class Tokenizer:
 
     # Inside
 
-    def _encode(self, texts, add_special_tokens, limit):
-        """Lists of ids, each cut so that at most `limit` stand in the end."""
+    def _encode(self, texts, add_special_tokens, limit, offsets=False):
+        """(lists of ids, lists of their offsets or None), each cut so that at most `limit` stand in the end."""
         texts = list(texts)
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {index} is {type(text).__name__}, not str")
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
             with library(DataError, "encode"):
-                rows = self._backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens and limit is None)
+                rows = encode(texts, add_special_tokens=add_special_tokens and limit is None)
         except DataError:
             for index, text in enumerate(texts):
                 refuse_surrogates(text, f"text {index}")
             raise
-        rows = [row.ids for row in rows]
+        ids, spans = [row.ids for row in rows], [row.offsets for row in rows] if offsets else None
         if limit is None:
-            return rows
+            return ids, spans
         before, after = self._template() if add_special_tokens else ([], [])
         room = limit - len(before) - len(after)
         if room < 0:
             raise DataError(f"max_length is {limit}, but the template alone has {len(before) + len(after)} tokens")
-        return [before + row[:room] + after for row in rows]
+        if self.truncation_side not in ("right", "left"):
+            raise DataError(f"truncation_side is {self.truncation_side!r}; it is 'right' or 'left'")
+        ids = [before + self._cut(row, room) + after for row in ids]
+        if offsets:
+            nowhere = [(0, 0)]
+            spans = [nowhere * len(before) + self._cut(row, room) + nowhere * len(after) for row in spans]
+        return ids, spans
+
+    def _cut(self, row, room):
+        return row[:room] if self.truncation_side == "right" else row[max(0, len(row) - room) :]
 
     def _template(self):
         if self._frame is None:
@@ -351,9 +408,9 @@ class Tokenizer:
             raise DataError(f"ids are {ids.dtype}, not integers")
         ids = ids.tolist()
         for position, number in enumerate(ids):
-            if not 0 <= number < 2**32 or self._backend.id_to_token(number) is None:
-                raise DataError(f"ids[{position}] is {number}, which is not in this tokenizer of {len(self)} tokens"
-                                + ("; -100 marks labels without a target" if number == -100 else ""))
+            if not 0 <= number < 2**32:
+                raise DataError(f"ids[{position}] is {number}, which is no id"
+                                + (f"; {IGNORE} marks labels without a target" if number == IGNORE else ""))
         return ids
 
 

@@ -22,7 +22,8 @@ def habitual(tokens):
 
 
 def configure(backend, config, path):
-    """Give a tokenizer of the library the added tokens and the template that its configuration speaks of.
+    """Give a tokenizer of the library what its configuration speaks of: added tokens, the template, whether special
+    tokens in a text are text.
 
     Returns
     -------
@@ -35,6 +36,8 @@ def configure(backend, config, path):
         For an entry of the wrong kind, or an id that the vocabulary does not allow.
     """
     where = path.parent / "tokenizer_config.json"
+    _check_words(config, where)
+    backend.encode_special_tokens = config.get("split_special_tokens", False)
     _add_declared(backend, config.get("added_tokens_decoder") or {}, where)
     given = [name for name in SPECIAL_NAMES if config.get(name)]
     tokens = {name: _token(config[name], f"{where}: {name}", special=True) for name in given}
@@ -53,6 +56,16 @@ def configure(backend, config, path):
             special_tokens=[(token, backend.token_to_id(token)) for token in {*bos, *eos}],
         )
     return special
+
+
+def _check_words(config, where):
+    """CheckpointError for sides that there are not, and a flag that is none."""
+    for name in ("truncation_side", "padding_side"):
+        if config.get(name, "right") not in ("left", "right"):
+            raise CheckpointError(f"{where}: {name} is {short(config[name])}; it is 'left' or 'right'")
+    if not isinstance(config.get("split_special_tokens", False), bool):
+        raise CheckpointError(f"{where}: split_special_tokens is {short(config['split_special_tokens'])}; it is true "
+                              f"or false")
 
 
 def check_added_ids(backend, entries, path):

@@ -9,12 +9,15 @@ from pathlib import Path
 from llmc.system import hub
 from llmc.checkpoint.formats.magic import identify
 from llmc.errors import CheckpointError
+from llmc.system.small_file import is_there, read_small
 
 MAX_BYTES = 64 << 20  # the largest tokenizer.json in use has about 33 MB
 MAX_ENTRIES = 1 << 22  # brackets and commas; the largest vocabulary in use has half as many
 MAX_PIECES = 64  # components of a pipeline, tokens of a template, and the growth of a text by replacements
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-         "merges.txt")
+         "merges.txt", "*.jinja")
+VOCABULARIES = ("tokenizer.json", "vocab.json")
+DIRECTIONS = ("Left", "Right")
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 # The pipeline's components, by place; what is not here is refused, because the library trusts its own files.
@@ -43,15 +46,12 @@ def library(kind, where):
 
 def locate(name, revision=None, local_files_only=False):
     """The folder or file that `name` means: a path, or a repository of the Hugging Face hub."""
-    return Path(name if os.path.exists(name) else hub.folder(name, revision, local_files_only, patterns=FILES))
+    return Path(name if is_there(name) else hub.folder(name, revision, local_files_only, patterns=FILES))
 
 
 def read_bytes(path):
     """The bytes of a file of plausible size that is not obviously something else."""
-    size = os.path.getsize(path)
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{path}: {size} bytes; a tokenizer file has at most {MAX_BYTES}")
-    data = Path(path).read_bytes()
+    data = read_small(path, MAX_BYTES, "a tokenizer file")
     kind, words = identify(data[:512])
     if (kind or words) and not data.lstrip().startswith(b"{"):
         raise CheckpointError(f"{path}: not a tokenizer file but {words or 'a ' + kind + ' file'}")
@@ -112,6 +112,11 @@ def read_merges(path):
     return merges
 
 
+def holds_tokenizer(folder):
+    """Whether a folder has a vocabulary in it."""
+    return any(is_there(os.path.join(folder, name)) for name in VOCABULARIES)
+
+
 def read_folder(path):
     """Open a tokenizer's folder, its tokenizer.json, or its vocab.json.
 
@@ -127,10 +132,10 @@ def read_folder(path):
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
-        path = next((folder / name for name in ("tokenizer.json", "vocab.json") if (folder / name).exists()), None)
+        path = next((folder / name for name in VOCABULARIES if is_there(folder / name)), None)
         if path is None:
             raise FileNotFoundError(f"{folder}: neither tokenizer.json nor vocab.json with merges.txt is there")
-    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    config = read_json(folder / "tokenizer_config.json") if is_there(folder / "tokenizer_config.json") else {}
     if path.name == "vocab.json":
         tokenizer = _from_vocab_and_merges(path, folder / "merges.txt")
         if tokenizer["model"]["end_of_word_suffix"]:
@@ -140,18 +145,24 @@ def read_folder(path):
         for name, token in defaults.items():
             if token in tokenizer["model"]["vocab"]:
                 config.setdefault(name, token)
-        if "added_tokens_decoder" not in config and (folder / "added_tokens.json").exists():
+        if "added_tokens_decoder" not in config and is_there(folder / "added_tokens.json"):
             added = read_json(folder / "added_tokens.json")
             for token, number in added.items():
                 _integer(number, 2**31, folder / "added_tokens.json", token)
             config["added_tokens_decoder"] = {str(number): {"content": token} for token, number in added.items()}
     else:
         tokenizer = read_json(path)
-    if (folder / "special_tokens_map.json").exists():
+    if is_there(folder / "special_tokens_map.json"):
         for name, value in read_json(folder / "special_tokens_map.json").items():
             config.setdefault(name, value)
     check(tokenizer, path)
     return tokenizer, config, path
+
+
+def sides(tokenizer):
+    """{field of tokenizer_config.json: "left" or "right"}: what a checked tokenizer.json says where that is silent."""
+    parts = {"truncation_side": tokenizer.get("truncation"), "padding_side": tokenizer.get("padding")}
+    return {name: part.get("direction", "Right").lower() for name, part in parts.items() if part is not None}
 
 
 def check(tokenizer, path):
@@ -167,11 +178,40 @@ def check(tokenizer, path):
         if not content or content in seen:
             raise CheckpointError(f"{path}: {where}.content is {short(content)}, which is empty or stands there twice")
         seen.add(content)
+    _check_truncation(tokenizer.get("truncation"), path)
+    _check_padding(tokenizer.get("padding"), path)
     for place in COMPONENTS:
         growth, count = _check_component(tokenizer.get(place), place, place, path, size + len(added))
         if growth > MAX_PIECES or count > MAX_PIECES:
             raise CheckpointError(f"{path}: {place}: {count} components let a text grow {growth:g} times; "
                                   f"at most {MAX_PIECES} of each")
+
+
+def _check_truncation(part, path):
+    if part is None:
+        return
+    _typed(part, dict, path, "truncation")
+    _one_of(part.get("direction", "Right"), DIRECTIONS, path, "truncation.direction")
+    _one_of(part.get("strategy"), ("LongestFirst", "OnlyFirst", "OnlySecond"), path, "truncation.strategy")
+    for name in ("max_length", "stride"):
+        _count(part.get(name), path, f"truncation.{name}")
+
+
+def _check_padding(part, path):
+    if part is None:
+        return
+    _typed(part, dict, path, "padding")
+    _one_of(part.get("direction"), DIRECTIONS, path, "padding.direction")
+    strategy = part.get("strategy")
+    if isinstance(strategy, dict) and strategy.keys() == {"Fixed"}:
+        _count(strategy["Fixed"], path, "padding.strategy.Fixed")
+    else:
+        _one_of(strategy, ("BatchLongest", {"Fixed": "N"}), path, "padding.strategy")
+    if part.get("pad_to_multiple_of") is not None:
+        _count(part["pad_to_multiple_of"], path, "padding.pad_to_multiple_of")
+    for name in ("pad_id", "pad_type_id"):
+        _count(part.get(name), path, f"padding.{name}")
+    _typed(part.get("pad_token"), str, path, "padding.pad_token")
 
 
 def _check_model(model, path):
@@ -297,7 +337,7 @@ def _check_post_processor(part, kind, where, path, size):
 
 def _from_vocab_and_merges(vocab_path, merges_path):
     """The tokenizer.json of GPT-2's two files, or of GPT's, whose words end in `</w>`."""
-    if not merges_path.exists():
+    if not is_there(merges_path):
         raise FileNotFoundError(f"{merges_path}: not there, but {vocab_path.name} needs it")
     vocab, merges = read_json(vocab_path), read_merges(merges_path)
     suffix = "</w>" if any(right.endswith("</w>") for _, right in merges) else ""
@@ -330,6 +370,16 @@ def _bounded(value, path, where, limit=1024):
     if len(_typed(value, str, path, where)) > limit:
         raise CheckpointError(f"{path}: {where} has {len(value)} characters, at most {limit}")
     return value
+
+
+def _one_of(value, words, path, where):
+    if value not in words:
+        raise CheckpointError(f"{path}: {where} is {short(value)}; it is one of {', '.join(map(str, words))}")
+
+
+def _count(value, path, where):
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise CheckpointError(f"{path}: {where} is {short(value)}, which is not a whole number of at least 0")
 
 
 def _integer(value, limit, path, where):

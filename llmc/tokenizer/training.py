@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import tokenizers
 
+from llmc.data.json_lines import is_json_lines, records, text_of
 from llmc.data.text_files import read_chunks, whole_lines
 from llmc.errors import DataError
 from llmc.tokenizer.tokenizer_files import library
@@ -84,7 +85,12 @@ def _texts(texts):
 
 def _file_chunks(files):
     for path in files:
-        yield from whole_lines(read_chunks(path))
+        if is_json_lines(path):
+            for where, record in records([path]):
+                refuse_surrogates(text_of(record), where)
+                yield text_of(record)
+        else:
+            yield from whole_lines(read_chunks(path))
 
 
 def refuse_surrogates(text, where):

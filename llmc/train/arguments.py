@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-import numbers
 import os
+import typing
 
+from llmc.checks import flag, number, one_of, whole
 from llmc.errors import ConfigError, nearest
 from llmc.train.schedule import SCHEDULES, schedule
 
@@ -106,36 +107,23 @@ class TrainingArguments:
     def __post_init__(self):
         self.output_dir = os.fspath("trainer_output" if self.output_dir is None else self.output_dir)
         self.lr_scheduler_type = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        self.max_steps = -1 if self.max_steps is None else self._whole("max_steps", -1)
+        self.max_steps = -1 if self.max_steps is None else self.max_steps
+        self._check(_count, "max_steps", least=-1)
         if self.max_steps == 0:
             raise ConfigError("max_steps is 0; give at least 1, or -1 to train for num_train_epochs")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            setattr(self, name, self._whole(name, 1))
-        if self.save_total_limit is not None:
-            self.save_total_limit = self._whole("save_total_limit", 1)
-        self.seed = self._whole("seed", 0, 2**64)
-        if not self._number("num_train_epochs") > 0:
-            raise ConfigError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
-        for name in ("learning_rate", "weight_decay", "adam_epsilon"):
-            self._within(name, math.inf)
-        for name in ("adam_beta1", "adam_beta2"):
-            self._within(name, 1)
-        if self.max_grad_norm is not None:
-            self._within("max_grad_norm", math.inf)
-        if self.warmup_ratio is not None and not 0 <= self._number("warmup_ratio") <= 1:
-            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it is a share of the steps, from 0 to 1")
-        self._share_or_whole("warmup_steps", least=0)
-        self._share_or_whole("logging_steps")
-        self._share_or_whole("save_steps")
-        if self.eval_steps is not None:
-            self._share_or_whole("eval_steps")
-        self._one_of("lr_scheduler_type", SCHEDULES)
-        self._one_of("save_strategy", STRATEGIES)
-        self._one_of("on_nonfinite", ("raise", "skip"))
-        if self.eval_strategy is not None:
-            self._one_of("eval_strategy", STRATEGIES)
-        if self.disable_tqdm is not None and not isinstance(self.disable_tqdm, bool):
-            raise TypeError(f"disable_tqdm is {self.disable_tqdm!r}, not True, False or None")
+        self._check(_count, "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+                    "save_total_limit", least=1)  # fmt: skip
+        self._check(_count, "seed", least=0, most=2**64 - 1)
+        self._check(number, "num_train_epochs", low=0, open_low=True)
+        self._check(number, "learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", low=0)
+        self._check(number, "adam_beta1", "adam_beta2", low=0, high=1, open_high=True)
+        self._check(number, "warmup_ratio", low=0, high=1)
+        self._check(_share_or_count, "warmup_steps", least=0)
+        self._check(_share_or_count, "logging_steps", "save_steps", "eval_steps", least=1)
+        self._check(one_of, "lr_scheduler_type", words=SCHEDULES)
+        self._check(one_of, "save_strategy", "eval_strategy", words=STRATEGIES)
+        self._check(one_of, "on_nonfinite", words=("raise", "skip"))
+        self._check(flag, "disable_tqdm")
         if not isinstance(self.lr_scheduler_kwargs, (dict, type(None))):
             raise TypeError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}, not a dict")
 
@@ -165,38 +153,23 @@ class TrainingArguments:
         """{name: value}, fit for JSON."""
         return dataclasses.asdict(self)
 
-    # --- checks ------------------------------------------------------------------------------------------------------
-    def _number(self, name):
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} is {value!r}, not a number")
-        if not math.isfinite(value):
-            raise ConfigError(f"{name} is {value}; it must be finite")
-        setattr(self, name, value.item() if hasattr(value, "item") else value)  # NumPy's numbers do not go into JSON
-        return getattr(self, name)
+    def _check(self, check, *names, **limits):
+        """Let `check` go over fields; None stands where the field may be None."""
+        kinds = {field.name: field.type for field in dataclasses.fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            if value is not None or type(None) not in typing.get_args(kinds[name]):
+                setattr(self, name, check(value, name, **limits))
 
-    def _whole(self, name, least, most=math.inf):
-        value = self._number(name)
-        if value != int(value):
-            raise ConfigError(f"{name} is {value}; it must be a whole number")
-        if not least <= value < most:
-            limit = " and below 2^64" if most < math.inf else ""
-            raise ConfigError(f"{name} is {value}; it must be at least {least}{limit}")
-        return int(value)
 
-    def _within(self, name, most):
-        value = self._number(name)
-        if not 0 <= value < most:
-            limit = "at least 0" if most == math.inf else f"in [0, {most})"
-            raise ConfigError(f"{name} is {value}; it must be {limit}")
+def _count(value, name, least, most=None):
+    """A whole number; 10.0 is one, as a division gives it."""
+    value = number(value, name)
+    return whole(int(value) if value == int(value) else value, name, least, most, mistyped=ConfigError)
 
-    def _share_or_whole(self, name, least=1):
-        value = self._number(name)
-        if value < 0 or (value == 0 and least) or (value >= 1 and value != int(value)):
-            raise ConfigError(f"{name} is {value}; it is a whole number of at least {least}, or a share of all steps "
-                              f"below 1")
 
-    def _one_of(self, name, values):
-        value = getattr(self, name)
-        if not isinstance(value, str) or value not in values:
-            raise ConfigError(f"{name} is {value!r}; it is one of {', '.join(values)}")
+def _share_or_count(value, name, least):
+    value = number(value, name, low=0, open_low=bool(least))
+    if value >= 1 and value != int(value):
+        raise ConfigError(f"{name} is {value}, not a whole number, nor a share of all steps, which is below 1")
+    return value

@@ -11,7 +11,8 @@ import numpy as np
 from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
-from llmc.lora.lora_config import FILE as CONFIG
+from llmc.lora import adapter_files
+from llmc.train import trained
 from llmc.train.state import read_state, write_state
 
 BEST = "checkpoint-best"
@@ -39,14 +40,14 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     OSError
         When the place cannot be written to, or the disk is too small; what was there stays.
     """
-    parameters, tensors = model._trained_parameters(), _moments(optimizer)
+    parameters, tensors = model.trained(), _moments(optimizer)
     require_finite(path, {**parameters, **tensors})
     require_room(os.path.dirname(os.path.abspath(path)), model, optimizer)
     with staged_directory(path) as folder:
-        model._save_trained(folder)
+        trained.write(folder, model)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
-        apart = os.path.join(folder, "optimizer")
+        apart = os.path.join(folder, ".optimizer")  # no adapter is called so
         checkpoint.write(apart, tensors, max_shard_size=_nbytes(tensors))
         os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
         os.rmdir(apart)
@@ -54,9 +55,17 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
         checkpoint.write_manifest(folder)
 
 
+def require_names(model):
+    """Raise ConfigError when an adapter that trains is called as a checkpoint is: their folders lie side by side."""
+    for name in model.adapters.trained():
+        if name == BEST or _NUMBERED.fullmatch(name):
+            raise ConfigError(f"adapter {name!r} is called as a checkpoint is, and would lie in its place in "
+                              f"output_dir; give it another adapter_name")
+
+
 def require_room(folder, model, optimizer):
     """Raise OSError unless the disk of a folder has room for one more checkpoint."""
-    require_space(folder, _nbytes(model._trained_parameters()) + _nbytes(_moments(optimizer)) + _ROOM)
+    require_space(folder, _nbytes(model.trained()) + _nbytes(_moments(optimizer)) + _ROOM)
 
 
 def _moments(optimizer):
@@ -183,7 +192,7 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
     for name, value in kernels.items():
         _compare(path, name, (beside.get("kernels") or {}).get(name), value)
     with checkpoint.open(os.path.join(path, OPTIMIZER)) as moments:
-        model._load_trained(path)
+        trained.read(path, model)
         optimizer.load_state_dict({"step": state.updates} | {
             kind: _Moments(moments, kind) for kind in ("exp_avg", "exp_avg_sq")})
     state.max_steps = max_steps
@@ -208,21 +217,33 @@ class _Moments(Mapping):
 
 
 def _compare_models(path, model):
-    holds_adapter = os.path.isfile(os.path.join(path, CONFIG))
-    if bool(model._adapters) != holds_adapter:
-        there, here = ("an adapter" if it_is else "a whole model" for it_is in (holds_adapter, model._adapters))
-        raise ConfigError(f"{path} holds {there}, but what is to be trained is {here}; train without "
-                          f"resume_from_checkpoint, or what was trained before")
-    if holds_adapter:
+    there, here = adapter_files.names_in(path), model.adapters.trained()
+    if set(there) != set(here):
+        raise ConfigError(f"{path} holds {_described(there)}, but what is to be trained is {_described(here)}; train "
+                          f"without resume_from_checkpoint, or what was trained before")
+    if here:
         return
     theirs, ours = type(model.config).from_pretrained(path), model.config
-    pairs = [(name, theirs.spec()[name], value) for name, value in ours.spec().items()]
-    if model.config.model_type == theirs.model_type:
-        pairs += [(name, getattr(theirs, name, None), getattr(ours, name, None)) for name in ("rope_parameters",)]
-    for name, there, here in pairs:
+    found, wanted = _described_model(theirs), _described_model(ours)
+    for name in {**wanted, **found}:
+        there, here = found.get(name), wanted.get(name)
         if there != here:
             raise ConfigError(f"{path}: its model has {name} {there}, the one to train {here}; open the model that is "
                               f"to be trained from there")
+
+
+def _described_model(config):
+    """{name: value} of all that decides what a model computes, a layer's own behind what all layers share."""
+    spec = config.spec()
+    layers = spec.pop("layers")
+    fields = {"model_type": config.model_type, **spec, "rope_parameters": config.rope_parameters}
+    return fields | {f"{name} of layer {i}": value for i, layer in enumerate(layers) for name, value in layer.items()}
+
+
+def _described(adapters):
+    if adapters in ([], ["default"]):
+        return "an adapter" if adapters else "a whole model"
+    return f"adapter{'s' * (len(adapters) > 1)} {', '.join(adapters)}"
 
 
 def _compare(path, name, there, here, refused=False):

@@ -1,11 +1,15 @@
 """log.jsonl: one object for every optimizer step and every evaluation, in order, each once."""
 
+import io
 import json
 import os
 
 from llmc.checkpoint.atomic import atomic_write, named
+from llmc.system.small_file import is_there, open_small
 
 LOG = "log.jsonl"
+_MOST = 1 << 30  # bytes: five million steps
+_LONGEST = 1 << 16  # characters of a line
 
 
 class TrainingLog:
@@ -22,7 +26,7 @@ class TrainingLog:
 
     def __init__(self, path, step, evaluated):
         kept = []
-        if step and os.path.exists(path):
+        if step and is_there(path):
             kept = [entry for entry in read_log(path)
                     if entry["step"] < step or (entry["step"] == step and (evaluated or "eval_loss" not in entry))]
         with atomic_write(path, "w") as file:
@@ -45,10 +49,18 @@ class TrainingLog:
 
 
 def read_log(path):
-    """The entries of a log, a list of dict; a line that a crash cut off is left out."""
+    """The entries of a log, a list of dict; a line that a crash cut off is left out.
+
+    Raises
+    ------
+    OSError
+        When there is no such file, or it may not be read.
+    CheckpointError
+        When it is no regular file, or larger than any log.
+    """
     entries = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with io.TextIOWrapper(open_small(path, _MOST, "a log"), encoding="utf-8", errors="replace") as file:
+        while line := file.readline(_LONGEST):
             try:
                 entry = json.loads(line)
             except ValueError:

@@ -9,12 +9,14 @@ import warnings
 from llmc.train import checkpoint as checkpoints
 from llmc.checkpoint.atomic import sweep
 from llmc.errors import ConfigError, DataError, NonFiniteError
+from llmc.inputs import IGNORE
 from llmc.optimizer import AdamW
 from llmc.train.plot import plot_loss
 from llmc.train.batches import Batches, is_one_shot
 from llmc.train.log import LOG, TrainingLog
 from llmc.train.progress import Progress
 from llmc.train.state import TrainerState
+from llmc.train.survey import NO_TARGET, survey
 
 PICTURE = "loss.png"
 _LENGTHS = 64  # a run is made for a multiple of this many tokens, so that a longer batch seldom needs a new one
@@ -36,30 +38,19 @@ class Training:
         self.batches = Batches(dataset, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed)
         max_steps = self._max_steps()
         args.rate(0, max_steps)
+        said = survey(dataset, args.per_device_train_batch_size * args.gradient_accumulation_steps)
         if resume and is_one_shot(dataset):
             raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
                             f"cannot resume where it was; give something that can be iterated afresh")
+        checkpoints.require_names(self.model)
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)
-        self.optimizer = AdamW(
-            self.model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
-            weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
-        )
+        self.optimizer = _optimizer(self.model, args, max_steps)
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
-        self.saved_step = 0
-        self.good = None  # the last good checkpoint
+        self.saved_step, self.good = 0, None  # the last step that was saved, and the last good checkpoint
         if resume:
-            path = checkpoints.newest(self.output_dir) if resume is True else resume
-            self.state = checkpoints.load(path, self.model, self.optimizer, args, max_steps, self.batches.length,
-                                          self._kernels())
-            self.batches.position = self.state.position
-            self.good = path
-            if _same(path, self._path(self.state.step)):
-                self.saved_step = self.state.step
-            newest = checkpoints.newest_path(self.output_dir, self.state.started)
-            if newest and not _same(path, newest):
-                self.state.started = time.time()  # a branch: the later checkpoints are not its own
+            self._resume(checkpoints.newest(self.output_dir) if resume is True else resume, max_steps)
         else:
             self.state = TrainerState(max_steps=max_steps, started=time.time())
         self.save_every = self._every(args.save_strategy, "save_steps")
@@ -67,9 +58,22 @@ class Training:
         state, log = self.state, os.path.join(self.output_dir, LOG)
         self.log = TrainingLog(log, state.step, evaluated=state.evaluated_step == state.step)
         self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
-        self.run = None
-        self.length = 0
+        if said:
+            self.progress.say(said)
+        self.run, self.length = None, 0
+        self.learns = state.step > 0  # whether a target was seen
         self.stopped = False
+
+    def _resume(self, path, max_steps):
+        """Take over the model, the moments and the state of a checkpoint."""
+        state = checkpoints.load(path, self.model, self.optimizer, self.args, max_steps, self.batches.length,
+                                 self._kernels())  # fmt: skip
+        self.state, self.batches.position, self.good = state, state.position, path
+        if _same(path, self._path(state.step)):
+            self.saved_step = state.step
+        newest = checkpoints.newest_path(self.output_dir, state.started)
+        if newest and not _same(path, newest):
+            state.started = time.time()  # a branch: the later checkpoints are not its own
 
     def _max_steps(self):
         args, steps = self.args, self.batches.steps_per_epoch
@@ -116,6 +120,8 @@ class Training:
                               stacklevel=5)
                 return False
             loss = self._gradients(batches)
+            if self.batches.position[0] > state.position[0]:
+                self._require_targets()
         self.optimizer.lr = rate
         norm = self._update(loss)
         state.step += 1
@@ -151,12 +157,18 @@ class Training:
             self.run = self.model.run(self.args.per_device_train_batch_size, self.length, backward=True, dropout=True,
                                       seed=self.args.seed)
         self.run.zero_grad()
-        items = max(1, sum(targets_in(batch) for batch in batches))
+        targets = sum(targets_in(batch) for batch in batches)
+        self.learns = self.learns or targets > 0
         loss = 0.0
         for micro, batch in enumerate(batches):
-            self.run._core.set_moment(self.state.step, micro)
-            loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=items)
+            self.run._core.set_dropout_key(self.state.step, micro)
+            loss += self.run.forward_backward(**batch_arguments(batch), num_items_in_batch=max(1, targets))
         return loss
+
+    def _require_targets(self):
+        """Raise DataError unless there was a target since the first step."""
+        if not self.learns:
+            raise DataError(f"no row that was read of train_dataset has a target to learn: each has {NO_TARGET}")
 
     # --- losses that are not finite ----------------------------------------------------------------------------------
     def _update(self, loss):
@@ -166,7 +178,7 @@ class Training:
                 return self.optimizer.step(self.run)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error}; {self._advice()}") from None
-        parameters = self.model._trained_parameters()
+        parameters = self.model.trained()
         parameter = checkpoints.first_nonfinite(parameters)
         gradients = {name: self.run._core.parameter_gradient(name) for name in parameters}
         gradient = checkpoints.first_nonfinite({name: view for name, view in gradients.items() if view is not None})
@@ -243,11 +255,13 @@ class Training:
     # --- the end -----------------------------------------------------------------------------------------------------
     def _finish(self):
         state = self.state
+        if state.step and not self.stopped:
+            self._require_targets()
         if self.eval_every is not None and state.step and state.evaluated_step != state.step:
             self._evaluate()
         if self.args.save_strategy != "no" and state.step and self.saved_step != state.step:
             self._save()
-        checkpoints.require_finite(self.output_dir, self.model._trained_parameters())
+        checkpoints.require_finite(self.output_dir, self.model.trained())
         self.trainer.save_model(self.output_dir)
         self._draw()
         self.interrupts.check()
@@ -275,6 +289,13 @@ class Training:
         return used | {"precision": precision, "dtype": self.model.dtype}
 
 
+def _optimizer(model, args, max_steps):
+    return AdamW(
+        model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
+        weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
+    )  # fmt: skip
+
+
 def batch_arguments(batch):
     """A collated batch as the arguments of a pass."""
     return {"ids": batch["input_ids"], "labels": batch["labels"], "attention_mask": batch["attention_mask"]}
@@ -282,7 +303,7 @@ def batch_arguments(batch):
 
 def targets_in(batch):
     """Tokens of a collated batch that are predicted, and count in the loss."""
-    return int((batch["labels"][:, 1:] != -100).sum())
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
 
 
 def _finite(value):

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from llmc.checkpoint.atomic import atomic_write
+from llmc.show import picture
+from llmc.show.colours import COOL, GREY, INK, LINE, WARM
 from llmc.train.log import read_log
 
-INK, GREY, LINE, TRAIN, HELD_OUT = "#1f2430", "#8a919e", "#e6e8ec", "#3565c9", "#e0662f"
 MOST_POINTS = 2000  # wider than the picture; more are averaged
 
 
@@ -19,7 +19,7 @@ def plot_loss(log, path):
     log : str
         A `log.jsonl`.
     path : str
-        The PNG, which appears whole. No display is needed.
+        The picture, which appears whole. No display is needed.
 
     Raises
     ------
@@ -31,27 +31,22 @@ def plot_loss(log, path):
     held_steps, held = _series(entries, "eval_loss")
     if not len(steps):
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 5), dpi=160, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = picture.chart(9, 5, lines="y")
     raw_steps, raw = _thinned(steps, losses)
-    axes.plot(raw_steps, raw, color=TRAIN, alpha=0.25, linewidth=0.8, marker="o" if len(raw) == 1 else None)
+    axes.plot(raw_steps, raw, color=COOL, alpha=0.25, linewidth=0.8, marker="o" if len(raw) == 1 else None)
     course = smoothed(losses)
-    axes.plot(*_thinned(steps, course), color=TRAIN, linewidth=2.2, solid_capstyle="round", label="training")
+    axes.plot(*_thinned(steps, course), color=COOL, linewidth=2.2, solid_capstyle="round", label="training")
     if len(held):
-        axes.plot(held_steps, held, color=HELD_OUT, linewidth=1.4, marker="o", markersize=5.5, markeredgecolor="white",
+        axes.plot(held_steps, held, color=WARM, linewidth=1.4, marker="o", markersize=5.5, markeredgecolor="white",
                   markeredgewidth=1.0, label="held out", zorder=3)  # fmt: skip
     _frame(axes, raw, held)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.set_xlim(min(steps[0] - 1, 0), steps[-1] + max(1, 0.01 * steps[-1]))
     axes.set_title(_headline(steps, course, held), loc="left", color=INK, fontsize=13, pad=14)
     axes.legend(frameon=False, loc="upper right", labelcolor=INK, fontsize=10.5)
-    FigureCanvasAgg(figure)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png")
+    picture.save(figure, path)
 
 
 def smoothed(losses):
@@ -86,12 +81,8 @@ def _thinned(steps, values):
 def _frame(axes, losses, held):
     axes.set_xlabel("optimizer step", color=GREY, fontsize=10.5)
     axes.set_ylabel("loss (nats per token)", color=GREY, fontsize=10.5)
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=GREY, length=0, labelsize=10)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
+    axes.tick_params(labelsize=10)
+    axes.spines["bottom"].set(visible=True, color=LINE)
     # One wild step shall not flatten the rest.
     everything = np.concatenate([losses, held])
     low, high = everything.min(), max(np.quantile(everything, 0.995), losses[0])

@@ -3,9 +3,8 @@
 import os
 import sys
 import time
-import warnings
 
-from llmc.system.terminal import bars_are_seen
+from llmc.show.bar import bar, clock
 
 SILENCE = 30.0  # seconds after which a line is printed though it is not its turn
 
@@ -26,16 +25,9 @@ class Progress:
     def __init__(self, step, max_steps, every, disable_tqdm):
         self._max_steps, self._every = max_steps, every
         self._first, self._start = step, time.monotonic()
-        self._said, self._said_step = self._start, step
-        self._bar = None
-        if disable_tqdm is None:
-            disable_tqdm = not bars_are_seen()
-        if not disable_tqdm:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a notebook without widgets gets the plain bar
-                from tqdm.auto import tqdm
-            self._bar = tqdm(initial=step, total=max_steps, **_shape(), bar_format=(
-                "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))
+        self._said = self._start
+        self._bar = bar(disable_tqdm, initial=step, total=max_steps, **_shape(), bar_format=(
+            "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed} < {remaining}{postfix}]"))
 
     def step(self, entry):
         """Show a step's entry of the log."""
@@ -46,13 +38,13 @@ class Progress:
             self._bar.update()
         elif step % self._every == 0 or step == self._max_steps or now - self._said > SILENCE:
             left = (now - self._start) / (step - self._first) * (self._max_steps - step)
-            self._say(f"step {step}/{self._max_steps}  loss {_shown(entry['loss'])}  lr {entry['learning_rate']:.2e}  "
-                      f"{entry['tokens_per_second']:,.0f} tokens/s  {_clock(left)} left")
+            self.say(f"step {step}/{self._max_steps}  loss {_shown(entry['loss'])}  lr {entry['learning_rate']:.2e}  "
+                     f"{entry['tokens_per_second']:,.0f} tokens/s  {clock(left)} left")
             self._said = now
 
     def evaluation(self, entry):
         """Show an evaluation's entry of the log."""
-        self._say(f"step {entry['step']}/{self._max_steps}  eval_loss {_shown(entry['eval_loss'])}  "
+        self.say(f"step {entry['step']}/{self._max_steps}  eval_loss {_shown(entry['eval_loss'])}  "
                   f"perplexity {_shown(entry['perplexity'])}")
 
     def close(self):
@@ -60,7 +52,8 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def _say(self, line):
+    def say(self, line):
+        """Show a line, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
@@ -76,9 +69,3 @@ def _shape():
 
 def _shown(value):
     return "not finite" if value is None else f"{value:.4g}"
-
-
-def _clock(seconds):
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"

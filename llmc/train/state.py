@@ -5,10 +5,11 @@ import os
 
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.atomic import write_json
-from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.errors import CheckpointError
+from llmc.system.small_file import is_there
 
 STATE = "trainer_state.json"
+_MOST = 1 << 24  # bytes; it has about a thousand
 
 
 @dataclasses.dataclass
@@ -76,11 +77,10 @@ def read_state(folder):
         When it is not there, or not what `write_state` writes.
     """
     path = os.path.join(folder, STATE)
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise CheckpointError(f"{folder}: no {STATE}: this is no checkpoint of a training; a model is opened with "
                               f"llmc.Model.from_pretrained, and trained from step 1")
-    with RegularFile(path) as opened:
-        values = strict_json.parse(opened.read(0, opened.size), path, opened.budget)
+    values = strict_json.read(path, _MOST, "the state of a training")
     names = [field.name for field in dataclasses.fields(TrainerState)]
     missing = [name for name in names if not isinstance(values, dict) or name not in values]
     if missing:

@@ -10,6 +10,7 @@ from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model
+from llmc.train import trained
 from llmc.train.arguments import TrainingArguments
 from llmc.train.batches import is_one_shot, length_of
 from llmc.train.interrupt import Interrupts
@@ -117,6 +118,9 @@ class Trainer:
     def train(self, resume_from_checkpoint=None):
         """Train, and leave the finished model, its checkpoints, `log.jsonl` and `loss.png` in `output_dir`.
 
+        A line on the standard error says first how many rows and targets there are, and how many rows have none. llmc's
+        datasets and lists know their targets, the tokens that are predicted and count in the loss; others their rows.
+
         Parameters
         ----------
         resume_from_checkpoint : None, True, or path
@@ -137,7 +141,7 @@ class Trainer:
         ConfigError, CheckpointError, FileNotFoundError
             When the arguments do not fit each other, or what is to be resumed.
         DataError
-            When the data cannot be used.
+            When the data cannot be used, or has no target to learn in its first epoch.
         OSError
             When `output_dir` cannot be written to, or is full; earlier checkpoints stay.
         """
@@ -194,14 +198,14 @@ class Trainer:
     def save_model(self, output_dir=None):
         """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
-        self.model._save_trained(output_dir)
+        trained.write(output_dir, self.model)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(os.fspath(output_dir))
 
     def collate(self, items):
         """Items as one batch: arrays (B, T), padded on the right."""
-        pad = 0 if self.tokenizer is None else fallback_pad_id(self.tokenizer)
-        return collate(items, pad_token_id=pad, vocab_size=self.model.config.vocab_size)
+        pad, limit = 0 if self.tokenizer is None else fallback_pad_id(self.tokenizer), self.model.config.vocab_size
+        return collate(items, pad_token_id=pad if pad < limit else 0, vocab_size=limit)
 
 
 def _chunks(dataset, size):

@@ -2,28 +2,21 @@
 
 import hashlib
 import math
-import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from llmc.core import get_num_threads
-from llmc.errors import UnknownNameError
 from llmc.weights.stored import GROUP
 
 _BLOCK = 1 << 20  # numbers that have a generator of their own, so that threads share a large tensor
-_NORM = re.compile(r"(^|\.)(ln_\w+|norm|\w*layernorm)\.weight$")
-_EMBEDDING = re.compile(r"(^|\.)(wte|tokens_embed|embed_tokens)\.weight$")
-_PROJECTED = re.compile(r"\.c_proj\.weight$")
-_CONV1D = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 
 
-def initialise(parameters, config, seed=0):
+def initialise(parameters, layout, config, seed=0):
     """Fill every parameter in place.
 
-    Weights are normal with deviation `initializer_range`, biases zero, norms one. GPT-2 divides the deviation of what
-    is added to the residual stream (`c_proj`) by sqrt(2 L); GPT's attention and feed-forward have deviation 0.02
-    whatever `initializer_range` says, as in transformers; LLaMA and Mistral zero the embedding of `pad_token_id`.
+    Biases are zero, norms one, other weights normal with the deviation that the family's row gives their part, by
+    default `initializer_range`; a family that pads zeroes the embedding of `pad_token_id`.
 
     A tensor depends on its name, its shape and the seed alone: not on the others, on their order, on how many threads
     fill it, or on how it is stored, which only rounds its numbers.
@@ -31,57 +24,46 @@ def initialise(parameters, config, seed=0):
     Parameters
     ----------
     parameters : dict
-        {Hugging Face name: writable array, or a stored weight}, to which float32 numbers can be assigned row by row;
-        a tied head may stand under both its names.
+        {Hugging Face name: writable array, or a stored weight}, to which float32 numbers can be assigned row by row.
+    layout : dict
+        {name: (part, layer, inputs, outputs)}, as the core declares them.
     config : Config
         The configuration the parameters belong to.
     seed : int
         Any whole number of at least 0.
-
-    Raises
-    ------
-    UnknownNameError
-        When a name ends neither in `.weight` nor in `.bias`.
     """
-    for name in parameters:
-        if not name.endswith((".weight", ".bias")):
-            raise UnknownNameError(f"{name} is neither a .weight nor a .bias, so there is no rule for how it starts")
-    normal = {}
+    normal = []
     for name, values in parameters.items():
+        part = layout[name][0]
         if name.endswith(".bias"):
             values[...] = 0
-        elif _NORM.search(name):
+        elif part == "norm":
             values[...] = 1
-        elif name != "lm_head.weight" or not config.tie_word_embeddings:
-            normal[name] = values
+        else:
+            normal.append((name, values, deviation(part, config)))
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        blocks = ((name, values, rows) for name, values in normal.items() for rows in _blocks(values.shape))
-        for _ in pool.map(lambda block: _fill(*block, deviation(block[0], config), seed), blocks):
+        blocks = ((*weight, rows) for weight in normal for rows in _blocks(weight[1].shape))
+        for _ in pool.map(lambda block: _fill(*block, seed), blocks):
             pass  # an error, or Ctrl-C, ends it here
-    for name, values in normal.items():
-        if config.padding_idx is not None and _EMBEDDING.search(name):
+    for name, values, _ in normal:
+        if config.padding_idx is not None and layout[name][0] == "embed":
             values[config.padding_idx : config.padding_idx + 1] = 0
 
 
-def deviation(name, config):
-    """The standard deviation with which a weight starts.
+def deviation(part, config):
+    """The standard deviation with which the weights of a part start.
 
     Parameters
     ----------
-    name : str
-        Hugging Face name of a weight that is not a norm's.
+    part : str
     config : Config
 
     Returns
     -------
     float
     """
-    if _CONV1D.search(name):
-        if config.model_type == "openai-gpt":
-            return 0.02
-        residual = math.sqrt(2 * config.num_hidden_layers) if _PROJECTED.search(name) else 1.0
-        return config.initializer_range / residual
-    return config.initializer_range or 0.02  # transformers takes 0 for "not given" here
+    own = config._family.deviations.get(part)
+    return own(config) if own else config.initializer_range or 0.02  # transformers takes 0 for "not given" here
 
 
 def generator(name, seed, row=0):
@@ -96,7 +78,7 @@ def _blocks(shape):
     return [slice(row, min(row + step, shape[0])) for row in range(0, shape[0], step)]
 
 
-def _fill(name, values, rows, scale, seed):
+def _fill(name, values, scale, rows, seed):
     shape = (rows.stop - rows.start, *values.shape[1:])
     in_place = isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous
     out = values[rows] if in_place else np.empty(shape, np.float32)

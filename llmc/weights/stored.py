@@ -1,11 +1,14 @@
 """Stored weights: matrices that lie narrower than float32, read and written like arrays."""
 
+import contextlib
 from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
 
-GROUP = 64  # inputs of an output that share a scale
+from llmc.core import _core
+
+GROUP = _core.GROUP  # inputs of an output that share a scale
 _BLOCK = 1 << 18  # numbers rounded at a time: what is made on the way stays in the cache
 
 
@@ -110,3 +113,13 @@ def stored(parameters):
         return given.view(ml_dtypes.bfloat16) if given.dtype == np.uint16 else given
 
     return {name: one(given) for name, given in parameters.items()}
+
+
+@contextlib.contextmanager
+def writing(core):
+    """Keeps readers of a `_core.Model` out while its parameters change."""
+    core.begin_write()
+    try:
+        yield
+    finally:
+        core.end_write()

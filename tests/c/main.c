@@ -9,6 +9,7 @@ static const struct {
     {"passes", test_passes},     {"slopes", test_slopes},     {"training", test_training},
     {"inside", test_inside},     {"generation", test_generation}, {"refusals", test_refusals},
     {"adapters", test_adapters}, {"pieces", test_pieces},     {"pool", test_pool},         {"fork", test_fork},
+    {"widths", test_widths},     {"recordings", test_recordings}, {"parameters", test_parameters},
     {"allocations", test_allocations},
 };
 

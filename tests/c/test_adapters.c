@@ -1,37 +1,36 @@
 /* Adapters: a zero branch changes nothing, gradients are slopes, a changed model refuses what was made before. */
 #include "harness.h"
 
-static const Call CALL = {.B = 2, .T = 9, .losses = true};
+static const Pass CALL = {.B = 2, .T = 9, .losses = true};
 
-static void adapt(Model *m, const char *name, const char *module, int rank) {
+static void adapt(Model *m, const char *name, const char *module, int rank, const char *copy) {
     Error e = {0};
     LowRank pair = {.module = module, .rank = rank, .scale = (real)0.5};
-    const char *copy = m->weights.base.items[m->weights.base.count - 2].name;
     CHECK(weights_add_adapter(&m->weights, name, &pair, 1, &copy, 1, &e), "%s", e.message);
     CHECK(weights_set_adapters(&m->weights, &name, 1, &name, 1, &e), "%s", e.message);
 }
 
-static void check_adapter(const char *family, const char *module) {
+static void check_adapter(const char *family, const char *module, const char *copy) {
     Model m;
     tiny_model(&m, family);
     Run before, r;
     make_run(&before, &m, (RunOptions){.batch = 2, .length = 9, .backward = true});
     double loss = forward(&before, &CALL, 6);
-    adapt(&m, "a", module, 3);
+    adapt(&m, "a", module, 3, copy);
     Error e = {0};
-    CHECK(!prepare(&before, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    CHECK(!begin(&before, &CALL, false, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
     run_free(&before);
 
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 9, .backward = true, .keep_all = true, .observe = true});
-    CHECK(r.gradients->arena->count == m.trained, "%zu gradients for %zu", r.gradients->arena->count, m.trained);
+    CHECK(r.gradients->arena->count == m.weights.trained, "%zu gradients for %zu", r.gradients->arena->count, m.weights.trained);
     CHECK(forward(&r, &CALL, 6) == loss, "%s: a zero branch changes the loss", module);
     const Adapter *a = weights_adapter(&m.weights, "a");
     fill(parameter_data(adapter_A(a, 0)), adapter_A(a, 0)->count, 1);
     fill(parameter_data(adapter_B(a, 0)), adapter_B(a, 0)->count, 2);
     forward(&r, &CALL, 6);
     CHECK(run_backward(&r, NULL), "%s", module);
-    for (int i = m.base.count; i < m.total; i++) {
-        const Parameter *q = m.all[i];
+    for (int i = m.weights.base.count; i < m.weights.total; i++) {
+        const Parameter *q = m.weights.all[i];
         const real *gradient = run_parameter_gradient(&r, q);
         real *x = parameter_data(q), kept = x[q->count / 2], h = (real)1e-5;
         x[q->count / 2] = kept + h;
@@ -43,7 +42,7 @@ static void check_adapter(const char *family, const char *module) {
               (double)gradient[q->count / 2]);
     }
     CHECK(weights_delete_adapter(&m.weights, "a", &e), "%s", e.message);
-    CHECK(!prepare(&r, &CALL, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
+    CHECK(!begin(&r, &CALL, false, 6, &e) && e.code == ERROR_STATE, "%d '%s'", e.code, e.message);
     run_free(&r);
     model_free(&m);
 }
@@ -55,9 +54,11 @@ static void refused(Model *m, const LowRank *pair, const char *copy, ErrorCode c
 }
 
 void test_adapters(void) {
-    check_adapter("llama", "model.layers.1.mlp.up_proj");
-    check_adapter("gpt2", "transformer.h.0.attn.c_attn");
-    check_adapter("mistral", "lm_head");
+    check_adapter("llama", "model.layers.1.mlp.up_proj", "model.norm.weight");
+    check_adapter("gpt2", "transformer.h.0.attn.c_attn", "transformer.ln_f.weight");
+    check_adapter("gpt2", "transformer.h.0.attn.c_attn", "lm_head.weight");
+    check_adapter("gpt2", "transformer.h.0.attn.c_attn", "transformer.wte.weight");
+    check_adapter("mistral", "lm_head", "model.norm.weight");
     Model m;
     tiny_model(&m, "llama");
     const char *head = "lm_head.weight";

@@ -10,8 +10,8 @@ typedef struct {
     double loss; /* of CALL */
 } Fixture;
 
-static const Call CALL = {.B = 2, .T = 7, .losses = true};
-static const Call OTHER = {.B = 1, .T = 9, .losses = true, .all_logits = true, .masked = true};
+static const Pass CALL = {.B = 2, .T = 7, .losses = true};
+static const Pass OTHER = {.B = 1, .T = 9, .losses = true};
 
 /* Does it once; true when it succeeded. It gives everything back itself. */
 typedef bool (*Attempt)(Fixture *f, Error *e);
@@ -41,13 +41,13 @@ static bool attempt_run_with_past(Fixture *f, Error *e) {
 }
 
 /* Recorded anew for another shape, with more threads than before, hence more scratch. */
-static bool attempt_prepare(Fixture *f, Error *e) {
-    Call c = OTHER;
+static bool attempt_begin(Fixture *f, Error *e) {
+    Pass p = OTHER;
     const char *skip[] = {"model.layers.0"};
-    c.skip = skip;
-    c.skip_count = 1;
-    c.until = "model.layers.1.mlp";
-    return prepare(f->run, &c, 1, e) && prepare(f->run, &OTHER, 1, e);
+    p.skip = skip;
+    p.skip_count = 1;
+    p.until = "model.layers.1.mlp";
+    return begin(f->run, &p, true, 1, e) && begin(f->run, &OTHER, true, 1, e);
 }
 
 static bool attempt_estimate(Fixture *f, Error *e) {
@@ -59,7 +59,7 @@ static bool attempt_estimate(Fixture *f, Error *e) {
 
 static bool attempt_optimizer(Fixture *f, Error *e) {
     Optimizer o;
-    if (!optimizer_init(&o, &f->model->weights, true, e)) return false;
+    if (!optimizer_init(&o, &f->model->weights, e)) return false;
     optimizer_free(&o);
     return true;
 }
@@ -74,7 +74,7 @@ static bool attempt_adapters(Fixture *f, Error *e) {
     for (int i = 0; fine && i < 3; i++) {
         const char *name = (const char *[]){"a", "b", "c"}[i];
         fine = weights_add_adapter(&m.weights, name, pairs, 2, &copy, 1, e) && weights_set_adapters(&m.weights, &name, 1, &name, 1, e);
-        CHECK(m.adapter_count == i + fine && m.total == m.base.count + 5 * m.adapter_count, "%d", m.adapter_count);
+        CHECK(m.weights.adapter_count == i + fine && m.weights.total == m.weights.base.count + 5 * m.weights.adapter_count, "%d", m.weights.adapter_count);
     }
     fine = fine && weights_delete_adapter(&m.weights, "b", e);
     model_free(&m);
@@ -95,7 +95,7 @@ static void check_attempts(const char *name, Fixture *f, Attempt attempt, long c
     CHECK(attempt(f, &none), "%s: %s", name, none.message);
     long k = 1;
     for (; k < MOST; k++) {
-        if (!flat) forward(f->run, &CALL, 1); /* what a failed preparation left is recorded again */
+        if (!flat) forward(f->run, &CALL, 1); /* what a failed beginning left is recorded again */
         long before = memory_live();
         Error e = {0};
         memory_fail(k, count);
@@ -117,7 +117,7 @@ void test_allocations(void) {
         Attempt attempt;
         bool flat; /* gives back all it took, also when it succeeds */
     } calls[] = {{"model_init", attempt_model, true},       {"run_init", attempt_run, true},
-                 {"run_init with a past", attempt_run_with_past, true}, {"run_prepare", attempt_prepare, false},
+                 {"run_init with a past", attempt_run_with_past, true}, {"run_begin", attempt_begin, false},
                  {"run_estimate", attempt_estimate, true},  {"optimizer_init", attempt_optimizer, true},
                  {"adapters", attempt_adapters, true},
                  {"piece_run", attempt_piece, true}};

@@ -5,43 +5,36 @@
 #define LENGTH 24
 #define WORDS 37
 
+/* Tokens [start, end) of every row of the text of seed 4. */
+static void read_piece(Run *r, int start, int end, bool masked) {
+    Pass whole = {.B = ROWS, .T = LENGTH}, piece = {.B = ROWS, .T = end - start, .last = 1};
+    Run beginning = {.model = r->model};
+    Call all = text(&beginning, &whole, masked, 4), c = all;
+    int32_t ids[ROWS * LENGTH], positions[ROWS * LENGTH];
+    uint8_t mask[ROWS * LENGTH];
+    for (int b = 0; b < ROWS; b++)
+        for (int t = start; t < end; t++) {
+            const int to = b * piece.T + t - start, from = b * LENGTH + t;
+            ids[to] = all.ids[from];
+            positions[to] = all.positions[from];
+            if (masked) mask[to] = all.mask[from];
+        }
+    c.pass = piece;
+    c.ids = ids;
+    c.positions = positions;
+    c.mask = masked ? mask : NULL;
+    Error e = {0};
+    CHECK(run_begin(r, &c, &e) && run_forward(r, NULL), "%s", e.message);
+    text_free(&all);
+}
+
 /* The logits of the last position of a whole pass over the first `length` tokens. */
 static void logits_without_past(Model *m, int length, bool masked, real *out) {
     Run r;
     make_run(&r, m, (RunOptions){.batch = ROWS, .length = LENGTH});
-    Call c = {.B = ROWS, .T = LENGTH, .masked = masked};
-    Error e = {0};
-    CHECK(run_make_room(&r, &c, &e), "%s", e.message);
-    feed(&r, &c, 4);
-    for (int b = 0; b < ROWS; b++) { /* the first tokens of every row, closed up */
-        memmove(r.ids + b * length, r.ids + b * LENGTH, (size_t)length * sizeof *r.ids);
-        memmove(r.positions + b * length, r.positions + b * LENGTH, (size_t)length * sizeof *r.positions);
-    }
-    c.T = length;
-    CHECK(run_prepare(&r, &c, &e) && run_forward(&r, NULL, NULL), "%s", e.message);
-    for (int b = 0; b < ROWS; b++)
-        memcpy(out + b * WORDS, r.given.logits->data + (size_t)((b + 1) * length - 1) * WORDS, WORDS * sizeof *out);
+    read_piece(&r, 0, length, masked);
+    memcpy(out, r.given.logits->data, ROWS * WORDS * sizeof *out);
     run_free(&r);
-}
-
-/* Feeds tokens [start, end) of the text of seed 4. */
-static void read_piece(Run *r, int start, int end, bool masked) {
-    Call c = {.B = ROWS, .T = end - start, .masked = masked, .last = 1};
-    Call whole = {.B = ROWS, .T = LENGTH, .masked = masked};
-    Error e = {0};
-    CHECK(run_make_room(r, &c, &e), "%s", e.message);
-    Run text;
-    make_run(&text, r->model, (RunOptions){.batch = ROWS, .length = LENGTH});
-    feed(&text, &whole, 4);
-    feed(r, &c, 4); /* the frequencies */
-    for (int b = 0; b < ROWS; b++) {
-        memcpy(r->ids + b * c.T, text.ids + b * LENGTH + start, (size_t)c.T * sizeof *r->ids);
-        memcpy(r->positions + b * c.T, text.positions + b * LENGTH + start, (size_t)c.T * sizeof *r->positions);
-        memcpy(r->mask + (size_t)b * r->mask_stride + r->past, text.mask + (size_t)b * text.mask_stride + start,
-               (size_t)c.T);
-    }
-    run_free(&text);
-    CHECK(run_prepare(r, &c, &e) && run_forward(r, NULL, NULL), "%s", e.message);
 }
 
 static void check_cache(const char *family, int chunk, bool masked) {
@@ -70,10 +63,10 @@ static void check_long_window(void) {
     tiny_model(&m, "mistral");
     Run r;
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = 40, .past = 100000});
-    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", m.spec.window, r.cache.capacity);
-    Call c = {.B = ROWS, .T = 40, .last = 1};
+    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", spec_window(&m.spec), r.cache.capacity);
+    Pass p = {.B = ROWS, .T = 40, .last = 1};
     for (int i = 0; i < 30; i++) {
-        forward(&r, &c, (uint64_t)i);
+        forward(&r, &p, (uint64_t)i);
         CHECK(r.past <= r.cache.capacity && isfinite((double)r.given.logits->data[0]), "piece %d", i);
     }
     run_free(&r);
@@ -90,11 +83,42 @@ void test_generation(void) {
 }
 
 /* --- what is refused, in words ------------------------------------------------------------------------------------ */
-static void refused(Run *r, Call c, ErrorCode code, const char *words) {
+static void refused(Run *r, Pass p, ErrorCode code, const char *words) {
     Error e = {0};
-    bool fine = prepare(r, &c, 1, &e);
+    bool fine = begin(r, &p, false, 1, &e);
     CHECK(!fine && e.code == code && strstr(e.message, words), "'%s' was expected, not %d '%s'", words, e.code,
           e.message);
+}
+
+/* One number of a call is what the model has not. */
+static void refused_number(Run *r, int32_t *number, const Call *c, int32_t value, const char *words) {
+    Error e = {0};
+    const int32_t kept = *number;
+    *number = value;
+    CHECK(!run_begin(r, c, &e) && e.code == ERROR_DATA && strstr(e.message, words), "'%s' was expected, not %d '%s'",
+          words, e.code, e.message);
+    CHECK(r->state == RUN_BROKEN, "%d", r->state);
+    *number = kept;
+}
+
+static void check_numbers(const char *family, int positions) {
+    Model m;
+    tiny_model(&m, family);
+    Run r;
+    make_run(&r, &m, (RunOptions){.batch = 2, .length = 6});
+    CHECK(r.state == RUN_EMPTY, "%d", r.state);
+    Call c = text(&r, &(Pass){.B = 2, .T = 6, .losses = true}, true, 1);
+    refused_number(&r, (int32_t *)&c.ids[11], &c, WORDS, "input_ids: 37 at index 11 is outside [0, 37)");
+    refused_number(&r, (int32_t *)&c.ids[0], &c, -1, "input_ids: -1 at index 0");
+    refused_number(&r, (int32_t *)&c.targets[3], &c, WORDS, "labels: 37 at index 3 is outside [-1, 37)");
+    refused_number(&r, (int32_t *)&c.targets[3], &c, -2, "labels: -2 at index 3");
+    refused_number(&r, (int32_t *)&c.positions[7], &c, -1, "position_ids: -1 at index 7");
+    refused_number(&r, (int32_t *)&c.positions[7], &c, positions, "position_ids:");
+    Error e = {0};
+    CHECK(run_begin(&r, &c, &e) && run_forward(&r, NULL) && r.state == RUN_FORWARD, "%s", e.message);
+    text_free(&c);
+    run_free(&r);
+    model_free(&m);
 }
 
 static void refused_run(Model *m, RunOptions o, ErrorCode code) {
@@ -109,24 +133,26 @@ static void refused_run(Model *m, RunOptions o, ErrorCode code) {
 }
 
 void test_refusals(void) {
+    check_numbers("gpt2", 64);
+    check_numbers("llama", INT32_MAX);
     Model m;
     tiny_model(&m, "llama");
     Run r;
     make_run(&r, &m, (RunOptions){.batch = 2, .length = 6, .past = 8});
-    refused(&r, (Call){.B = 3, .T = 4}, ERROR_SHAPE, "(3, 4)");
-    refused(&r, (Call){.B = 1, .T = 7}, ERROR_SHAPE, "length 6");
-    refused(&r, (Call){.B = 0, .T = 4}, ERROR_SHAPE, "(0, 4)");
-    refused(&r, (Call){.B = 1, .T = -1}, ERROR_SHAPE, "(1, -1)");
-    refused(&r, (Call){.B = 1, .T = 4, .last = -1}, ERROR_CONFIG, "-1");
-    refused(&r, (Call){.B = 1, .T = 4, .last = 2, .losses = true}, ERROR_CONFIG, "2");
-    refused(&r, (Call){.B = 1, .T = 4, .until = "model.layers.7"}, ERROR_NAME, "model.layers.7");
+    refused(&r, (Pass){.B = 3, .T = 4}, ERROR_SHAPE, "(3, 4)");
+    refused(&r, (Pass){.B = 1, .T = 7}, ERROR_SHAPE, "length 6");
+    refused(&r, (Pass){.B = 0, .T = 4}, ERROR_SHAPE, "(0, 4)");
+    refused(&r, (Pass){.B = 1, .T = -1}, ERROR_SHAPE, "(1, -1)");
+    refused(&r, (Pass){.B = 1, .T = 4, .last = -1}, ERROR_CONFIG, "-1");
+    refused(&r, (Pass){.B = 1, .T = 4, .last = 2, .losses = true}, ERROR_CONFIG, "2");
+    refused(&r, (Pass){.B = 1, .T = 4, .until = "model.layers.7"}, ERROR_NAME, "model.layers.7");
     const char *skip[] = {"lm_head"};
-    refused(&r, (Call){.B = 1, .T = 4, .skip = skip, .skip_count = 1}, ERROR_NAME, "lm_head");
-    Call c = {.B = 2, .T = 6};
-    forward(&r, &c, 1);
-    refused(&r, c, ERROR_SHAPE, "cache of 8 positions that holds 6"); /* no window: nothing may be forgotten */
-    c.T = 2;
-    forward(&r, &c, 1);
+    refused(&r, (Pass){.B = 1, .T = 4, .skip = skip, .skip_count = 1}, ERROR_NAME, "lm_head");
+    Pass p = {.B = 2, .T = 6};
+    forward(&r, &p, 1);
+    refused(&r, p, ERROR_SHAPE, "cache of 8 positions that holds 6"); /* no window: nothing may be forgotten */
+    p.T = 2;
+    forward(&r, &p, 1);
     run_free(&r);
 
     refused_run(&m, (RunOptions){.batch = 0, .length = 4}, ERROR_CONFIG);
@@ -137,11 +163,12 @@ void test_refusals(void) {
     refused_run(&m, (RunOptions){.batch = 1 << 15, .length = 1 << 15, .keep_all = true}, ERROR_MEMORY);
     model_free(&m);
 
-    Spec s = tiny_spec("gpt2"); /* sizes whose products do not fit */
-    s.V = s.C = s.F = INT32_MAX;
+    Layer layers[2];
+    Spec s = tiny_spec("gpt2", layers); /* sizes whose products do not fit */
+    s.V = s.C = layers[0].F = layers[1].F = INT32_MAX;
     Error e = {0};
     CHECK(!model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e) && e.code != FINE, "2^62 numbers were had");
-    s = tiny_spec("llama");
+    s = tiny_spec("llama", layers);
     s.H = s.G = 1;
     s.D = INT32_MAX / 4 * 2;
     e = (Error){0};

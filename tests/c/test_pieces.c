@@ -67,8 +67,8 @@ void test_pieces(void) {
     check_piece_slopes((Piece){.op = "linear", .in = {ARRAY(6, 9), ARRAY(11, 9), ARRAY(11)}, .count = 66});
     check_piece_slopes((Piece){.op = "linear", .in = {ARRAY(70, 9), ARRAY(11, 9)}, .count = 770});
     for (int act = 0; act < ACT_COUNT; act++) {
-        check_piece_slopes((Piece){.op = "activation", .in = {ARRAY(1, 67)}, .count = 67, .kind = act});
-        check_piece_slopes((Piece){.op = "gate", .in = {ARRAY(1, 67), ARRAY(1, 67)}, .count = 67, .kind = act});
+        check_piece_slopes((Piece){.op = "activation", .in = {ARRAY(1, 67)}, .count = 67, .act = act});
+        check_piece_slopes((Piece){.op = "gate", .in = {ARRAY(1, 67), ARRAY(1, 67)}, .count = 67, .act = act});
     }
     check_piece_slopes((Piece){.op = "softmax", .in = {ARRAY(5, 9)}, .count = 45});
     check_piece_slopes((Piece){.op = "rope", .in = {ARRAY(2, 5, 12)}, .ids = ids, .B = 2, .T = 5, .heads = 3, .D = 4,

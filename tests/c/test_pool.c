@@ -94,14 +94,14 @@ static void check_bits(void) {
         CHECK(pool_set_threads(threads), "%d", threads);
         Run r;
         make_run(&r, &m, (RunOptions){.batch = 3, .length = 40, .backward = true, .dropout = true});
-        Call c = {.B = 3, .T = 40, .losses = true};
-        forward(&r, &c, 2);
+        Pass p = {.B = 3, .T = 40, .losses = true};
+        forward(&r, &p, 2);
         CHECK(run_backward(&r, NULL), "%d", threads);
         if (!first) {
-            first = malloc(m.trained * sizeof *first);
-            memcpy(first, r.gradients->arena->data, m.trained * sizeof *first);
+            first = malloc(m.weights.trained * sizeof *first);
+            memcpy(first, r.gradients->arena->data, m.weights.trained * sizeof *first);
         }
-        CHECK(same(first, r.gradients->arena->data, m.trained), "%d threads give other bits", threads);
+        CHECK(same(first, r.gradients->arena->data, m.weights.trained), "%d threads give other bits", threads);
         run_free(&r);
     }
     free(first);

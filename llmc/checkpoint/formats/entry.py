@@ -1,6 +1,6 @@
 """Entry: where one tensor lies in a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,11 @@ class Entry:
     def nbytes(self):
         """Bytes of the elements, as an array of its own would hold them."""
         return count(self.shape) * self.dtype.itemsize
+
+    def rows(self, first, last):
+        """The Entry of some rows of it: places along the first axis."""
+        step = self.strides[0] if self.strides else count(self.shape[1:]) * self.dtype.itemsize
+        return replace(self, shape=(last - first, *self.shape[1:]), start=self.start + first * step)
 
     def read_into(self, file, out):
         """Read the elements from a `RegularFile` into `out`, converted to its dtype.

@@ -1,10 +1,10 @@
 """RegularFile: the bytes of one regular file, read when they are asked for."""
 
 import os
-import stat
 
 from llmc.checkpoint.formats.budget import Budget
 from llmc.errors import CheckpointError
+from llmc.system.small_file import open_regular
 
 PIECE = 16 << 20  # bytes of one system call: a signal is answered between two
 HEAD = 512  # bytes that tell what a file is
@@ -28,12 +28,8 @@ class RegularFile:
 
     def __init__(self, path):
         self.path = os.fspath(path)
-        # A FIFO would block the open itself.
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{self.path}: not a regular file")
-        self.size = status.st_size
+        self._descriptor = open_regular(self.path)
+        self.size = os.fstat(self._descriptor).st_size
         if self.size == 0:
             raise CheckpointError(f"{self.path}: the file is empty (0 bytes); fetch it again")
         self.budget = Budget(self.path, self.size)

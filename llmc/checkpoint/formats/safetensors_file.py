@@ -4,8 +4,7 @@ from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.dtypes import SAFETENSORS, SUB_BYTE
 from llmc.checkpoint.formats.entry import MAX_BYTES, Entry, check_shape
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.errors import CheckpointError, quoted
 
 MAX_HEADER = 100_000_000
 FIELDS = {"dtype", "shape", "data_offsets"}

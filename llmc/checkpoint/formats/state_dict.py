@@ -2,7 +2,7 @@
 
 from llmc.checkpoint.formats.entry import Entry, check_shape, count
 from llmc.checkpoint.formats.pickle_values import Tensor
-from llmc.checkpoint.wording import quoted
+from llmc.errors import quoted
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 EXPANSION_FLOOR = 16 << 20

@@ -3,14 +3,31 @@
 import re
 from json.decoder import JSONDecodeError, scanstring
 
-from llmc.checkpoint.wording import quoted
-from llmc.errors import CheckpointError
+from llmc.checkpoint.formats.budget import Budget
+from llmc.errors import CheckpointError, quoted
+from llmc.system.small_file import read_small
 
 MAX_DEPTH = 64
 _WIDE = re.compile(rb"[\x80-\xff]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,4})?(?![0-9A-Za-z_.+-])")
 _WORDS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
+
+
+def read(path, most, what):
+    """The value that a file of at most `most` bytes spells; `what` it is goes into the message.
+
+    Raises
+    ------
+    OSError
+        When there is no such file, or it may not be read.
+    CheckpointError
+        When it is larger, no regular file, empty, or not JSON.
+    """
+    data = read_small(path, most, what)
+    if not data:
+        raise CheckpointError(f"{path}: the file is empty (0 bytes); fetch it again")
+    return parse(data, path, Budget(path, len(data)))
 
 
 def parse(data, where, budget):

@@ -6,21 +6,10 @@ from llmc.checkpoint.formats.torch_zip import read_torch_zip
 
 
 def read_torch(file):
-    """The tensors and plain values of a `.bin`, `.pt`, `.pth` or `.ckpt` file, with nothing executed.
+    """The (entries, metadata) of a `.bin`, `.pt`, `.pth` or `.ckpt` file, with nothing executed.
 
-    Parameters
-    ----------
-    file : RegularFile
-
-    Returns
-    -------
-    entries : dict of str to Entry
-    metadata : dict of str to str
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, names anything but tensors and plain values, or is in another format.
+    As those of `read_safetensors`; plain values are the metadata. A CheckpointError says that the file is damaged,
+    names anything but tensors and plain values, or is in another format.
     """
     kind, words = magic.identify(file.head())
     if kind == "zip":

@@ -7,7 +7,7 @@ from llmc.checkpoint.formats.pickle_values import Storage
 from llmc.checkpoint.formats.regular_file import Window
 from llmc.checkpoint.formats.state_dict import read_state_dict
 from llmc.checkpoint.formats.torch_zip import storage
-from llmc.checkpoint.wording import quoted
+from llmc.errors import quoted
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001

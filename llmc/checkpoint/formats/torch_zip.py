@@ -7,7 +7,7 @@ from llmc.checkpoint.formats.dtypes import TORCH_STORAGE
 from llmc.checkpoint.formats.pickle_machine import PickleMachine
 from llmc.checkpoint.formats.pickle_values import Global, Storage
 from llmc.checkpoint.formats.state_dict import read_state_dict
-from llmc.checkpoint.wording import quoted
+from llmc.errors import quoted
 
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -80,32 +80,11 @@ def _byte_order(file, entries, top):
 def _directory(file):
     """{entry name: (first byte of its data, bytes)} of the archive, every number checked against the file."""
     start, end, total = _find_directory(file)
-    entries = {}
-    spans = []
-    at = start
+    entries, spans, at = {}, [], start
     for _ in range(total):
-        head = _unpack(file, _CENTRAL, at, b"PK\x01\x02", "a directory entry", end)
-        flags, method, packed, size, name_length, extra_length, comment_length, offset = (
-            head[3], head[4], head[8], head[9], head[10], head[11], head[12], head[16],
-        )
-        at += _CENTRAL.size
-        tail = at + name_length + extra_length + comment_length
-        if tail > end:
-            file.fail(f"the zip directory is cut short at byte {at}")
-        try:
-            name = file.read(at, name_length).decode("utf-8")
-        except UnicodeDecodeError:
-            file.fail(f"the name of the archive's entry at byte {at} is not UTF-8")
-        size, packed, offset = _wide(file, name, at + name_length, extra_length, size, packed, offset)
-        at = tail
-        file.budget.spend(300 + name_length)
+        name, offset, data, size, at = _entry(file, at, start, end)
         if name in entries:
             file.fail(f"the archive holds {quoted(name)} twice")
-        if method != _STORED or packed != size:
-            file.fail(f"{quoted(name)} in the archive is compressed; torch stores tensors as they are")
-        if flags & _ENCRYPTED:
-            file.fail(f"{quoted(name)} in the archive is encrypted")
-        data = _data_start(file, name, offset, size, flags, name_length, start)
         entries[name] = data, size
         spans.append((offset, data + size, name))
     if at != end:
@@ -115,6 +94,30 @@ def _directory(file):
         if begin < before:
             file.fail(f"{quoted(first)} and {quoted(second)} in the archive overlap")
     return entries
+
+
+def _entry(file, at, start, end):
+    """(name, first byte of its local header, first byte of its data, bytes, where the next begins) of the entry at `at`
+    of the directory, which lies in [start, end)."""
+    head = _unpack(file, _CENTRAL, at, b"PK\x01\x02", "a directory entry", end)
+    flags, method, packed, size, name_length, extra_length, comment_length, offset = (
+        head[3], head[4], head[8], head[9], head[10], head[11], head[12], head[16],
+    )  # fmt: skip
+    at += _CENTRAL.size
+    tail = at + name_length + extra_length + comment_length
+    if tail > end:
+        file.fail(f"the zip directory is cut short at byte {at}")
+    try:
+        name = file.read(at, name_length).decode("utf-8")
+    except UnicodeDecodeError:
+        file.fail(f"the name of the archive's entry at byte {at} is not UTF-8")
+    size, packed, offset = _wide(file, name, at + name_length, extra_length, size, packed, offset)
+    file.budget.spend(300 + name_length)
+    if method != _STORED or packed != size:
+        file.fail(f"{quoted(name)} in the archive is compressed; torch stores tensors as they are")
+    if flags & _ENCRYPTED:
+        file.fail(f"{quoted(name)} in the archive is encrypted")
+    return name, offset, _data_start(file, name, offset, size, flags, name_length, start), size, tail
 
 
 def _unpack(file, layout, at, signature, what, end):

@@ -1,4 +1,4 @@
-/* parts: the decisions that replay.c takes in turn when a recording is finished; nobody else needs them. */
+/* finish: the decisions that replay.c takes in turn when a recording is finished; nobody else needs them. */
 #pragma once
 #include "plan/plan.h"
 

@@ -1,0 +1,36 @@
+/* spec: copies that own what they point to. */
+#include "blocks/spec.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+int spec_window(const Spec *s) {
+    int widest = 0;
+    for (int l = 0; l < s->L; l++) {
+        if (!s->layers[l].window) return 0;
+        if (s->layers[l].window > widest) widest = s->layers[l].window;
+    }
+    return widest;
+}
+
+bool spec_copy(Spec *to, const Spec *from) {
+    *to = *from;
+    memset(to->names, 0, sizeof to->names);
+    bool fine = (to->layers = memory_alloc((size_t)from->L, sizeof *to->layers)) != NULL;
+    if (fine) memcpy(to->layers, from->layers, (size_t)from->L * sizeof *to->layers);
+    for (Part part = 0; fine && part < PARTS; part++) {
+        if (!from->names[part]) continue;
+        char *name = memory_alloc(strlen(from->names[part]) + 1, 1);
+        to->names[part] = name ? strcpy(name, from->names[part]) : NULL;
+        fine = name != NULL;
+    }
+    if (!fine) spec_free(to);
+    return fine;
+}
+
+void spec_free(Spec *s) {
+    for (Part part = 0; part < PARTS; part++) memory_free((char *)s->names[part]);
+    memory_free(s->layers);
+    memset(s, 0, sizeof *s);
+}

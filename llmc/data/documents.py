@@ -1,0 +1,37 @@
+"""The documents of a file: the texts of its JSON lines, or the file as a whole."""
+
+from llmc.data.json_lines import is_json_lines, records
+from llmc.data.text_files import read_chunks
+from llmc.errors import DataError
+
+
+def documents(path, on_read=None):
+    """The documents of a UTF-8 file, one after the other, each to be read before the next.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        JSON lines (`.jsonl`, `.ndjson`) with `text` are a document each; any other file is one.
+    on_read : callable, optional
+        Called with the number of bytes of each read: a progress bar's `update`.
+
+    Yields
+    ------
+    iterable of str
+        A document in chunks.
+
+    Raises
+    ------
+    DataError
+        For a device, bytes that are not UTF-8, a line that is no such object, and for a prompt with its response:
+        documents are learnt whole, and of these the response alone is to be.
+    """
+    if not is_json_lines(path):
+        yield read_chunks(path, on_read)
+        return
+    for where, record in records([path], on_read):
+        if "prompt" in record:
+            raise DataError(f"{where}: a prompt and its response, of which the response alone is learnt, but a "
+                            f"document is learnt whole; llmc train, llmc lora and llmc eval read such lines, and "
+                            f"llmc.data.JsonlDataset does")
+        yield [record["text"]]

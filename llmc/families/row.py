@@ -1,0 +1,156 @@
+"""Row: what makes an architecture, as kinds, names and numbers. No code asks for a family by its name."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from llmc.errors import ConfigError, shown
+from llmc.families.activations import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture.
+
+    Attributes
+    ----------
+    model_type : str
+        Its word in config.json.
+    architecture : str
+        transformers' class for the whole language model.
+    norm : "rms", "layer" or "bare"
+    position : "rope", "learned" or "none"
+    feed_forward : "gated" or "mlp"
+    order : "sequential" or "parallel"
+        Attention and feed-forward one after the other, or both reading the stream.
+    in_out : bool
+        Linears of the blocks are stored (inputs, outputs), as transformers' Conv1D is.
+    modules : dict
+        {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
+        "k", "v" or "qkv", "o", "feed_forward", "gate", "up", "down", "final_norm", "head", and the norms of each
+        branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives), "attention_norm_sum" (after
+        the addition), likewise "feed_forward_norm_…". What is not named is not there.
+    spellings : dict
+        {canonical name of a field: the spelling that this family writes}, where they differ.
+    defaults : dict
+        The fields the family has, and what they are when they are not given.
+    fixed : dict
+        The fields it does not have, and the one value with which a configuration may still name them; None for a
+        derived field is the value that follows from the others.
+    may_be_none : tuple of str
+        The derived fields that need not be given.
+    checks : dict
+        {field that no other family has: function of a value and its name that checks it and returns it}.
+    activations : dict
+        {name in config.json: word of the core}.
+    heads_divide_width : bool
+        Whether `hidden_size` must be a multiple of `num_attention_heads` although `head_dim` is given.
+    pads : bool
+        Whether the embedding of `pad_token_id` starts as zeros.
+    deviations : dict
+        {part: function of the configuration}: the standard deviation with which its weights start; of the others it is
+        `initializer_range`.
+    peft_targets : tuple of str
+        What peft adapts when `target_modules` is None; empty: it has no default.
+    by_layer : bool
+        Whether fields that a layer has may be lists of one value a layer.
+    """
+
+    model_type: str
+    architecture: str
+    norm: str
+    position: str
+    feed_forward: str
+    modules: dict
+    defaults: dict
+    order: str = "sequential"
+    in_out: bool = False
+    spellings: dict = field(default_factory=dict)
+    fixed: dict = field(default_factory=dict)
+    may_be_none: tuple = ("num_key_value_heads", "head_dim")
+    checks: dict = field(default_factory=dict)
+    activations: dict = field(default_factory=lambda: ACTIVATIONS)
+    heads_divide_width: bool = True
+    pads: bool = False
+    deviations: dict[str, Callable] = field(default_factory=dict)
+    peft_targets: tuple = ()
+    by_layer: bool = False
+
+    def kinds(self, config):
+        """The kinds of a model of this configuration, as words of the core.
+
+        Returns
+        -------
+        dict
+        """
+        return {"norm": self.norm, "order": self.order, "position": self.position, "memory": "own",
+                "residual": "plain", "in_out": self.in_out}  # fmt: skip
+
+    def names(self, config):
+        """{part: name} of a model of this configuration."""
+        return self.modules
+
+    def biases(self, config):
+        """{"qkv", "o", "mlp": whether those linears have biases}."""
+        return {"qkv": config.attention_bias, "o": config.attention_bias, "mlp": config.mlp_bias}
+
+    def layers(self, config):
+        """What may differ from layer to layer.
+
+        Returns
+        -------
+        list of dict
+            One a layer: `window` (keys a query sees; 0: all), `rotary` (number of its rotary table), `feed_forward`,
+            `intermediate_size`.
+        """
+        layer = {"window": config.sliding_window or 0, "rotary": 0, "feed_forward": self.feed_forward,
+                 "intermediate_size": config.intermediate_size}  # fmt: skip
+        return [dict(layer) for _ in range(config.num_hidden_layers)]
+
+    def validate(self, config):
+        """Raise ConfigError where values do not go together that no other family has."""
+
+    def has_rope(self, config):
+        """Whether positions are rotary."""
+        return self.kinds(config)["position"] == "rope"
+
+
+_ROWS = {}
+
+
+def add(row):
+    """Make a family known: `Config(model_type=row.model_type)` and everything built on it.
+
+    Parameters
+    ----------
+    row : Row
+
+    Raises
+    ------
+    ConfigError
+        When there is a row of that model_type already.
+    """
+    if not isinstance(row, Row):
+        raise TypeError(f"a llmc.families.Row is needed, not {type(row).__name__}")
+    if row.model_type in _ROWS:
+        raise ConfigError(f"there is a family {row.model_type!r} already; give the new one a model_type of its own")
+    _ROWS[row.model_type] = row
+
+
+def rows():
+    """{model_type: Row} of every family."""
+    return dict(_ROWS)
+
+
+def row_of(model_type):
+    """The row of a model type.
+
+    Raises
+    ------
+    ConfigError
+        When there is none; the message lists those there are, nearest first.
+    """
+    if isinstance(model_type, str) and model_type in _ROWS:
+        return _ROWS[model_type]
+    near = difflib.get_close_matches(shown(model_type).strip("'"), _ROWS, n=len(_ROWS), cutoff=0.0)
+    raise ConfigError(f"model_type {shown(model_type)} is not one llmc has; nearest first: {', '.join(near)}")

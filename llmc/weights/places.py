@@ -1,0 +1,73 @@
+"""Places: which tensor of a checkpoint is which parameter, the head among them."""
+
+import warnings
+
+from llmc import checkpoint
+from llmc.errors import CheckpointError, ShapeError
+from llmc.weights.assign import FLOATS
+
+
+def has_own_head(files, core):
+    """Does a checkpoint hold a head that differs from its embedding? Of a model that ties them, that is said.
+
+    Parameters
+    ----------
+    files : Checkpoint
+    core : _core.Model
+        Of the names.
+    """
+    head, embedding = _names(core)
+    there = checkpoint.align(files.names(), [head, embedding]).found
+    if len(there) < 2 or files.equal(there[head], there[embedding]):
+        return False
+    warnings.warn(f"{files.path}: {head} differs from {embedding}, though config.json ties them; it counts, and "
+                  f"tie_word_embeddings is False from here on", stacklevel=3)
+    return True
+
+
+def places(files, core, config):
+    """Where each parameter is read from, everything checked before memory is taken.
+
+    An untied head that is not there starts as the embedding, which is said.
+
+    Parameters
+    ----------
+    files : Checkpoint
+    core : _core.Model
+        Of the names and shapes.
+    config : Config
+
+    Returns
+    -------
+    dict of str to str
+        {parameter: the file's tensor}.
+
+    Raises
+    ------
+    CheckpointError, ShapeError
+        When a tensor is missing, surplus, of another shape, or not of floats; the message names file and tensor.
+    """
+    head, embedding = _names(core)
+    untied = not config.tie_word_embeddings
+    missing = untied and checkpoint.align(files.names(), [head, embedding]).missing == [head]
+    found = checkpoint.align(files.names(), core.shapes(), {} if untied and not missing else {head: embedding})
+    found.check(str(files.path))
+    for name, shape in core.shapes().items():
+        _check(files, found.found[name], shape)
+    if missing:
+        warnings.warn(f"{files.path}: no {head} in it, though config.json unties it; it starts as {embedding}",
+                      stacklevel=3)
+    return found.found
+
+
+def _names(core):
+    return f"{core.head_name}.weight", f"{core.embedding_name}.weight"
+
+
+def _check(files, name, shape):
+    if tuple(files.shape(name)) != shape:
+        raise ShapeError(f"{files.file(name)}: {name} has shape {tuple(files.shape(name))}, config.json asks for "
+                         f"{shape}")
+    if files.dtype(name) not in FLOATS:
+        raise CheckpointError(f"{files.file(name)}: {name} has dtype {files.dtype(name)}; weights are float32, "
+                              f"float16, bfloat16 or float64")
