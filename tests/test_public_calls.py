@@ -238,8 +238,8 @@ def test_every_call_of_the_table_is_taken(call):
 def test_a_word_that_a_call_does_not_have_is_named_with_the_nearest(call):
     name, made, arguments = call
     error = refusal(made, {**arguments, "frobnicate": 1})
-    if name == "LoraConfig":  # it takes fields of later releases, where they are off
-        assert "frobnicate" in str(error) and refusal(made, {**arguments, "frobnicate": None}) is None
+    if name in ("LoraConfig", "Model.from_pretrained"):  # they take the fields of a file, and say what is none
+        assert "frobnicate" in str(error) and is_our_own(error)
         return
     said = name.removesuffix("()").replace("checkpoint.open", "open_checkpoint")
     assert type(error) is TypeError and str(error).startswith(f"{said} has no argument 'frobnicate'; ")
