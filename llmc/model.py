@@ -2,13 +2,12 @@
 
 import copy
 import os
-import warnings
 
 import numpy as np
 
 from llmc import checkpoint, core, generation, tree
 from llmc.adaptable import Adaptable
-from llmc.calls import public
+from llmc.calls import public, warn
 from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
@@ -283,8 +282,8 @@ class Model(Adaptable):
         """Give the model a head apart from its embedding, which starts as it."""
         head, embedding = next(iter(self._tied().items()))
         self._become(self.config.replace(tie_word_embeddings=False))
-        warnings.warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
-                      f"tie_word_embeddings is False from here on", stacklevel=4)
+        warn(f"{head} is no longer tied to {embedding}: one of them is merged into, so "
+             f"tie_word_embeddings is False from here on")
 
     def _become(self, config):
         """Be a model of another configuration with the numbers of this one, for which what was made of it is void."""

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import json
 import linecache
 import re
 import threading
@@ -16,6 +17,7 @@ from conftest import TINY
 
 import llmc
 from llmc import functional
+from llmc.generate import settings
 from llmc.inputs import as_ids, as_mask, as_positions, as_targets
 
 PACKAGE = str(Path(llmc.__file__).parent)
@@ -336,3 +338,33 @@ def test_ids_that_another_thread_overwrites_are_taken_or_refused(size):
 def test_an_id_outside_says_that_this_is_the_vocabulary(world):
     with pytest.raises(llmc.DataError, match="input_ids holds 300, which is not from 0 to 299, the vocabulary of this"):
         world.trainer.evaluate([dict(input_ids=[1, 300])])
+
+
+def halved(path):
+    """The config.json of `path` with rotary positions that are stretched by less than one."""
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_scaling": {"rope_type": "linear", "factor": 0.5}}))
+    return llmc.Config.from_pretrained(path)
+
+
+def skipped(w):
+    """A step of gradients that are no numbers."""
+    w.run.zero_grad()
+    w.run.forward_backward(IDS)
+    w.run.grad("model.norm.weight")[0] = np.nan
+    llmc.AdamW(w.model, on_nonfinite="skip").step(w.run)
+
+
+@pytest.mark.parametrize("warned", [
+    lambda w: adapted(w).delete_adapter("default"), skipped,
+    lambda w: llmc.Model(w.model.config).add_adapter(llmc.LoraConfig(target_modules=["q_proj"], rank_pattern={"z": 3})),
+    lambda w: halved(w.folder / "saved"), lambda w: llmc.Config(**CONFIG, rope_scaling=dict(rope_type="linear",
+                                                                                            factor=0.5)),
+    lambda w: w.model.generate(IDS, top_k=3, max_new_tokens=1),
+])  # fmt: skip
+def test_a_warning_points_at_the_line_of_the_call(warned, world, monkeypatch):
+    monkeypatch.setattr(settings, "_said", set())
+    world.model.save_pretrained(world.folder / "saved")
+    with pytest.warns() as said:
+        warned(world)
+    assert [each.filename for each in said] == [__file__]
