@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import llmc
-from llmc.checkpoint import newest_whole, verify, write_manifest
+from llmc.checkpoint import verify, write_manifest
 from llmc.checkpoint.writing import _named
 from llmc.cli import main
 from llmc.cli.train_run import saved_settings
@@ -152,7 +152,8 @@ def test_a_training_does_not_resume_from_a_pipe(whole, tmp_path):
     put("a pipe", folder / "checkpoint-1" / "trainer_state.json")
     with pytest.raises(CheckpointError, match="no checkpoint is whole"):
         resume(folder)
-    assert newest_whole(folder) is None
+    with pytest.raises(CheckpointError):
+        verify(folder / "checkpoint-1")
 
 
 def test_a_manifest_that_lists_a_pipe_does_not_hang(tmp_path):
