@@ -251,8 +251,24 @@ class Model(Adaptable):
         run = self._run_for(ids)
         if labels is not None:
             return run.forward(ids, labels=labels, attention_mask=attention_mask)
-        arguments = run._arguments(ids, None, attention_mask, None, None, (), train=True)
-        return run._core.forward(**arguments, until=None, last=0)
+        return run._forward_on_ids(ids, attention_mask)
+
+    def logprobs(self, ids, attention_mask=None):
+        """The logarithm of the probability of each token, given those before it; the logits are never all formed.
+
+        Parameters
+        ----------
+        ids : (B, T) or (T,) integers
+        attention_mask : (B, T) of 0 and 1, optional
+
+        Returns
+        -------
+        (B, T - 1) float32
+            Of the tokens from the second on; 0 for padding, and for a token that only padding would predict.
+        """
+        run = self._run_for(ids)
+        run._forward_on_ids(ids, attention_mask)
+        return -run._core.losses[:, :-1]
 
     def resize_token_embeddings(self, new_num_tokens):
         """Give the embedding and the head this many rows: new ones are the mean of the old, surplus ones go.

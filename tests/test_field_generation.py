@@ -265,6 +265,18 @@ def test_logprobs_are_the_model_s_own(options, opened):
     assert behind.any()
 
 
+def test_logprobs_of_a_text_are_those_of_its_logits():
+    model, mask = llmc.Model.from_pretrained(FIELD / "base"), np.array([[1] * 8, [0] * 3 + [1] * 5])
+    ids = np.repeat(IDS, 2, axis=0)
+    logits = model(ids, attention_mask=mask)[:, :-1].astype(np.float64)
+    right = np.take_along_axis(logits, ids[:, 1:, None], -1)[..., 0] - np.log(np.exp(logits).sum(-1))
+    found = model.logprobs(ids, attention_mask=mask)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    np.testing.assert_allclose(found, np.where(mask[:, 1:] & mask[:, :-1], right, 0.0), atol=1e-4)
+    np.testing.assert_allclose(model.logprobs(IDS[0]).mean(), -model.loss(IDS), atol=1e-5)
+    assert model.logprobs([3]).shape == (1, 0)
+
+
 # --- documents in a row
 
 

@@ -87,6 +87,7 @@ GOOD = {  # the call -> (what is called, arguments that it takes)
         directory=w.folder / "saved", dtype="float32", max_shard_size="5GB")),
     "Model.load_state_dict": (lambda w: w.model.load_state_dict, lambda w: dict(tensors=w.model.state_dict())),
     "Model.loss": (lambda w: w.model.loss, dict(ids=IDS, labels=IDS, attention_mask=np.ones((1, 8)))),
+    "Model.logprobs": (lambda w: w.model.logprobs, dict(ids=IDS, attention_mask=np.ones((1, 8)))),
     "Model.run": (lambda w: w.model.run, dict(batch=1, length=8, keep=["*.mlp"], backward=False, dropout=False, seed=0,
                                               gradients=None)),
     "Model.generate": (lambda w: w.model.generate, GENERATION | dict(num_return_sequences=1, return_logprobs=False)),
