@@ -1,11 +1,15 @@
-"""Public calls: what a call does not have, and None where there is none to take, is refused in words."""
+"""Public calls: words they do not have and None are refused in words; warnings point at the line of the call."""
 
 import functools
 import inspect
+import os
+import sys
+import warnings
 from itertools import chain
 
 from llmc.errors import nearest
 
+_PACKAGE = os.path.dirname(__file__) + os.sep
 _KNOW_THEMSELVES = ("self", "cls", "ids")  # `as_ids` has words of its own for what are no ids
 
 
@@ -23,6 +27,14 @@ def public(thing, may_be_none=()):
         if owner.__module__.startswith("llmc") and (not name.startswith("_") or name in ("__init__", "__call__")):
             setattr(thing, name, _checked_member(vars(owner)[name], name, thing.__name__, may_be_none))
     return thing
+
+
+def warn(message, category=UserWarning):
+    """A warning at the line outside of the package that led here."""
+    frame, level = sys._getframe(), 1
+    while frame and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _checked_member(member, name, owner, may_be_none):

@@ -2,12 +2,11 @@
 
 import functools
 import math
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
-from llmc.calls import public
+from llmc.calls import public, warn
 from llmc.checks import number, one_of, whole
 from llmc.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError, nearest
 from llmc.parameter_groups import grouped, rate, restored
@@ -145,11 +144,11 @@ class AdamW:
                                                 self.max_grad_norm or 0.0, self.on_nonfinite == "skip")
         if outcome == "skipped":
             self.skipped += 1
-            warnings.warn(f"{reason} (skipped)", RuntimeWarning, stacklevel=3)
+            warn(f"{reason} (skipped)", RuntimeWarning)
         elif outcome == "nothing" and not self._warned:
             self._warned = True
-            warnings.warn("no label counted since the gradients were forgotten (all are -100, or padding): nothing was "
-                          "updated", RuntimeWarning, stacklevel=3)
+            warn("no label counted since the gradients were forgotten (all are -100, or padding): nothing was "
+                 "updated", RuntimeWarning)
         return norm
 
     def _rates_and_decays(self):

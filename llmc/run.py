@@ -78,6 +78,11 @@ class Run:
         self.loss = self._core.forward(**arguments, until=until, last=whole(logits_to_keep, "logits_to_keep"))
         return self.loss
 
+    def _forward_on_ids(self, ids, attention_mask):
+        """The loss where labels are the ids, without padding and what it would predict."""
+        arguments = self._arguments(ids, None, attention_mask, None, None, (), train=True)
+        return self._core.forward(**arguments, until=None, last=0)
+
     def resume(self):
         """Go on after `forward(ids, until=...)`; the loss, or None without labels."""
         self.loss = self._core.resume()

@@ -265,6 +265,18 @@ def test_logprobs_are_the_model_s_own(options, opened):
     assert behind.any()
 
 
+def test_logprobs_of_a_text_are_those_of_its_logits():
+    model, mask = llmc.Model.from_pretrained(FIELD / "base"), np.array([[1] * 8, [0] * 3 + [1] * 5])
+    ids = np.repeat(IDS, 2, axis=0)
+    logits = model(ids, attention_mask=mask)[:, :-1].astype(np.float64)
+    right = np.take_along_axis(logits, ids[:, 1:, None], -1)[..., 0] - np.log(np.exp(logits).sum(-1))
+    found = model.logprobs(ids, attention_mask=mask)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    np.testing.assert_allclose(found, np.where(mask[:, 1:] & mask[:, :-1], right, 0.0), atol=1e-4)
+    np.testing.assert_allclose(model.logprobs(IDS[0]).mean(), -model.loss(IDS), atol=1e-5)
+    assert model.logprobs([3]).shape == (1, 0)
+
+
 # --- documents in a row
 
 
@@ -301,3 +313,25 @@ def test_positions_that_begin_again_only_rotate_beside_a_mask():
     seen = model(IDS, position_ids=positions, attention_mask=np.ones((1, 8)))
     np.testing.assert_allclose(seen[:, :3], plain[:, :3], atol=1e-5)
     assert np.abs(seen[:, 3:] - plain[:, 3:]).max() > 0.1
+
+
+# --- where products round
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+def test_text_of_narrow_weights_depends_on_the_cache_in_near_ties_alone(dtype, tmp_path):
+    """The rule of `Model`'s notes: the two best logits of such a step are within 1/100 of its largest."""
+    tiny_model({**TINY["llama"], "vocab_size": 307}, scale=0.3).save_pretrained(tmp_path)
+    model = llmc.Model.from_pretrained(tmp_path, dtype=dtype)
+    ids = random_ids(dict(vocab_size=307), 12, 9)
+    texts = [model.generate(ids, max_new_tokens=40, **how) for how in (dict(), dict(use_cache=False),
+                                                                       dict(prefill_chunk=1))]  # fmt: skip
+    for other in texts[1:]:
+        for row in np.flatnonzero((other != texts[0]).any(axis=1)):
+            step = int(np.argmax(other[row] != texts[0][row]))
+            logits = model(texts[0][row : row + 1, :step])[0, -1]
+            apart = abs(logits[texts[0][row, step]] - logits[other[row, step]])
+            assert apart <= np.abs(logits).max() / 100
+    exact = llmc.Model.from_pretrained(tmp_path, dtype=dtype, precision="float32")
+    np.testing.assert_array_equal(exact.generate(ids, max_new_tokens=40),
+                                  exact.generate(ids, max_new_tokens=40, use_cache=False))  # fmt: skip

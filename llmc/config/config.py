@@ -5,9 +5,8 @@ import difflib
 import json
 import os
 import types
-import warnings
 
-from llmc.calls import public
+from llmc.calls import public, warn
 from llmc.config import rope, validation
 from llmc.checkpoint.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
@@ -52,7 +51,7 @@ class Config:
         for name in self._extra:
             close = difflib.get_close_matches(name, CANONICAL, n=1, cutoff=0.85)
             if close and name not in REFUSED:
-                warnings.warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?", stacklevel=2)
+                warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?")
 
     def _fill(self, model_type, fields):
         family = row_of(model_type)

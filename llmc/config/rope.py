@@ -8,11 +8,11 @@ tensor as number * (1 / tensor).
 import copy
 import difflib
 import math
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
+from llmc import calls
 from llmc.checks import flag, number, whole, wrong
 from llmc.errors import ConfigError, shown
 
@@ -191,9 +191,9 @@ def warn(config):
     used = set().union(*TYPES[kind], {"rope_type", "type", "rope_theta", "partial_rotary_factor"})
     unused = sorted(parameters.keys() - used)
     if unused:
-        warnings.warn(f"rope_parameters: rope_type {shown(kind)} does not use {', '.join(unused)}", stacklevel=4)
+        calls.warn(f"rope_parameters: rope_type {shown(kind)} does not use {', '.join(unused)}")
     if "factor" in used and (parameters.get("factor") or 1) < 1:
-        warnings.warn(f"rope_parameters: factor {parameters['factor']} is below 1, which shortens", stacklevel=4)
+        calls.warn(f"rope_parameters: factor {parameters['factor']} is below 1, which shortens")
 
 
 def _number(key, value, head_dim=None, low_counts=False):

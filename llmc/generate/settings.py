@@ -1,11 +1,11 @@
 """What a generation is to do: what the call says, else what generation_config.json says, else the default."""
 
-import warnings
 import weakref
 from dataclasses import dataclass
 
 import numpy as np
 
+from llmc.calls import warn
 from llmc.checks import flag, number, whole
 from llmc.errors import ConfigError
 
@@ -49,7 +49,6 @@ _PASSED_OVER = {
     "watermarking_config": None,
 }  # fmt: skip
 _PASSED_OVER_SAMPLING = {"epsilon_cutoff": 0, "eta_cutoff": 0, "top_h": None, "typical_p": 1}
-_CALLERS_LINE = 6  # frames from a warning up to the call of Model.generate
 
 _said = set()  # the arguments of which this process has said that they mean sampling
 _named = weakref.WeakKeyDictionary()  # model -> the fields of its file that were named
@@ -143,8 +142,8 @@ def _samples(said, file):
     meant = OF_SAMPLING & said.keys()
     for name in sorted(meant - _said):
         _said.add(name)
-        warnings.warn(f"{name}={said[name]!r} without do_sample means sampling; do_sample=False takes the likeliest "
-                      f"token", stacklevel=_CALLERS_LINE)  # fmt: skip
+        warn(f"{name}={said[name]!r} without do_sample means sampling; do_sample=False takes the likeliest "
+             f"token")
     return bool(meant)
 
 
@@ -155,8 +154,7 @@ def _name_passed_over(model, file, do_sample):
         return
     _named[model] |= changing
     listed = ", ".join(f"{name} {file[name]!r}" for name in sorted(changing))
-    warnings.warn(f"generation_config.json says {listed}: not done here, so the text is the one without",
-                  stacklevel=_CALLERS_LINE)  # fmt: skip
+    warn(f"generation_config.json says {listed}: not done here, so the text is the one without")
 
 
 def _ends(value, size):

@@ -1,8 +1,8 @@
 """Adapters: those of a model, by name, the state each is in, and how they come and go."""
 
-import warnings
 from collections.abc import Mapping
 
+from llmc.calls import warn
 from llmc.checks import whole
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.lora import adapter_files, initial_weights, merging, mixing, overview
@@ -162,7 +162,7 @@ class Adapters(Mapping):
         if not self.active() and self._attached:
             first = next(iter(self._attached))
             self._states[first] = State.ACTIVE
-            warnings.warn(f"adapter {name!r} was active; now {first!r} is", stacklevel=4)
+            warn(f"adapter {name!r} was active; now {first!r} is")
         self._enabled = self._enabled or not self  # what is disabled is gone
         self._tell_core()
 
@@ -201,7 +201,7 @@ class Adapters(Mapping):
             raise ConfigError("no adapter is named; disable_adapters() gives the base")
         self._check_copies(names)
         if self.merged():
-            warnings.warn("the merged adapters are unmerged first", stacklevel=4)
+            warn("the merged adapters are unmerged first")
             self.unmerge()
         self._set_states(names, State.ACTIVE if inference_mode else State.TRAINS)
 

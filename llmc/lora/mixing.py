@@ -1,9 +1,9 @@
 """Mixing: what a weighted combination of adapters adapts, and its matrices."""
 
-import warnings
 
 import numpy as np
 
+from llmc.calls import warn
 from llmc.checks import whole
 from llmc.errors import ConfigError
 from llmc.lora import weighted
@@ -52,8 +52,8 @@ def mix(sources, tensors, weights, linears, parameters, combination_type, svd_ra
             pairs[path] = A, B
             kept.append(share)
     if kind != "svd" and min(kept) < 0.99:
-        warnings.warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the worst "
-                      f"module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more", stacklevel=5)
+        warn(f"{combination_type}: rank {rank} keeps {min(kept):.0%} of a delta's squared norm in the worst "
+             f"module, {np.mean(kept):.0%} on average; a larger svd_rank keeps more")
     rank = max(len(A) for A, _ in pairs.values())
     branches = {path: Branch(rank, rank, 1.0) for path in pairs}
     first = next(iter(sources.values())).config.replace(r=rank, lora_alpha=rank)

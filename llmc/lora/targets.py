@@ -1,8 +1,8 @@
 """Which modules a LoraConfig means: peft's rules on the paths of a model's modules."""
 
 import re
-import warnings
 
+from llmc.calls import warn
 from llmc.errors import ConfigError, UnknownNameError, nearest, shown
 from llmc.lora.presets import PRESETS
 
@@ -131,10 +131,9 @@ def warn_unused(config, paths, modules):
     for field in ("rank_pattern", "alpha_pattern"):
         for key in getattr(config, field):
             if not any(pattern_value({key: True}, path, False) for path in paths):
-                warnings.warn(f"{field}: {key!r} fits no adapted module, so it changes nothing; {_near(key, paths)}",
-                              stacklevel=7)
+                warn(f"{field}: {key!r} fits no adapted module, so it changes nothing; {_near(key, paths)}")
     if config.exclude_modules and not any(is_excluded(config.replace(modules_to_save=None), path) for path in modules):
-        warnings.warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing", stacklevel=7)
+        warn(f"exclude_modules {shown(config.exclude_modules)} excludes nothing")
 
 
 def check_layers(config, layers):

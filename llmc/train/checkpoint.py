@@ -3,11 +3,11 @@
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
+from llmc.calls import warn
 from llmc import checkpoint
 from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
@@ -133,7 +133,7 @@ def newest(output_dir):
             reasons.append(str(error))
             continue
         for reason in reasons:
-            warnings.warn(f"{reason}; resuming from {path}", RuntimeWarning, stacklevel=5)
+            warn(f"{reason}; resuming from {path}", RuntimeWarning)
         return path
     if reasons:
         raise CheckpointError(f"{output_dir}: no checkpoint is whole: {'; '.join(reasons)}")
@@ -252,5 +252,5 @@ def _compare(path, name, there, here, refused=False):
     if refused:
         raise ConfigError(f"{path}: {name} was {there}, now it is {here}, so the data would come in another order; "
                           f"set it back, or train without resume_from_checkpoint")
-    warnings.warn(f"{path}: {name} was {there}, now it is {here}: the bits will not be those of the training that was "
-                  f"interrupted", RuntimeWarning, stacklevel=6)
+    warn(f"{path}: {name} was {there}, now it is {here}: the bits will not be those of the training that was "
+         f"interrupted", RuntimeWarning)

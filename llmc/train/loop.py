@@ -4,8 +4,8 @@ import dataclasses
 import math
 import os
 import time
-import warnings
 
+from llmc.calls import warn
 from llmc.train import checkpoint as checkpoints
 from llmc.checkpoint.atomic import sweep
 from llmc.errors import ConfigError, DataError, NonFiniteError
@@ -116,8 +116,7 @@ class Training:
         with self.interrupts.abandonable():
             batches = self._collated(self.batches.take())
             if not batches:
-                warnings.warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning,
-                              stacklevel=5)
+                warn(f"train_dataset ended after {state.step} of {state.max_steps} steps", RuntimeWarning)
                 return False
             loss = self._gradients(batches)
             if self.batches.position[0] > state.position[0]:
@@ -188,7 +187,7 @@ class Training:
                    f"nothing was changed")
         if parameter or self.args.on_nonfinite == "raise":
             raise NonFiniteError(f"{message}; {self._advice()}")
-        warnings.warn(f"{message} (skipped)", RuntimeWarning, stacklevel=6)
+        warn(f"{message} (skipped)", RuntimeWarning)
         return math.nan
 
     def _advice(self):
@@ -276,7 +275,7 @@ class Training:
         try:
             plot_loss(os.path.join(self.output_dir, LOG), os.path.join(self.output_dir, PICTURE))
         except ImportError as error:
-            warnings.warn(f"no {PICTURE}: {error}", RuntimeWarning, stacklevel=6)
+            warn(f"no {PICTURE}: {error}", RuntimeWarning)
 
     def _path(self, step):
         return os.path.join(self.output_dir, f"checkpoint-{step}")

@@ -1,7 +1,7 @@
 """Places: which tensor of a checkpoint is which parameter, the head among them."""
 
-import warnings
 
+from llmc.calls import warn
 from llmc import checkpoint
 from llmc.errors import CheckpointError, ShapeError
 from llmc.weights.assign import FLOATS
@@ -20,8 +20,8 @@ def has_own_head(files, core):
     there = checkpoint.align(files.names(), [head, embedding]).found
     if len(there) < 2 or files.equal(there[head], there[embedding]):
         return False
-    warnings.warn(f"{files.path}: {head} differs from {embedding}, though config.json ties them; it counts, and "
-                  f"tie_word_embeddings is False from here on", stacklevel=4)
+    warn(f"{files.path}: {head} differs from {embedding}, though config.json ties them; it counts, and "
+         f"tie_word_embeddings is False from here on")
     return True
 
 
@@ -55,8 +55,7 @@ def places(files, core, config):
     for name, shape in core.shapes().items():
         _check(files, found.found[name], shape)
     if missing:
-        warnings.warn(f"{files.path}: no {head} in it, though config.json unties it; it starts as {embedding}",
-                      stacklevel=4)
+        warn(f"{files.path}: no {head} in it, though config.json unties it; it starts as {embedding}")
     return found.found
 
 
