@@ -106,8 +106,8 @@ GOOD = {  # the call -> (what is called, arguments that it takes)
     "Model.add_weighted_adapter": (method("add_weighted_adapter"), dict(
         adapters=["default", "b"], weights=[0.5, 0.5], adapter_name="mix", combination_type="linear")),
     **{f"Model.{name}": (method(name), {}) for name in (
-        "active_adapters", "disable_adapters", "enable_adapters", "merge_adapter", "merge_and_unload",
-        "print_trainable_parameters")},
+        "active_adapters", "disable_adapters", "enable_adapters", "merge_and_unload", "print_trainable_parameters")},
+    "Model.merge_adapter": (method("merge_adapter"), dict(adapter_names=["b"])),
     "Run.forward": (lambda w: w.run.forward, PASS | dict(until=None, logits_to_keep=0)),
     "Run.forward_backward": (lambda w: w.run.forward_backward, PASS),
     **{f"Run.{name}": (after_backward(name), dict(name="model.layers.0.mlp", copy=False)) for name in (
