@@ -185,7 +185,7 @@ class _Cached(_Reader):
     def likeliest(self):
         frequencies = self._frequencies()
         if self.known is not None and frequencies is not self.known:
-            self.run._core.rewind()
+            self.run._core.trim(0)
             self.read = 0
         self.known = frequencies
         while self.read < self.total:

@@ -217,7 +217,8 @@ class Fuzzer:
         rates = [self.maybe(lambda: [0.1] * len(self.core_optimizer.moments()[0])) for _ in range(2)]
         sizes = self.number(), self.number(), True, False, self.names_or_not(), True, self.number()
         return self.pick([
-            run.resume, run.backward, run.zero_grad, run.rewind, run.modules, run.steps, run.observed, run.shapes,
+            run.resume, run.backward, run.zero_grad, lambda: run.trim(self.pick([0, 0, 1, -1, 5])), run.modules,
+            run.steps, run.observed, run.shapes,
             lambda: run.array(self.maybe(self.name), self.pick(["input", "output", "grad", self.value()])),
             lambda: run.parameter_gradient(self.maybe(self.name)),
             lambda: run.set_dropout_key(self.number(), self.number()),

@@ -254,13 +254,15 @@ static PyObject *zero_grad(PyObject *object, PyObject *unused) {
     return result;
 }
 
-static PyObject *rewind_past(PyObject *object, PyObject *unused) {
-    (void)unused;
+static PyObject *trim(PyObject *object, PyObject *args) {
     RunObject *self = (RunObject *)object;
     const State *s = state_of_type(Py_TYPE(object));
-    if (!run_enter(s, self)) return NULL;
-    run_rewind(&self->run);
+    int n;
+    if (!PyArg_ParseTuple(args, "i:trim", &n) || !run_enter(s, self)) return NULL;
+    Error e = {0};
+    const bool fine = run_trim(&self->run, n, &e);
     run_leave(self);
+    if (!fine) return raise_error(s, &e);
     Py_RETURN_NONE;
 }
 
@@ -276,7 +278,7 @@ static PyObject *set_dropout_key(PyObject *object, PyObject *args) {
 
 static PyObject *past(PyObject *object, void *unused) {
     (void)unused;
-    return PyLong_FromLong(((RunObject *)object)->run.past);
+    return PyLong_FromLong(((RunObject *)object)->run.cache.held);
 }
 
 static PyObject *bytes_taken(PyObject *object, void *unused) {
@@ -301,7 +303,7 @@ static PyMethodDef methods[] = {
     {"steps", shown_steps, METH_NOARGS, "[(op, path, shape, flops, bytes, kept, differentiated)]."},
     {"likeliest", shown_likeliest, METH_NOARGS, "[the likeliest token of a row of logits; -1: one is not finite]."},
     {"zero_grad", zero_grad, METH_NOARGS, "Forgets the gradients."},
-    {"rewind", rewind_past, METH_NOARGS, "Forgets the past."},
+    {"trim", trim, METH_VARARGS, "trim(n): back to the first n positions of the past."},
     {"set_dropout_key", set_dropout_key, METH_VARARGS, "set_dropout_key(update, micro): of the next pass."},
     {NULL, NULL, 0, NULL},
 };
@@ -310,7 +312,7 @@ static PyGetSetDef properties[] = {
     {"logits", shown_logits, NULL, "A view of the logits, or None.", NULL},
     {"losses", shown_losses, NULL, "A view of the losses (B,T), or None.", NULL},
     {"gradient_arena", shown_gradient_arena, NULL, "All gradients as one row, by slot, or None.", NULL},
-    {"past", past, NULL, "Positions in the cache.", NULL},
+    {"past", past, NULL, "Positions that were read.", NULL},
     {"nbytes", bytes_taken, NULL, "Bytes of activations, scratch, cache and gradients.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -38,8 +38,8 @@ static Heads with_past(Plan *p, const Spec *s, const Past *past, Heads h, int l)
         h.k = rope(p, h.k, table, s->G, s->D);
     }
     if (!past->keys) return h;
-    h.k = remember(p, h.k, past->keys[l]);
-    h.v = remember(p, h.v, past->values[l]);
+    h.k = remember(p, h.k, past->keys[l], l);
+    h.v = remember(p, h.v, past->values[l], l);
     return h;
 }
 
@@ -63,8 +63,8 @@ static Tensor *attended(Plan *p, Heads h, AttendNumbers n) {
 Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l) {
     enter(p, PART_ATTENTION, s->names[PART_ATTENTION]);
     Heads h = with_past(p, s, past, memory_of(s, heads_of(p, s, x)), l);
-    AttendNumbers n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .cached = past->keys != NULL,
-                       .causal = true,
+    AttendNumbers n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .layer = l,
+                       .cached = past->keys != NULL, .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,
                        .dropout = s->attention_dropout};
     Tensor *mixed = attended(p, h, n), *out;

@@ -5,15 +5,6 @@
 
 #include <string.h>
 
-int spec_window(const Spec *s) {
-    int widest = 0;
-    for (int l = 0; l < s->L; l++) {
-        if (!s->layers[l].window) return 0;
-        if (s->layers[l].window > widest) widest = s->layers[l].window;
-    }
-    return widest;
-}
-
 bool spec_copy(Spec *to, const Spec *from) {
     *to = *from;
     memset(to->names, 0, sizeof to->names);

@@ -46,8 +46,6 @@ typedef struct {
 #define ROTARIES_MOST 64
 #define LAYERS_MOST 2048 /* each is recorded, in 25 us and 25 KB; more of them are a mistake */
 
-/* Keys that the layer with the widest window sees; 0: some layer sees all. */
-int spec_window(const Spec *s);
 /* A copy with names and layers of its own. False: no memory. */
 bool spec_copy(Spec *to, const Spec *from);
 void spec_free(Spec *s); /* of a copy */

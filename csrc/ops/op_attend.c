@@ -19,13 +19,16 @@ typedef struct {
     Dropout dropout;
 } Job;
 
+/* Positions that the cache of this layer no longer holds. */
+static int forgotten(const AttendNumbers *n, const Feed *f) { return n->cached ? f->first[n->layer] : 0; }
+
 /* Rows of k a head: the positions of this call, or of the whole cache. */
 static int keys_in(const Tensor *k, const AttendNumbers *n) { return k->shape[n->cached ? 2 : 1]; }
 
 static Job job_of(const Step *s, Exec *x) {
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
     int T = s->in[Q]->shape[1], keys = keys_in(s->in[K], n);
-    return (Job){s, x, T, n->cached ? feed_of(x)->past + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+    return (Job){s, x, T, n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
 }
 
 static Attention attention_of(const Job *j, int b, int h) {
@@ -33,7 +36,7 @@ static Attention attention_of(const Job *j, int b, int h) {
     const Feed *f = feed_of(j->x);
     uint64_t head = (uint64_t)b * (uint64_t)n->H + (uint64_t)h;
     return (Attention){.T = j->T, .Tk = j->Tk, .D = n->D, .window = n->window, .causal = n->causal, .scale = n->scale,
-                       .mask = f->mask ? f->mask + (size_t)b * f->mask_stride : NULL, .dropout = j->dropout,
+                       .mask = f->mask ? f->mask + (size_t)b * f->mask_stride + forgotten(n, f) : NULL, .dropout = j->dropout,
                        .drop_base = head * (uint64_t)j->T * (uint64_t)j->Tk};
 }
 
@@ -280,7 +283,7 @@ enum { MIX_P, MIX_V, MIX_Q, MIX_K }; /* mix: in pattern, v, and q, k, which get 
 static Job mix_job(const Step *s, Exec *x) {
     const AttendNumbers *n = step_numbers(s, AttendNumbers);
     const int T = s->out[0]->shape[1], keys = s->in[MIX_P]->shape[3];
-    return (Job){s, x, T, n->cached ? feed_of(x)->past + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+    return (Job){s, x, T, n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
 }
 
 /* Queries [t, t + rows) and keys [key, key + count) of a head's pattern, dropped as attend drops them, into `spare`. */

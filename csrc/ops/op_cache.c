@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+typedef struct {
+    int layer;
+} Numbers;
+
 enum { NEW, CACHE }; /* in: keys or values of this call (B,T,G*D), those of the past (B,G,capacity,D) */
 
 static void copy_head(void *context, size_t index, int slot) {
@@ -12,7 +16,9 @@ static void copy_head(void *context, size_t index, int slot) {
     const Tensor *k = w->s->in[NEW], *cache = w->s->in[CACHE];
     const size_t T = (size_t)k->shape[1], G = (size_t)cache->shape[1], D = cache->cols;
     const real *from = k->data + index / G * T * k->stride + index % G * D;
-    size_t to = (index * (size_t)cache->shape[2] + (size_t)feed_of(w->x)->past) * D;
+    const Feed *f = feed_of(w->x);
+    const size_t held = (size_t)(f->past - f->first[step_numbers(w->s, Numbers)->layer]);
+    size_t to = (index * (size_t)cache->shape[2] + held) * D;
     for (size_t t = 0; t < T; t++, from += k->stride, to += D) {
         if (cache->halved) w->x->k->round(cache->half + to, from, D);
         else memcpy(cache->data + to, from, D * sizeof(real));
@@ -30,9 +36,10 @@ static void forward(const Step *s, Exec *x) {
 
 static const Op REMEMBER = {.name = "remember", .forward = forward};
 
-Tensor *remember(Plan *p, Tensor *k, Tensor *cache) {
+Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer) {
     Tensor *out = cache->halved ? tensor_outside_halved(p, cache->ndim, cache->shape, cache->half)
                                 : tensor_outside(p, cache->ndim, cache->shape, cache->data);
-    record(p, &REMEMBER, 2, TENSORS(k, cache), 1, TENSORS(out), NULL, 0);
+    Numbers n = {layer};
+    record(p, &REMEMBER, 2, TENSORS(k, cache), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

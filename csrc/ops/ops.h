@@ -39,13 +39,14 @@ Tensor *observe(Plan *p, Tensor *x, Tensor *y);
 Tensor *rope_table(Plan *p, int D, int which);
 Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
 
-/* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) and gives the cache */
-Tensor *remember(Plan *p, Tensor *k, Tensor *cache);
+/* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) of a layer and gives the cache */
+Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer);
 
 /* op_attend.c   q (B,T,H*D), k and v (B,T,G*D), or a cache (B,G,capacity,D) -> (B,T,H*D) */
 typedef struct {
     int H, G, D, window; /* window 0: none */
-    bool cached;         /* k and v are a cache: keys [0, past+T) count */
+    int layer;           /* whose cache it reads */
+    bool cached;         /* k and v are a cache: the keys that it holds count, and those of this call */
     bool causal;
     real scale, dropout;
 } AttendNumbers;

@@ -8,61 +8,92 @@
 /* A window's cache holds the window and the new tokens; its oldest positions go when its end is reached, every so often. */
 #define WINDOW_SLACK 256
 
-static int capacity_of(const Spec *s, int past, int length) {
+static int capacity_of(int window, int past, int length) {
     const long slack = length > WINDOW_SLACK ? length : WINDOW_SLACK;
-    const int window = spec_window(s);
-    return past && window && window + slack < past ? (int)(window + slack) : past;
+    return window && window + slack < past ? (int)(window + slack) : past;
 }
 
 static size_t bytes_each(const Cache *c) { return c->halved ? storage_bytes(STORED_BFLOAT16) : sizeof(real); }
 
-/* Numbers of one layer's keys, or values; false: too many to count. */
-static bool numbers(const Cache *c, const Spec *s, size_t *count) {
-    size_t positions;
-    return size_mul(&positions, (size_t)c->batch, (size_t)c->capacity) &&
-           size_mul(count, positions, (size_t)s->G * (size_t)s->D) && *count <= TENSOR_MOST;
+/* False: too many to count. */
+static bool measure(Cache *c, const Spec *s, LayerCache *layer) {
+    size_t positions, count;
+    if (!size_mul(&positions, (size_t)c->batch, (size_t)layer->capacity) ||
+        !size_mul(&count, positions, (size_t)s->G * (size_t)s->D) || count > TENSOR_MOST)
+        return false;
+    layer->each = arena_round((count * bytes_each(c) + sizeof(real) - 1) / sizeof(real));
+    layer->offset = c->size;
+    c->size += 2 * layer->each;
+    return c->size <= TENSOR_MOST;
 }
 
-Cache cache_of(const Spec *s, int batch, int past, int length, bool halved) {
-    Cache c = {.batch = batch, .capacity = capacity_of(s, past, length), .halved = halved};
-    size_t count;
-    if (numbers(&c, s, &count)) c.each = arena_round((count * bytes_each(&c) + sizeof(real) - 1) / sizeof(real));
-    return c;
-}
-
-bool cache_reals(const Cache *c, const Spec *s, size_t *reals) {
-    size_t count;
-    return numbers(c, s, &count) && size_mul(reals, 2 * (size_t)s->L, c->each) && *reals <= TENSOR_MOST;
-}
-
-bool cache_open(Cache *c, const Spec *s) {
+bool cache_open(Cache *c, const Spec *s, int batch, int past, int length, bool halved, Error *e) {
+    *c = (Cache){.batch = batch, .halved = halved, .count = past ? s->L : 0};
+    if (!past) return true;
     c->tensors = memory_alloc(2 * (size_t)s->L, sizeof *c->tensors);
-    return c->tensors != NULL;
+    c->layers = memory_alloc((size_t)s->L, sizeof *c->layers);
+    c->first = memory_alloc((size_t)s->L, sizeof *c->first);
+    if (!c->tensors || !c->layers || !c->first) error_set(e, ERROR_MEMORY, "no memory to record the plan");
+    for (int l = 0; e->code == FINE && l < s->L; l++) {
+        const int window = s->layers[l].window;
+        c->layers[l] = (LayerCache){.window = window, .capacity = capacity_of(window, past, length)};
+        if (!measure(c, s, &c->layers[l]))
+            error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", batch, c->layers[l].capacity);
+    }
+    return e->code == FINE;
 }
 
-bool cache_take(Cache *c, const Spec *s) {
-    size_t reals;
-    return !c->capacity || (cache_reals(c, s, &reals) && (c->arena = arena_new(reals)) != NULL);
-}
+bool cache_take(Cache *c) { return !c->count || (c->arena = arena_new(c->size)) != NULL; }
 
 void cache_free(Cache *c) {
     arena_release(c->arena);
     memory_free(c->tensors);
+    memory_free(c->layers);
+    memory_free(c->first);
+}
+
+static Tensor *bring(const Cache *c, const Spec *s, Plan *p, int B, int l, size_t offset) {
+    real *data = c->arena ? c->arena->data + offset : NULL;
+    const int shape[] = {B, s->G, c->layers[l].capacity, s->D};
+    return c->halved ? tensor_outside_halved(p, 4, shape, (uint16_t *)data) : tensor_outside(p, 4, shape, data);
 }
 
 void cache_bring(Cache *c, const Spec *s, Plan *p, int B) {
-    for (int i = 0; i < 2 * s->L; i++) {
-        real *data = c->arena ? c->arena->data + (size_t)i * c->each : NULL;
-        const int shape[] = {B, s->G, c->capacity, s->D};
-        c->tensors[i] = c->halved ? tensor_outside_halved(p, 4, shape, (uint16_t *)data) : tensor_outside(p, 4, shape, data);
+    for (int l = 0; l < c->count; l++) {
+        const LayerCache *layer = &c->layers[l];
+        c->tensors[l] = bring(c, s, p, B, l, layer->offset);
+        c->tensors[c->count + l] = bring(c, s, p, B, l, layer->offset + layer->each);
     }
 }
 
-void cache_forget(Cache *c, const Spec *s, int goes, int stays) {
-    const size_t position = (size_t)s->D * bytes_each(c), head = (size_t)c->capacity * position;
-    for (int i = 0; i < 2 * s->L; i++) {
-        char *at = (char *)(c->arena->data + (size_t)i * c->each);
-        for (size_t h = 0; h < (size_t)c->batch * (size_t)s->G; h++, at += head)
-            memmove(at, at + (size_t)goes * position, (size_t)stays * position);
+/* Positions up to `first` go; those behind them become the first ones. */
+static void forget(Cache *c, const Spec *s, int l, int first) {
+    const LayerCache *layer = &c->layers[l];
+    const size_t position = (size_t)s->D * bytes_each(c), head = (size_t)layer->capacity * position;
+    const size_t goes = (size_t)(first - c->first[l]) * position, stays = (size_t)(c->held - first) * position;
+    for (int k = 0; k < 2; k++) {
+        char *at = (char *)(c->arena->data + layer->offset + (size_t)k * layer->each);
+        for (size_t h = 0; h < (size_t)c->batch * (size_t)s->G; h++, at += head) memmove(at, at + goes, stays);
     }
+    c->first[l] = first;
+}
+
+bool cache_make_room(Cache *c, const Spec *s, int T, int *full) {
+    for (int l = 0; l < c->count; l++) {
+        const LayerCache *layer = &c->layers[l];
+        const int seen = c->held - layer->window + 1; /* the first position that the next one sees */
+        const bool fits = c->held - c->first[l] + T <= layer->capacity;
+        if (!fits && layer->window && seen > c->first[l]) forget(c, s, l, seen);
+        *full = l;
+        if (c->held - c->first[l] + T > layer->capacity) return false;
+    }
+    return true;
+}
+
+bool cache_trim(Cache *c, int n) {
+    for (int l = 0; l < c->count && n; l++)
+        if (c->first[l] > 0 && (!c->layers[l].window || c->first[l] > n - c->layers[l].window + 1)) return false;
+    for (int l = 0; l < c->count && !n; l++) c->first[l] = 0;
+    c->held = n;
+    return true;
 }

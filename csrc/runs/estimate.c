@@ -9,28 +9,25 @@ static size_t bytes_of(const Weights *w) {
     return reals * sizeof(real);
 }
 
-static Estimate read(const Run *r, size_t cache) {
+static Estimate read(const Run *r) {
     const Weights *w = &r->model->weights;
     const bool backward = r->options.backward;
     const size_t scratch = r->plan.scratch * (size_t)pool_threads() + r->plan.workspace;
     const double forward = plan_flops(&r->plan, false);
     return (Estimate){.parameters = bytes_of(w), .gradients = backward ? w->trained * sizeof(real) : 0,
                       .moments = backward ? 2 * w->trained * sizeof(real) : 0,
-                      .activations = (r->plan.size + scratch) * sizeof(real), .cache = cache * sizeof(real),
+                      .activations = (r->plan.size + scratch) * sizeof(real), .cache = r->cache.size * sizeof(real),
                       .forward_flops = forward,
                       .backward_flops = backward ? plan_flops(&r->plan, true) - forward : 0};
 }
 
 bool run_estimate(const Model *m, const RunOptions *o, Estimate *out, Error *e) {
     Run r;
-    size_t cache = 0;
     if (!run_open(&r, (Model *)m, o, e)) return false;
     Pass largest = run_largest(o);
     recording_write(&r, &largest);
     if (!r.plan.finished) *e = r.plan.error;
-    else if (!cache_reals(&r.cache, &m->spec, &cache))
-        error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", o->batch, r.cache.capacity);
-    else *out = read(&r, cache);
+    else *out = read(&r);
     run_free(&r);
     return e->code == FINE;
 }

@@ -15,25 +15,11 @@ static bool fits(const Run *r, const Pass *p, Error *e) {
 }
 
 /* --- the past ----------------------------------------------------------------------------------------------------- */
-/* Forgets the oldest positions so that T more fit; a window no longer sees them. */
-static void compact(Run *r, int T) {
-    const Spec *s = &r->model->spec;
-    const int window = spec_window(s), stays = window - 1 < r->past ? window - 1 : r->past, goes = r->past - stays;
-    if (!window || r->past + T <= r->cache.capacity || goes <= 0) return;
-    cache_forget(&r->cache, s, goes, stays);
-    for (int b = 0; b < r->options.batch; b++) {
-        uint8_t *mask = r->mask + (size_t)b * r->mask_stride;
-        memmove(mask, mask + goes, (size_t)stays);
-    }
-    r->past = stays;
-}
-
 static bool make_room(Run *r, int T, Error *e) {
-    if (!r->cache.capacity) return true;
-    compact(r, T);
-    if (r->past + T > r->cache.capacity)
+    int l;
+    if (!cache_make_room(&r->cache, &r->model->spec, T, &l))
         error_set(e, ERROR_SHAPE, "%d more tokens do not fit a cache of %d positions that holds %d", T,
-                  r->cache.capacity, r->past);
+                  r->cache.layers[l].capacity, r->cache.held - r->cache.first[l]);
     return e->code == FINE;
 }
 
@@ -50,7 +36,7 @@ static bool copy(int32_t *to, const int32_t *from, size_t count, long least, lon
 static void copy_mask(Run *r, const Call *c) {
     const size_t T = (size_t)c->pass.T;
     for (size_t b = 0; b < (size_t)c->pass.B; b++) {
-        uint8_t *mask = r->mask + b * r->mask_stride + r->past;
+        uint8_t *mask = r->mask + b * r->mask_stride + r->cache.held;
         if (c->mask) memcpy(mask, c->mask + b * T, T);
         else memset(mask, 1, T);
     }
@@ -88,10 +74,10 @@ static void feed(Run *r, const Call *c) {
     r->exec.feed = &r->feed;
     r->feed = (Feed){.ids = r->ids, .targets = c->pass.losses ? r->targets : NULL, .positions = r->positions,
                      .mask = c->mask || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
-                     .rotary = r->rotary, .past = r->past, .items = r->items, .seed = r->options.seed,
+                     .rotary = r->rotary, .past = r->cache.held, .first = r->cache.first, .items = r->items, .seed = r->options.seed,
                      .update = r->update, .micro = r->micro};
     r->exec.losses_wanted = false;
-    r->any_masked |= r->cache.capacity && c->mask;
+    r->any_masked |= r->cache.count && c->mask;
 }
 
 bool run_begin(Run *r, const Call *c, Error *e) {

@@ -14,7 +14,7 @@ static bool complete(Run *r, int from, Cancel *cancel) {
     r->exec.cancel = cancel;
     r->state = RUN_BROKEN;
     if (!plan_forward(&r->plan, &r->exec, from, r->plan.count)) return false;
-    if (r->cache.capacity) r->past += r->exec.T;
+    if (r->cache.count) r->cache.held += r->exec.T;
     sum_losses(r);
     r->state = r->given.losses && r->options.backward ? RUN_DIFFERENTIABLE : RUN_FORWARD;
     return true;
@@ -72,7 +72,11 @@ bool run_forward_backward(Run *r, Cancel *cancel) {
     return true;
 }
 
-void run_rewind(Run *r) {
-    r->past = 0;
-    r->any_masked = false;
+bool run_trim(Run *r, int n, Error *e) {
+    if (n < 0 || n > r->cache.held)
+        error_set(e, ERROR_CONFIG, "the past has %d positions; it cannot be cut back to %d", r->cache.held, n);
+    else if (!cache_trim(&r->cache, n))
+        error_set(e, ERROR_STATE, "a window has forgotten what position %d would see: read the text anew", n);
+    else if (n == 0) r->any_masked = false;
+    return e->code == FINE;
 }

@@ -56,7 +56,7 @@ static bool head_is_adapted(const Model *m) {
 static void bring_cache(Run *r, int B, Wanted *w) {
     cache_bring(&r->cache, &r->model->spec, &r->plan, B);
     w->keys = r->cache.tensors;
-    w->values = r->cache.tensors + r->model->spec.L;
+    w->values = r->cache.tensors + r->cache.count;
 }
 
 /* Is `name` a block, or a branch of one that was recorded or left out? */
@@ -105,7 +105,7 @@ void recording_write(Run *r, const Pass *c) {
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
     bool logits = !c->losses || head_is_adapted(r->model);
     Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
-    if (r->cache.capacity) bring_cache(r, c->B, &w);
+    if (r->cache.count) bring_cache(r, c->B, &w);
     r->given = network(p, &r->model->spec, &w);
     plan_finish(p, recording_kernels(r));
     check_names(r, c);

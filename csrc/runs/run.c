@@ -14,7 +14,7 @@ Pass run_largest(const RunOptions *o) {
 static bool take_inputs(Run *r) {
     const RunOptions *o = &r->options;
     size_t N = (size_t)o->batch * (size_t)o->length;
-    size_t width = r->cache.capacity ? (size_t)r->cache.capacity : (size_t)o->length;
+    size_t width = (size_t)(o->past ? o->past : o->length);
     r->mask_stride = width;
     r->ids = memory_alloc(N, sizeof *r->ids);
     r->targets = memory_alloc(N, sizeof *r->targets);
@@ -41,7 +41,7 @@ static bool copy_keep(Run *r, const RunOptions *o) {
 
 static bool check_options(const Run *r, Error *e) {
     const RunOptions *o = &r->options;
-    const int longest = o->length > r->cache.capacity ? o->length : r->cache.capacity;
+    const int longest = o->length > o->past ? o->length : o->past;
     size_t N;
     if (o->batch < 1 || o->length < 1 || o->past < 0)
         error_set(e, ERROR_CONFIG, "a run of batch %d, length %d, past %d is empty", o->batch, o->length, o->past);
@@ -55,11 +55,12 @@ static bool check_options(const Run *r, Error *e) {
 
 bool run_open(Run *r, Model *m, const RunOptions *o, Error *e) {
     *r = (Run){.model = m, .structure = m->weights.structure, .options = *o};
-    r->cache = cache_of(&m->spec, o->batch, o->past, o->length, recording_kernels(r)->rounds);
     r->options.keep_count = 0;
     if (!check_options(r, e)) return false;
+    const bool halved = recording_kernels(r)->rounds;
     r->by_parameter = memory_alloc((size_t)m->weights.total, sizeof *r->by_parameter);
-    if (r->by_parameter && copy_keep(r, o) && cache_open(&r->cache, &m->spec)) return true;
+    if (r->by_parameter && copy_keep(r, o) && cache_open(&r->cache, &m->spec, o->batch, o->past, o->length, halved, e))
+        return true;
     error_set(e, ERROR_MEMORY, "no memory to record the plan");
     run_free(r);
     return false;
@@ -67,7 +68,7 @@ bool run_open(Run *r, Model *m, const RunOptions *o, Error *e) {
 
 bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e) {
     if (!run_open(r, m, o, e)) return false;
-    bool fine = cache_take(&r->cache, &m->spec);
+    bool fine = cache_take(&r->cache);
     if (o->backward) r->gradients = shared ? gradients_retain(shared) : gradients_new(&m->weights);
     fine = fine && (r->gradients || !o->backward);
     Pass largest = run_largest(o);

@@ -63,10 +63,9 @@ typedef struct {
     Gradients *gradients;
     Arena *arena, *scratch;
     Cache cache;
-    int past; /* positions in the cache */
     int slots;
     int32_t *ids, *targets, *positions; /* the call's numbers, the run's own copy */
-    uint8_t *mask;       /* (batch, length), or (batch, capacity) with a past; stride: mask_stride */
+    uint8_t *mask;       /* (batch, length), or of all positions with a past; stride: mask_stride */
     size_t mask_stride;
     bool any_masked;     /* with a past: some slot is padding */
     real *inv_freq;      /* (rotaries,D/2) */
@@ -101,7 +100,8 @@ bool run_resume(Run *r, Cancel *cancel);   /* of one that has stopped, to its en
 bool run_backward(Run *r, Cancel *cancel); /* of one that is differentiable */
 /* Of a call that has begun: forwards up to its losses, then back, which forms them on its way. */
 bool run_forward_backward(Run *r, Cancel *cancel);
-void run_rewind(Run *r); /* forgets the past */
+/* Back to the first n positions of the past. False: see e. */
+bool run_trim(Run *r, int n, Error *e);
 
 /* shown.c   what may be shown of the last call. False: see e; what lies there is older, or was never written. */
 bool run_shows_something(const Run *r, Error *e);                          /* there is a pass, complete or stopped */

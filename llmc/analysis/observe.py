@@ -32,7 +32,7 @@ def observed(run, batch, adapters, piece):
 def _pieces(run, batch, piece):
     """Reads a batch piece by piece; yields which tokens each had, when it has been read."""
     whole, length = run._arguments(batch.ids, None, batch.mask, None, None, ()), batch.ids.shape[1]
-    run._core.rewind()
+    run._core.trim(0)
     for start in range(0, length, piece):
         read = slice(start, start + piece)
         part = {name: None if whole[name] is None else np.ascontiguousarray(whole[name][:, read])

@@ -83,7 +83,7 @@ Call text(const Run *r, const Pass *p, bool masked, uint64_t seed) {
               .inv_freq = inv_freq, .rope_factor = &one};
     for (size_t i = 0; i < N; i++) {
         const int b = (int)i / p->T, t = (int)i % p->T, padding = masked && b == 0 ? (p->T > 2 ? 2 : 1) : 0;
-        const int position = r->past + t - padding;
+        const int position = r->cache.held + t - padding;
         ids[i] = (int32_t)(rng_bits(key, i) % (unsigned)s->V);
         targets[i] = t + 1 == p->T ? -1 : (int32_t)(rng_bits(key, i + 1) % (unsigned)s->V);
         positions[i] = position < 0 ? 0 : position;

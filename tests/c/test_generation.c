@@ -51,9 +51,65 @@ static void check_cache(const char *family, int chunk, bool masked) {
             double apart = distance(whole, r.given.logits->data, ROWS * WORDS);
             CHECK(apart < 1e-9, "%s, chunks of %d, to %d: logits are %g apart", family, chunk, end, apart);
         }
-        run_rewind(&r);
+        Error e = {0};
+        CHECK(run_trim(&r, 0, &e), "%s", e.message);
     }
     run_free(&r);
+    model_free(&m);
+}
+
+/* Cut back and read on, a past gives what it gave before; a window that has forgotten says so. */
+static void check_trim(void) {
+    Model m;
+    tiny_model(&m, "mistral");
+    Run r;
+    Error e = {0};
+    make_run(&r, &m, (RunOptions){.batch = ROWS, .length = 40, .past = 100000});
+    const Pass p = {.B = ROWS, .T = 12, .last = 1};
+    forward(&r, &p, 1);
+    forward(&r, &p, 2);
+    real first[ROWS * WORDS];
+    memcpy(first, r.given.logits->data, sizeof first);
+    CHECK(run_trim(&r, 12, &e) && r.cache.held == 12, "%s", e.message);
+    forward(&r, &p, 2);
+    CHECK(same(first, r.given.logits->data, ROWS * WORDS), "a past that was cut back gives other logits");
+    CHECK(!run_trim(&r, 25, &e) && e.code == ERROR_CONFIG && r.cache.held == 24, "more was left than there was");
+    for (int i = 0; i < 60; i++) forward(&r, &p, 3);
+    e = (Error){0};
+    CHECK(!run_trim(&r, 30, &e) && e.code == ERROR_STATE && r.cache.held == 744, "%d: %s", r.cache.held, e.message);
+    run_free(&r);
+    model_free(&m);
+}
+
+/* A layer that sees all keeps all, one with a window what its window sees. */
+static void check_layers_that_differ(void) {
+    Layer layers[2];
+    Spec s = tiny_spec("mistral", layers);
+    layers[1].window = 0;
+    Model m;
+    Error e = {0};
+    CHECK(model_init(&m, &s, PRECISION_FLOAT32, STORED_REAL, true, &e), "%s", e.message);
+    fill_parameters(&m);
+    Run cached, whole;
+    make_run(&cached, &m, (RunOptions){.batch = 1, .length = 1, .past = 600});
+    CHECK(cached.cache.layers[0].capacity < 300 && cached.cache.layers[1].capacity == 600, "capacities");
+    make_run(&whole, &m, (RunOptions){.batch = 1, .length = 600});
+    const Pass all = {.B = 1, .T = 600, .last = 1}, one = {.B = 1, .T = 1, .last = 1};
+    int32_t ids[600], positions[600];
+    real inv_freq[3], factor = 1;
+    for (int i = 0; i < 600; i++) ids[i] = (int32_t)(rng_bits(7, (uint64_t)i) % (unsigned)s.V), positions[i] = i;
+    for (int i = 0; i < s.D / 2; i++) inv_freq[i] = (real)pow(100, -2.0 * i / s.D);
+    Call c = {.pass = all, .ids = ids, .positions = positions, .inv_freq = inv_freq, .rope_factor = &factor};
+    CHECK(run_begin(&whole, &c, &e) && run_forward(&whole, NULL), "%s", e.message);
+    for (int i = 0; i < 600; i++) {
+        c = (Call){.pass = one, .ids = ids + i, .positions = positions + i, .inv_freq = inv_freq, .rope_factor = &factor};
+        CHECK(run_begin(&cached, &c, &e) && run_forward(&cached, NULL), "%s", e.message);
+    }
+    CHECK(cached.cache.first[0] > 0 && cached.cache.first[1] == 0, "what was forgotten");
+    const double apart = distance(cached.given.logits->data, whole.given.logits->data, (size_t)s.V);
+    CHECK(apart < 1e-9, "token by token the logits are %g apart", apart);
+    run_free(&cached);
+    run_free(&whole);
     model_free(&m);
 }
 
@@ -63,11 +119,13 @@ static void check_long_window(void) {
     tiny_model(&m, "mistral");
     Run r;
     make_run(&r, &m, (RunOptions){.batch = ROWS, .length = 40, .past = 100000});
-    CHECK(r.cache.capacity < 1000, "a window of %d keeps %d positions", spec_window(&m.spec), r.cache.capacity);
+    const LayerCache *layer = &r.cache.layers[0];
+    CHECK(layer->capacity < 1000, "a window of %d keeps %d positions", layer->window, layer->capacity);
     Pass p = {.B = ROWS, .T = 40, .last = 1};
     for (int i = 0; i < 30; i++) {
         forward(&r, &p, (uint64_t)i);
-        CHECK(r.past <= r.cache.capacity && isfinite((double)r.given.logits->data[0]), "piece %d", i);
+        const int held = r.cache.held - r.cache.first[0];
+        CHECK(held <= layer->capacity && held >= layer->window && isfinite((double)r.given.logits->data[0]), "piece %d", i);
     }
     run_free(&r);
     model_free(&m);
@@ -80,6 +138,8 @@ void test_generation(void) {
         check_cache(FAMILIES[f], LENGTH, false);
     }
     check_long_window();
+    check_trim();
+    check_layers_that_differ();
 }
 
 /* --- what is refused, in words ------------------------------------------------------------------------------------ */
