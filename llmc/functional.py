@@ -52,13 +52,13 @@ def _apply(op, arrays, result, dout=_FORWARD, **numbers):
     numbers.setdefault("shape", (1, 1))
     if dout is _FORWARD:
         out = np.empty(result, np.float32)
-        _core.piece(op, arrays, (None,) * len(arrays), out.reshape(-1), None, out.size, **numbers)
+        _core.functional(op, arrays, (None,) * len(arrays), out.reshape(-1), None, out.size, **numbers)
         return out
     dout = _real(dout, "dout")
     if dout.shape != tuple(result):
         raise ShapeError(f"dout has shape {dout.shape}, the output has {tuple(result)}")
     gradients = tuple(a if a is None else np.zeros_like(a) for a in arrays)
-    _core.piece(op, arrays, gradients, None, dout.reshape(-1), dout.size, **numbers)
+    _core.functional(op, arrays, gradients, None, dout.reshape(-1), dout.size, **numbers)
     return gradients
 
 

@@ -262,7 +262,7 @@ class Fuzzer:
         ids = self.pick([None, self.numpy.integers(-2, 6, shape if min(shape) > 0 else (1,)).astype(np.int32)])
         size = next(array.size for array in (out, dout, self.reals()) if array is not None)
         count = self.pick([24, 12, 4, self.number(), size, size, size])
-        return _core64.piece(self.pick(ops), arrays, gradients, out, dout, count, shape, ids,
+        return _core64.functional(self.pick(ops), arrays, gradients, out, dout, count, shape, ids,
                              self.pick([None, None, np.ones(6, np.uint8)]), self.pick([0.0, 1.0, 1e4]),
                              self.pick(["linear", "gelu", "nothing"]), few(), few(), few(), few(), True)  # fmt: skip
 

@@ -52,20 +52,20 @@ def step_and_look(things):
 
 def piece(_):
     x, weight, dx, dweight = np.ones((3, 4)), np.ones((2, 4)), np.zeros((3, 4)), np.zeros((2, 4))
-    core.piece("linear", (x, weight), (dx, dweight), None, np.ones((3, 2)), 6, (1, 1))
+    core.functional("linear", (x, weight), (dx, dweight), None, np.ones((3, 2)), 6, (1, 1))
     return dx, dweight
 
 
 def attention_piece(_):
     x, out = np.ones((1, 5, 8)), np.zeros((1, 5, 8))
     mask = np.ones((1, 5), np.uint8)
-    core.piece("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, mask, 0.5, "linear", 2, 2, 4)
+    core.functional("attention", (x, x, x), (None,) * 3, out, None, 40, (1, 5), None, mask, 0.5, "linear", 2, 2, 4)
     return out
 
 
 def embedding_piece(_):
     out = np.zeros((2, 3))
-    core.piece("embedding", (None, np.ones((5, 3))), (None, None), out, None, 6, (1, 2), np.array([1, 4], np.int32))
+    core.functional("embedding", (None, np.ones((5, 3))), (None, None), out, None, 6, (1, 2), np.array([1, 4], np.int32))
     return out
 
 

@@ -1,16 +1,16 @@
 /* Arena: a counted block of reals. */
 #include "base/arena.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 Arena *arena_new(size_t count) {
     size_t bytes;
     if (!size_mul(&bytes, count, sizeof(real))) return NULL;
-    Arena *a = memory_alloc(1, sizeof *a);
+    Arena *a = alloc_array(1, sizeof *a);
     if (!a) return NULL;
-    a->data = memory_map(bytes);
+    a->data = alloc_map(bytes);
     if (!a->data) {
-        memory_free(a);
+        alloc_free(a);
         return NULL;
     }
     a->count = count;
@@ -25,6 +25,6 @@ Arena *arena_retain(Arena *a) {
 
 void arena_release(Arena *a) {
     if (!a || atomic_fetch_sub(&a->references, 1) != 1) return;
-    memory_unmap(a->data, a->count * sizeof(real));
-    memory_free(a);
+    alloc_unmap(a->data, a->count * sizeof(real));
+    alloc_free(a);
 }

@@ -1,7 +1,7 @@
 /* names: open addressing; at most half of the slots are taken. */
 #include "base/names.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <string.h>
 
@@ -29,7 +29,7 @@ static NameSlot *slot_of(const NameIndex *n, const char *name, uint32_t hash) {
 static bool make_room(NameIndex *n) {
     if (2 * n->count < n->room) return true;
     NameIndex larger = {.room = n->room ? 2 * n->room : LEAST};
-    larger.slots = memory_alloc((size_t)larger.room, sizeof *larger.slots);
+    larger.slots = alloc_array((size_t)larger.room, sizeof *larger.slots);
     if (!larger.slots) return false;
     for (int i = 0; i < n->room; i++)
         if (n->slots[i].name) *slot_of(&larger, n->slots[i].name, n->slots[i].hash) = n->slots[i];
@@ -61,6 +61,6 @@ void names_forget(NameIndex *n) {
 }
 
 void names_free(NameIndex *n) {
-    memory_free(n->slots);
+    alloc_free(n->slots);
     *n = (NameIndex){0};
 }

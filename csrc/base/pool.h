@@ -21,8 +21,8 @@ typedef void (*PoolTask)(void *context, size_t index, int slot);
 /* Runs task(context, 0..count-1, slot), slot < slots. False when cancelled: some tasks have not run. */
 bool pool_run(size_t count, PoolTask task, void *context, int slots, Cancel *cancel);
 
-/* For a task that takes long, now and then: asks as between tasks where the caller's thread runs it (slot 0). False: the
- * job is to stop, whatever the task has left undone. */
+/* For a task that takes long, now and then: asks as between tasks where the caller's thread runs it (slot 0). False:
+ * the job is to stop, whatever the task has left undone. */
 bool pool_going(Cancel *cancel, int slot);
 
 int pool_threads(void);

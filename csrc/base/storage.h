@@ -15,7 +15,7 @@ typedef enum {
  * round its file has them: few rows of x meet it in dot products, and a scale belongs to neighbours. */
 typedef struct {
     Storage storage;
-    bool turned;         /* a parameter (I,O), which lies as (O,I) */
+    bool transposed;         /* a parameter (I,O), which lies as (O,I) */
     void *data;
     size_t stride;       /* between the rows as they lie, in numbers */
     float *scales;       /* int8 alone: (O,I/GROUP), one for GROUP inputs of an output */

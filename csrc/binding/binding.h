@@ -63,7 +63,7 @@ const real *borrow_vector(const State *s, PyObject *array, size_t count, const c
 real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool writable, const char *what);
 const int32_t *borrow_rows(const State *s, PyObject *array, int *B, int *T, const char *what); /* (B,T) */
 
-/* A tuple or list of str as C strings, which it holds; NULL with an error set. Release with memory_free. */
+/* A tuple or list of str as C strings, which it holds; NULL with an error set. Release with alloc_free. */
 const char **borrow_strings(PyObject *sequence, int *count);
 
 typedef struct {
@@ -115,5 +115,5 @@ PyObject *shown_logits(PyObject *run, void *unused);
 PyObject *shown_likeliest(PyObject *run, PyObject *unused);
 PyObject *shown_losses(PyObject *run, void *unused);
 
-/* py_piece.c */
-PyObject *piece_apply(PyObject *module, PyObject *args, PyObject *kwargs);
+/* py_functional.c */
+PyObject *functional_apply(PyObject *module, PyObject *args, PyObject *kwargs);

@@ -1,6 +1,6 @@
 /* module: what Python imports. Threads, instruction set and products are process-wide; all else belongs to objects. */
 #include "base/cpu.h"
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "binding/binding.h"
 #include "blocks/spec.h"
 #include "engine/engine.h"
@@ -85,7 +85,8 @@ static int add_constants(PyObject *module) {
         return -1;
     }
     Py_DECREF(words);
-    return PyModule_AddIntConstant(module, "GROUP", GROUP) | PyModule_AddIntConstant(module, "LAYERS_MOST", LAYERS_MOST);
+    return PyModule_AddIntConstant(module, "GROUP", GROUP) |
+           PyModule_AddIntConstant(module, "LAYERS_MOST", LAYERS_MOST);
 }
 
 #ifdef LLMC_TESTING
@@ -93,13 +94,13 @@ static PyObject *fail_allocation(PyObject *module, PyObject *args) {
     (void)module;
     long k, count = 1;
     if (!PyArg_ParseTuple(args, "l|l:fail_allocation", &k, &count)) return NULL;
-    memory_fail(k, count);
+    alloc_fail(k, count);
     Py_RETURN_NONE;
 }
 
 static PyObject *live_allocations(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    return PyLong_FromLong(memory_live());
+    return PyLong_FromLong(alloc_live());
 }
 #endif
 
@@ -110,7 +111,7 @@ static PyMethodDef functions[] = {
     {"offers", offers, METH_NOARGS, "Instruction sets that this build and this processor have, best first."},
     {"info", info, METH_NOARGS, "What runs here."},
     {"measure", measure, METH_VARARGS, "measure(what, seconds): the best rate this machine reaches."},
-    {"piece", (PyCFunction)(void (*)(void))piece_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
+    {"functional", (PyCFunction)(void (*)(void))functional_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
 #ifdef LLMC_TESTING
     {"fail_allocation", fail_allocation, METH_VARARGS, "fail_allocation(k, count=1): the k-th allocation fails."},
     {"live_allocations", live_allocations, METH_NOARGS, "Blocks taken and not given back."},
@@ -124,8 +125,13 @@ static bool find_errors(State *s) {
     struct {
         const char *name;
         PyObject **into;
-    } classes[] = {{"Error", &s->error}, {"ConfigError", &s->config}, {"ShapeError", &s->shape}, {"DataError", &s->data},
-                   {"UnknownNameError", &s->name}, {"BusyError", &s->busy}, {"NonFiniteError", &s->nonfinite}};
+    } classes[] = {{"Error", &s->error},
+                   {"ConfigError", &s->config},
+                   {"ShapeError", &s->shape},
+                   {"DataError", &s->data},
+                   {"UnknownNameError", &s->name},
+                   {"BusyError", &s->busy},
+                   {"NonFiniteError", &s->nonfinite}};
     bool all = true;
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
         all = (*classes[i].into = PyObject_GetAttrString(errors, classes[i].name)) && all;

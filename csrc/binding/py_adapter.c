@@ -1,5 +1,5 @@
 /* py_adapter: adapters as methods of _core.Model. Each is a change of structure: nobody may be reading. */
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "binding/binding.h"
 
 PyObject *model_linears(PyObject *object, PyObject *unused) {
@@ -25,19 +25,21 @@ static LowRank *borrow_pairs(PyObject *sequence, int *count) {
         return NULL;
     }
     Py_ssize_t n = PyList_GET_SIZE(sequence);
-    LowRank *pairs = memory_alloc((size_t)n + 1, sizeof *pairs);
+    LowRank *pairs = alloc_array((size_t)n + 1, sizeof *pairs);
     if (!pairs) PyErr_NoMemory();
     for (Py_ssize_t i = 0; pairs && i < n; i++) {
         double scale, dropout;
         PyObject *item = PyList_GET_ITEM(sequence, i);
-        bool fine = PyTuple_Check(item) && PyArg_ParseTuple(item, "sidd", &pairs[i].module, &pairs[i].rank, &scale, &dropout);
+        bool fine =
+            PyTuple_Check(item) && PyArg_ParseTuple(item, "sidd", &pairs[i].module, &pairs[i].rank, &scale, &dropout);
         if (fine) {
             pairs[i].scale = (real)scale;
             pairs[i].dropout = (real)dropout;
             continue;
         }
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "branches: a tuple (module, rank, scale, dropout) is needed");
-        memory_free(pairs);
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "branches: a tuple (module, rank, scale, dropout) is needed");
+        alloc_free(pairs);
         pairs = NULL;
     }
     *count = (int)n;
@@ -62,8 +64,8 @@ PyObject *model_add(PyObject *object, PyObject *args, PyObject *kwargs) {
         self->guard.writing = false;
         if (!fine) raise_error(s, &e);
     }
-    memory_free(pairs);
-    memory_free(copies);
+    alloc_free(pairs);
+    alloc_free(copies);
     if (!fine) return NULL;
     Py_RETURN_NONE;
 }
@@ -72,7 +74,8 @@ PyObject *model_delete(PyObject *object, PyObject *args) {
     ModelObject *self = (ModelObject *)object;
     const State *s = state_of_type(Py_TYPE(object));
     const char *name;
-    if (!PyArg_ParseTuple(args, "s:delete_adapter", &name) || !guard_write(s, &self->guard, "delete_adapter")) return NULL;
+    if (!PyArg_ParseTuple(args, "s:delete_adapter", &name) || !guard_write(s, &self->guard, "delete_adapter"))
+        return NULL;
     Error e = {0};
     bool fine = weights_delete_adapter(&self->model.weights, name, &e);
     self->guard.writing = false;
@@ -96,8 +99,8 @@ PyObject *model_set(PyObject *object, PyObject *args, PyObject *kwargs) {
         self->guard.writing = false;
         if (!fine) raise_error(s, &e);
     }
-    memory_free(active);
-    memory_free(trainable);
+    alloc_free(active);
+    alloc_free(trainable);
     if (!fine) return NULL;
     Py_RETURN_NONE;
 }

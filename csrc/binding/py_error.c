@@ -1,5 +1,5 @@
 /* py_error: the core's errors as llmc's exceptions; busy objects; the unlocked region. */
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "binding/binding.h"
 
 PyObject *raise_error(const State *s, const Error *e) {
@@ -21,7 +21,8 @@ PyObject *raise_error(const State *s, const Error *e) {
 
 bool guard_read(const State *s, Guard *g, const char *what) {
     if (g->writing) {
-        PyErr_Format(s->busy, "%s: another thread is changing the model (a step, a load or a merge); try again after it", what);
+        PyErr_Format(s->busy,
+                     "%s: another thread is changing the model (a step, a load or a merge); try again after it", what);
         return false;
     }
     g->readers++;
@@ -60,15 +61,16 @@ bool lock(const State *s, Unlocked *u) {
 
 const char **borrow_strings(PyObject *sequence, int *count) {
     if (!PyList_Check(sequence) && !PyTuple_Check(sequence))
-        return (const char **)PyErr_Format(PyExc_TypeError, "a list of names is needed, not %s", Py_TYPE(sequence)->tp_name);
+        return (const char **)PyErr_Format(PyExc_TypeError, "a list of names is needed, not %s",
+                                           Py_TYPE(sequence)->tp_name);
     Py_ssize_t n = PySequence_Fast_GET_SIZE(sequence);
     if (n > INT32_MAX) return (const char **)PyErr_NoMemory();
-    const char **strings = memory_alloc((size_t)n + 1, sizeof *strings);
+    const char **strings = alloc_array((size_t)n + 1, sizeof *strings);
     if (!strings) return (const char **)PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < n; i++) {
         strings[i] = PyUnicode_AsUTF8(PySequence_Fast_GET_ITEM(sequence, i));
         if (strings[i]) continue;
-        memory_free(strings);
+        alloc_free(strings);
         return NULL;
     }
     *count = (int)n;

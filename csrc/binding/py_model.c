@@ -1,12 +1,19 @@
 /* py_model: _core.Model, a Spec and its parameters. */
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "binding/binding.h"
 #include "runs/recording.h"
 
 #include <stddef.h>
 
 /* What config.spec() calls a kind or a number, and where it goes. */
-typedef enum { SIZE, INT, BOOL, REAL, WORD, ROW } FieldType; /* SIZE: positive; ROW: -1 means none; WORD: one of a list */
+typedef enum {
+    SIZE,
+    INT,
+    BOOL,
+    REAL,
+    WORD,
+    ROW
+} FieldType; /* SIZE: positive; ROW: -1 means none; WORD: one of a list */
 typedef struct {
     const char *name;
     FieldType type;
@@ -125,9 +132,13 @@ static bool names_suffice(const State *s, const Spec *p) {
     const struct {
         Part part;
         bool needed;
-    } needs[] = {{PART_ROOT, true}, {PART_EMBED, true}, {PART_BLOCK, true}, {PART_ATTENTION, true}, {PART_FEED_FORWARD, true},
-                 {PART_O, true}, {PART_UP, true}, {PART_DOWN, true}, {PART_HEAD, true}, {PART_Q, !fused}, {PART_K, !fused},
-                 {PART_V, !fused}, {PART_GATE, gated}, {PART_POSITIONS, p->position == POSITION_LEARNED}};
+    } needs[] = {{PART_ROOT, true},         {PART_EMBED, true},
+                 {PART_BLOCK, true},        {PART_ATTENTION, true},
+                 {PART_FEED_FORWARD, true}, {PART_O, true},
+                 {PART_UP, true},           {PART_DOWN, true},
+                 {PART_HEAD, true},         {PART_Q, !fused},
+                 {PART_K, !fused},          {PART_V, !fused},
+                 {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED}};
     for (size_t i = 0; i < COUNT(needs); i++) {
         if (!needs[i].needed || p->names[needs[i].part]) continue;
         PyErr_Format(s->config, "names: '%s' is missing", part_word(needs[i].part));
@@ -176,15 +187,16 @@ static bool read_spec(const State *s, PyObject *given, Spec *spec) {
     }
     if (!read_fields(s, fields, COUNT(fields), (char *)spec, given) || !read_names(s, spec, names) || !sane(s, spec))
         return false;
-    spec->layers = memory_alloc((size_t)spec->L, sizeof *spec->layers);
+    spec->layers = alloc_array((size_t)spec->L, sizeof *spec->layers);
     if (!spec->layers) PyErr_NoMemory();
     else if (read_layers(s, spec, layers) && names_suffice(s, spec)) return true;
-    memory_free(spec->layers);
+    alloc_free(spec->layers);
     return false;
 }
 
 static bool read_storage(const State *s, const char *name, Storage *storage) {
-    static const char *const names[] = {[STORED_REAL] = "float32", [STORED_BFLOAT16] = "bfloat16", [STORED_INT8] = "int8"};
+    static const char *const names[] = {
+        [STORED_REAL] = "float32", [STORED_BFLOAT16] = "bfloat16", [STORED_INT8] = "int8"};
     for (Storage i = STORED_REAL; i <= STORED_INT8; i++)
         if (strcmp(name, names[*storage = i]) == 0) return true;
     PyErr_Format(s->config, "weights are stored as 'float32', 'bfloat16' or 'int8', not as '%.100s'", name);
@@ -196,7 +208,8 @@ static PyObject *model_make(PyTypeObject *type, PyObject *args, PyObject *kwargs
     PyObject *given;
     const char *stored = "float32";
     int take = 1, bfloat16 = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pps:Model", names, &PyDict_Type, &given, &take, &bfloat16, &stored))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|pps:Model", names, &PyDict_Type, &given, &take, &bfloat16,
+                                     &stored))
         return NULL;
     Precision precision = bfloat16 ? PRECISION_BFLOAT16 : PRECISION_FLOAT32;
     const State *s = state_of_type(type);
@@ -206,7 +219,7 @@ static PyObject *model_make(PyTypeObject *type, PyObject *args, PyObject *kwargs
     ModelObject *self = (ModelObject *)type->tp_alloc(type, 0);
     Error e = {0};
     const bool made = self && model_init(&self->model, &spec, precision, storage, take, &e);
-    memory_free(spec.layers);
+    alloc_free(spec.layers);
     if (made) return (PyObject *)self;
     Py_XDECREF(self);
     return self ? raise_error(s, &e) : NULL;
@@ -223,7 +236,8 @@ static void model_end(PyObject *object) {
 static PyObject *parameters(PyObject *object, PyObject *unused) {
     (void)unused;
     const Model *m = &((ModelObject *)object)->model;
-    if (!m->weights.base.arena) return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
+    if (!m->weights.base.arena)
+        return PyErr_Format(state_of_type(Py_TYPE(object))->error, "this model has shapes alone");
     PyObject *all = PyDict_New();
     for (int i = 0; all && i < m->weights.base.count; i++) {
         PyObject *stored = view_parameter(&m->weights.base.items[i]);
@@ -309,11 +323,12 @@ static PyObject *estimate(PyObject *object, PyObject *args, PyObject *kwargs) {
     Error e = {0};
     Estimate x;
     bool fine = run_estimate(&((ModelObject *)object)->model, &o, &x, &e);
-    memory_free(globs);
+    alloc_free(globs);
     if (!fine) return raise_error(s, &e);
     return Py_BuildValue("{s:n,s:n,s:n,s:n,s:n,s:d,s:d}", "parameters", (Py_ssize_t)x.parameters, "gradients",
-                         (Py_ssize_t)x.gradients, "optimizer", (Py_ssize_t)x.moments, "activations", (Py_ssize_t)x.activations, "cache",
-                         (Py_ssize_t)x.cache, "forward_flops", x.forward_flops, "backward_flops", x.backward_flops);
+                         (Py_ssize_t)x.gradients, "optimizer", (Py_ssize_t)x.moments, "activations",
+                         (Py_ssize_t)x.activations, "cache", (Py_ssize_t)x.cache, "forward_flops", x.forward_flops,
+                         "backward_flops", x.backward_flops);
 }
 
 /* --- the recorded plan ------------------------------------------------------------------------------------------- */
@@ -353,7 +368,8 @@ static PyObject *plan_rows(const Plan *p) {
     }
     for (int i = 0; modules && i < p->module_count; i++) {
         const Module *m = &p->modules[i];
-        PyObject *row = Py_BuildValue("(siii)", part_word(m->part), m->layer, place_in(p, m->input), place_in(p, m->output));
+        PyObject *row =
+            Py_BuildValue("(siii)", part_word(m->part), m->layer, place_in(p, m->input), place_in(p, m->output));
         if (!row || PyDict_SetItemString(modules, m->name, row) < 0) Py_CLEAR(modules);
         Py_XDECREF(row);
     }
@@ -401,9 +417,11 @@ static PyObject *end_write(PyObject *object, PyObject *unused) {
 }
 
 static PyMethodDef methods[] = {
-    {"parameters", parameters, METH_NOARGS, "{name: writable view}, in the order of a forward pass; of int8 (numbers, scales, turned)."},
+    {"parameters", parameters, METH_NOARGS,
+     "{name: writable view}, in the order of a forward pass; of int8 (numbers, scales, transposed)."},
     {"shapes", shapes, METH_NOARGS, "{name: shape}, in the order of a forward pass."},
-    {"layout", layout, METH_NOARGS, "{name: (part, layer or None, inputs, outputs)}; of a linear's weight, else 0 and 0."},
+    {"layout", layout, METH_NOARGS,
+     "{name: (part, layer or None, inputs, outputs)}; of a linear's weight, else 0 and 0."},
     {"linears", model_linears, METH_NOARGS, "{module path: (in, out)} of every linear; the head, unless it is tied."},
     {"add_adapter", KEYWORDS(model_add), "add_adapter(name, branches, copies): zero low-rank branches; filled copies."},
     {"delete_adapter", model_delete, METH_VARARGS, "delete_adapter(name)"},
@@ -411,7 +429,8 @@ static PyMethodDef methods[] = {
     {"adapter_parameters", model_adapter_views, METH_VARARGS, "{name: writable view} of one adapter."},
     {"estimate", KEYWORDS(estimate), "Bytes and FLOPs of a run."},
     {"plan", plan, METH_NOARGS,
-     "([(op, module, [tensor], [(tensor, module, width)])], {module: (part, layer, input, output)}) of one token's pass."},
+     "([(op, module, [tensor], [(tensor, module, width)])], {module: (part, layer, input, output)}) of one token's "
+     "pass."},
     {"take", take, METH_NOARGS, "Takes the memory of the parameters of a model made with take=False, zeroed."},
     {"begin_write", begin_write, METH_NOARGS, "Excludes readers until end_write."},
     {"end_write", end_write, METH_NOARGS, "Lets readers in again."},
@@ -419,7 +438,7 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef properties[] = {
-    {"parameter_count", parameter_count, NULL, "Numbers in all parameters.", NULL},
+    {"parameter_count", parameter_count, NULL, "Attributes in all parameters.", NULL},
     {"parameter_arena", parameter_arena, NULL, "All parameters as one row, or None: they lie narrower.", NULL},
     {"head_name", head_name, NULL, "Module path of the head.", NULL},
     {"in_out", in_out, NULL, "Are the blocks' linears stored (in, out), as Conv1D does?", NULL},
@@ -432,7 +451,8 @@ static PyType_Slot slots[] = {
     {Py_tp_dealloc, model_end},
     {Py_tp_methods, methods},
     {Py_tp_getset, properties},
-    {Py_tp_doc, "Model(spec, take=True, bfloat16=False, storage='float32'): parameters in one arena, zero; or their shapes alone."},
+    {Py_tp_doc, "Model(spec, take=True, bfloat16=False, storage='float32'): parameters in one arena, zero; or their "
+                "shapes alone."},
     {0, NULL},
 };
 

@@ -112,7 +112,7 @@ static PyObject *step(PyObject *object, PyObject *args, PyObject *kwargs) {
 static PyObject *views(const Weights *w, Arena *arena) {
     PyObject *all = PyDict_New();
     for (int i = 0; all && i < w->total; i++)
-        if (w->all[i]->trainable && !add_view(all, w->all[i], arena, w->all[i]->slot)) Py_CLEAR(all);
+        if (w->all[i]->trainable && !add_view(all, w->all[i], arena, w->all[i]->grad_offset)) Py_CLEAR(all);
     return all;
 }
 

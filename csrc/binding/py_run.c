@@ -1,5 +1,5 @@
 /* py_run: _core.Run, a budget of rows and tokens and the passes over it. */
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "binding/binding.h"
 
 bool run_enter(const State *s, RunObject *r) {
@@ -32,13 +32,13 @@ void gradients_leave(const RunObject *r) {
 
 /* The lock of the gradients of `shared`, or a new one; NULL: no memory. */
 static Lock *lock_of(RunObject *shared) {
-    Lock *lock = shared ? shared->gradients : memory_alloc(1, sizeof *lock);
+    Lock *lock = shared ? shared->gradients : alloc_array(1, sizeof *lock);
     if (lock) lock->references++;
     return lock;
 }
 
 static void lock_release(Lock *lock) {
-    if (lock && --lock->references == 0) memory_free(lock);
+    if (lock && --lock->references == 0) alloc_free(lock);
 }
 
 static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -79,7 +79,7 @@ static PyObject *run_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         o.float32 = float32;
         o.seed = seed;
         self->ready = run_init(&self->run, &self->owner->model, &o, shared ? shared->run.gradients : NULL, &e);
-        memory_free(globs);
+        alloc_free(globs);
     }
     if (self->ready && o.backward && !(self->gradients = lock_of(shared))) PyErr_NoMemory();
     else if (self->ready) return (PyObject *)self;
@@ -141,7 +141,7 @@ static bool begin_with(const State *s, RunObject *self, PyObject *args, PyObject
     p->skip = left_out;
     p->losses = a.targets != Py_None;
     const bool fine = begin(s, self, &a, &c);
-    memory_free(left_out);
+    alloc_free(left_out);
     return fine;
 }
 
@@ -154,7 +154,7 @@ static bool replayed(const State *s, Run *r, bool (*replay)(Run *r, Cancel *canc
 }
 
 static PyObject *loss_or_none(const Run *r) {
-    if (r->state == RUN_STOPPED || !r->given.losses) Py_RETURN_NONE;
+    if (r->state == RUN_STOPPED || !r->result.losses) Py_RETURN_NONE;
     return PyFloat_FromDouble(r->loss);
 }
 
@@ -230,7 +230,7 @@ static PyObject *forward_backward(PyObject *object, PyObject *args, PyObject *kw
     if (!run_enter(s, self)) return NULL;
     if (may_go_back(s, self)) {
         if (begin_with(s, self, args, kwargs)) {
-            if (!self->run.given.losses) PyErr_SetString(s->data, "forward_backward needs labels");
+            if (!self->run.result.losses) PyErr_SetString(s->data, "forward_backward needs labels");
             else if (replayed(s, &self->run, run_forward_backward)) result = loss_or_none(&self->run);
         }
         gradients_leave(self);
@@ -295,7 +295,8 @@ static PyMethodDef methods[] = {
     {"forward_backward", KEYWORDS(forward_backward), "Both passes, the logits formed once; the loss."},
     {"resume", resume, METH_NOARGS, "Goes on after forward(until=...)."},
     {"backward", backward, METH_NOARGS, "Adds to the gradients."},
-    {"modules", shown_modules, METH_NOARGS, "[(path, input kept, output kept, gradient kept, part, layer or -1)] of the last recording."},
+    {"modules", shown_modules, METH_NOARGS,
+     "[(path, input kept, output kept, gradient kept, part, layer or -1)] of the last recording."},
     {"array", shown_array, METH_VARARGS, "array(path, 'input' | 'output' | 'grad'): a view, or None."},
     {"parameter_gradient", shown_parameter_gradient, METH_VARARGS, "A view of a parameter's gradient, or None."},
     {"observed", shown_observed, METH_NOARGS, "{path, or path@stream: (B,T,6) view} of a run made with observe=True."},

@@ -10,9 +10,10 @@ PyObject *shown_modules(PyObject *object, PyObject *unused) {
     for (int i = 0; list && i < p->module_count; i++) {
         const Module *m = &p->modules[i];
         const Tensor *in = m->input, *out = m->output, *grad = out->grad;
-        PyObject *row = Py_BuildValue("(sOOOsi)", m->name, in && in->kept ? Py_True : Py_False, out->kept ? Py_True : Py_False,
-                                      grad && grad->kept && grad->last >= 0 ? Py_True : Py_False,
-                                      part_is_norm(m->part) ? "norm" : part_word(m->part), m->layer);
+        PyObject *row =
+            Py_BuildValue("(sOOOsi)", m->name, in && in->kept ? Py_True : Py_False, out->kept ? Py_True : Py_False,
+                          grad && grad->kept && grad->last >= 0 ? Py_True : Py_False,
+                          part_is_norm(m->part) ? "norm" : part_word(m->part), m->layer);
         if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
         Py_XDECREF(row);
     }
@@ -109,7 +110,7 @@ PyObject *shown_shapes(PyObject *object, PyObject *unused) {
 PyObject *shown_logits(PyObject *object, void *unused) {
     (void)unused;
     const Run *r = &((RunObject *)object)->run;
-    const Tensor *t = r->given.logits;
+    const Tensor *t = r->result.logits;
     Error e = {0};
     if (!(t ? run_shows(r, t, r->model->spec.names[PART_HEAD], &e) : run_shows_something(r, &e)))
         return raise_error(state_of_type(Py_TYPE(object)), &e);
@@ -122,9 +123,9 @@ PyObject *shown_likeliest(PyObject *object, PyObject *unused) {
     const RunObject *self = (RunObject *)object;
     const Run *r = &self->run;
     Error e = {0};
-    if (!r->given.logits || !run_shows_all(r, &e))
+    if (!r->result.logits || !run_shows_all(r, &e))
         return PyErr_Format(state_of_type(Py_TYPE(object))->error, "there are no logits: a forward pass forms them");
-    PyObject *list = PyList_New((Py_ssize_t)r->given.logits->rows);
+    PyObject *list = PyList_New((Py_ssize_t)r->result.logits->rows);
     for (Py_ssize_t row = 0; list && row < PyList_GET_SIZE(list); row++) {
         const size_t token = run_likeliest(r, (size_t)row);
         PyObject *number = PyLong_FromLong(token == NOT_FINITE ? -1 : (long)token);
@@ -139,8 +140,8 @@ PyObject *shown_losses(PyObject *object, void *unused) {
     const Run *r = &((RunObject *)object)->run;
     Error e = {0};
     if (!run_shows_all(r, &e)) return raise_error(state_of_type(Py_TYPE(object)), &e);
-    if (!r->given.losses) Py_RETURN_NONE;
-    return view_tensor(r->arena, r->given.losses);
+    if (!r->result.losses) Py_RETURN_NONE;
+    return view_tensor(r->arena, r->result.losses);
 }
 
 PyObject *shown_steps(PyObject *object, PyObject *unused) {
@@ -155,8 +156,9 @@ PyObject *shown_steps(PyObject *object, PyObject *unused) {
             if (k > 0 && flops == 0) continue; /* what the step keeps for itself */
             const Py_ssize_t bytes = (Py_ssize_t)(tensor_count(out) * sizeof(real));
             PyObject *shape = shape_of(out), *kept = out->kept ? Py_True : Py_False;
-            PyObject *row = !shape ? NULL : Py_BuildValue("(ssNdnOO)", s->op->name, out->name ? out->name : s->path, shape,
-                                                          flops, bytes, kept, s->differentiated ? Py_True : Py_False);
+            PyObject *row = !shape ? NULL
+                                   : Py_BuildValue("(ssNdnOO)", s->op->name, out->name ? out->name : s->path, shape,
+                                                   flops, bytes, kept, s->differentiated ? Py_True : Py_False);
             if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
             Py_XDECREF(row);
         }

@@ -73,14 +73,14 @@ bool add_view(PyObject *dict, const Parameter *q, Arena *a, size_t at) {
 PyObject *view_parameter(const Parameter *q) {
     const Stored *s = &q->stored;
     if (s->storage == STORED_REAL) return view_like(q, q->arena, s->data);
-    const size_t strides[2] = {s->turned ? 1 : s->stride, s->turned ? s->stride : 1};
+    const size_t strides[2] = {s->transposed ? 1 : s->stride, s->transposed ? s->stride : 1};
     if (s->storage == STORED_BFLOAT16) return view(q->arena, s->data, NPY_UINT16, 2, q->ndim, q->shape, strides);
     int lying[2], scaled[2];
-    parameter_lying(q, lying);
+    parameter_stored_shape(q, lying);
     parameter_scales(q, scaled);
     PyObject *numbers = view(q->arena, s->data, NPY_INT8, 1, 2, lying, (size_t[]){s->stride, 1});
     PyObject *scales = view(q->arena, s->scales, NPY_FLOAT, sizeof(float), 2, scaled, (size_t[]){s->scale_stride, 1});
-    PyObject *all = numbers && scales ? PyTuple_Pack(3, numbers, scales, s->turned ? Py_True : Py_False) : NULL;
+    PyObject *all = numbers && scales ? PyTuple_Pack(3, numbers, scales, s->transposed ? Py_True : Py_False) : NULL;
     Py_XDECREF(numbers);
     Py_XDECREF(scales);
     return all;
@@ -117,7 +117,8 @@ static const void *counted(const State *s, PyObject *object, int type, const cha
     PyArrayObject *array = checked(s, object, type, type_name, false, what);
     if (!array) return NULL;
     if ((size_t)PyArray_SIZE(array) != count) {
-        PyErr_Format(s->shape, "%s: %zd numbers were given, %zu are needed", what, (Py_ssize_t)PyArray_SIZE(array), count);
+        PyErr_Format(s->shape, "%s: %zd numbers were given, %zu are needed", what, (Py_ssize_t)PyArray_SIZE(array),
+                     count);
         return NULL;
     }
     return PyArray_DATA(array);

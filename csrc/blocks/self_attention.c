@@ -44,15 +44,15 @@ static Heads with_past(Plan *p, const Spec *s, const Past *past, Heads h, int l)
 }
 
 /* A pattern that is kept is a step beside attention's; one after which the pass stops is what attention multiplies. */
-static Tensor *attended(Plan *p, Heads h, AttendNumbers n) {
+static Tensor *attended(Plan *p, Heads h, AttendAttributes n) {
     Tensor *pattern = NULL;
-    if (is_cut(p, "pattern")) {
+    if (stops_after(p, "pattern")) {
         enter(p, PART_PATTERN, "pattern");
         pattern = attention_pattern(p, h.q, h.k, n);
         leave(p, h.q, pattern);
         return mix(p, pattern, h.v, h.q, h.k, n);
     }
-    Tensor *mixed = attend(p, h.q, h.k, h.v, n, wanted(p, "pattern") ? &pattern : NULL);
+    Tensor *mixed = attend(p, h.q, h.k, h.v, n, kept_by_name(p, "pattern") ? &pattern : NULL);
     if (pattern) {
         enter(p, PART_PATTERN, "pattern");
         leave(p, mixed, pattern);
@@ -63,7 +63,7 @@ static Tensor *attended(Plan *p, Heads h, AttendNumbers n) {
 Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l) {
     enter(p, PART_ATTENTION, s->names[PART_ATTENTION]);
     Heads h = with_past(p, s, past, memory_of(s, heads_of(p, s, x)), l);
-    AttendNumbers n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .layer = l,
+    AttendAttributes n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .layer = l,
                        .cached = past->keys != NULL, .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,
                        .dropout = s->attention_dropout};

@@ -1,18 +1,18 @@
 /* spec: copies that own what they point to. */
 #include "blocks/spec.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <string.h>
 
 bool spec_copy(Spec *to, const Spec *from) {
     *to = *from;
     memset(to->names, 0, sizeof to->names);
-    bool fine = (to->layers = memory_alloc((size_t)from->L, sizeof *to->layers)) != NULL;
+    bool fine = (to->layers = alloc_array((size_t)from->L, sizeof *to->layers)) != NULL;
     if (fine) memcpy(to->layers, from->layers, (size_t)from->L * sizeof *to->layers);
     for (Part part = 0; fine && part < PARTS; part++) {
         if (!from->names[part]) continue;
-        char *name = memory_alloc(strlen(from->names[part]) + 1, 1);
+        char *name = alloc_array(strlen(from->names[part]) + 1, 1);
         to->names[part] = name ? strcpy(name, from->names[part]) : NULL;
         fine = name != NULL;
     }
@@ -21,7 +21,7 @@ bool spec_copy(Spec *to, const Spec *from) {
 }
 
 void spec_free(Spec *s) {
-    for (Part part = 0; part < PARTS; part++) memory_free((char *)s->names[part]);
-    memory_free(s->layers);
+    for (Part part = 0; part < PARTS; part++) alloc_free((char *)s->names[part]);
+    alloc_free(s->layers);
     memset(s, 0, sizeof *s);
 }

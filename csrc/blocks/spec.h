@@ -3,7 +3,10 @@
 #include "ops/ops.h"
 
 typedef enum { NORM_LAYER, NORM_RMS } NormKind;
-typedef enum { ORDER_SEQUENTIAL, ORDER_PARALLEL } Order; /* the branches one after the other, or both reading the stream */
+typedef enum {
+    ORDER_SEQUENTIAL,
+    ORDER_PARALLEL
+} Order; /* the branches one after the other, or both reading the stream */
 typedef enum { POSITION_NONE, POSITION_LEARNED, POSITION_ROPE } Position;
 typedef enum { FEED_FORWARD_MLP, FEED_FORWARD_GATED } FeedForward;
 typedef enum { MEMORY_OWN } MemoryKind;                  /* whose keys and values a head may read */

@@ -2,7 +2,7 @@
 #include "engine/machine.h"
 
 #include "base/clock.h"
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "engine/engine.h"
 
 #include <string.h>
@@ -17,30 +17,30 @@ typedef struct {
     const Kernels *k;
     char *block;
     volatile real result; /* nobody reads it; it keeps the work from being left out */
-} Bench;
+} Single;
 
 static void multiply_add(void *context, size_t index, int slot) {
     (void)index, (void)slot;
-    Bench *b = context;
+    Single *b = context;
     b->result = b->k->peak_multiply_add(ROUNDS, SOME_NUMBER, SOME_NUMBER);
 }
 
 static void bfloat16(void *context, size_t index, int slot) {
     (void)index, (void)slot;
-    Bench *b = context;
+    Single *b = context;
     b->result = b->k->peak_bfloat16(ROUNDS, SOME_NUMBER);
 }
 
 static void read_portion(void *context, size_t index, int slot) {
     (void)slot;
-    Bench *b = context;
+    Single *b = context;
     b->result = b->k->peak_read((const real *)(const void *)(b->block + index * PORTION), PORTION / sizeof(real));
 }
 
 /* From one half of the block to the other. */
 static void copy_portion(void *context, size_t index, int slot) {
     (void)slot;
-    Bench *b = context;
+    Single *b = context;
     char *from = b->block + index * PORTION;
     memcpy(from + BLOCK_BYTES / 2, from, PORTION);
 }
@@ -48,7 +48,7 @@ static void copy_portion(void *context, size_t index, int slot) {
 /* Memory that was never written has no place of its own yet. */
 static void write_portion(void *context, size_t index, int slot) {
     (void)slot;
-    Bench *b = context;
+    Single *b = context;
     memset(b->block + index * PORTION, 1, PORTION);
 }
 
@@ -60,7 +60,7 @@ typedef struct {
     size_t tasks;  /* a job */
 } Measure;
 
-static bool measure(Bench *b, const Measure *m, double seconds, double *rate, Cancel *cancel) {
+static bool measure(Single *b, const Measure *m, double seconds, double *rate, Cancel *cancel) {
     int slots = pool_threads();
     double begun = clock_seconds(), now = begun;
     do {
@@ -73,20 +73,20 @@ static bool measure(Bench *b, const Measure *m, double seconds, double *rate, Ca
     return true;
 }
 
-static bool measure_memory(Bench *b, const Measure *m, double seconds, double *rate, Error *e, Cancel *cancel) {
-    b->block = memory_map(BLOCK_BYTES);
+static bool measure_memory(Single *b, const Measure *m, double seconds, double *rate, Error *e, Cancel *cancel) {
+    b->block = alloc_map(BLOCK_BYTES);
     if (!b->block) {
         error_set(e, ERROR_MEMORY, "measuring '%s' takes %zu bytes", m->what, BLOCK_BYTES);
         return false;
     }
     bool going = pool_run(BLOCK_BYTES / PORTION, write_portion, b, pool_threads(), cancel) &&
                  measure(b, m, seconds, rate, cancel);
-    memory_unmap(b->block, BLOCK_BYTES);
+    alloc_unmap(b->block, BLOCK_BYTES);
     return going;
 }
 
 bool machine_measure(const char *what, double seconds, double *rate, Error *e, Cancel *cancel) {
-    Bench b = {.k = engine_kernels(PRECISION_BFLOAT16)}; /* every kind of product */
+    Single b = {.k = engine_kernels(PRECISION_BFLOAT16)}; /* every kind of product */
     size_t tasks = (size_t)pool_threads() * TASKS_EACH;
     const Measure all[] = {
         {"multiply_add", multiply_add, false, (double)ROUNDS * (double)b.k->peak_multiply_add_flops, tasks},
@@ -99,7 +99,8 @@ bool machine_measure(const char *what, double seconds, double *rate, Error *e, C
         const Measure *m = &all[i];
         if (strcmp(m->what, what) != 0) continue;
         if (m->units == 0) return true;
-        bool going = m->in_memory ? measure_memory(&b, m, seconds, rate, e, cancel) : measure(&b, m, seconds, rate, cancel);
+        bool going =
+            m->in_memory ? measure_memory(&b, m, seconds, rate, e, cancel) : measure(&b, m, seconds, rate, cancel);
         if (!going && e->code == FINE) error_set(e, ERROR_CANCELLED, "interrupted");
         return going;
     }

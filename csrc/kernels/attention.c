@@ -9,22 +9,23 @@
  *
  * q, out (T,D)   k, v (Tk,D)   logsumexp (T)   work attention_work(D) reals
  *
- * Query t sits at key slot t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than `window`
- * slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's output has
- * the same bits whichever queries share the call, but where they are few (few_rows.c): keys and values are then read
- * where they lie, and a decoded token equals its row of the full forward up to rounding.
+ * Query t sits at key position t + Tk - T. It sees slot s if s is not padding, not later (causal), and fewer than
+ * `window` slots back. Key blocks start at multiples of KEYS and every sum over keys has a fixed order, so a query's
+ * output has the same bits whichever queries share the call, but where they are few (few_rows.c): keys and values are
+ * then read where they lie, and a decoded token equals its row of the full forward up to rounding.
  *
- * A block of keys and values is packed once and meets all queries of a block, a tile's rows at a time: their scores never
- * leave the first-level cache. Backwards the scores of a block of queries stay in the second, to be turned. A product has
+ * A block of keys and values is packed once and meets all queries of a block, a tile's rows at a time: their scores
+ * never leave the first-level cache. Backwards the scores of a block of queries stay in the second, to be transposed.
+ * A product has
  * the same bits packed here or by gemm's tiles (table.c includes gemm.c first). */
 #include "kernels/kernels.h"
-#include "kernels/fold.h"
+#include "kernels/lane_sum.h"
 #include "kernels/lanes.h"
 #include "kernels/math.h"
 #include "base/rng.h"
 
 #define QUERIES 192       /* that share a packed block of keys forwards */
-#define TURNED_QUERIES 96 /* whose scores are kept to be turned backwards */
+#define TURNED_QUERIES 96 /* whose scores are kept to be transposed backwards */
 #define KEYS 192          /* of a block; at most KC: one chain. Whole panels, of rows and of columns */
 #define SCORES_STRIDE (KEYS + 16) /* between rows of scores; no power of two, or they would share a few cache sets */
 
@@ -99,8 +100,9 @@ static real sum_weights(const real *weights, int whole) {
     return lanes_total(sum);
 }
 
-/* Scores of the queries [t, t + rows) become weights exp(score - top); top and total follow, and shrink is what a query's
- * earlier sums must be multiplied by. A pass takes all rows before the next begins: they wait for nothing of each other. */
+/* Scores of the queries [t, t + rows) become weights exp(score - top); top and total follow, and shrink is what a
+ * query's earlier sums must be multiplied by. A pass takes all rows before the next begins: they wait for nothing of
+ * each other. */
 static void weigh_rows(real *scores, real *top, real *total, real *shrink, const Attention *a, int t, int rows, int key,
                        int count) {
     int whole = 0;
@@ -124,7 +126,7 @@ static void weigh_rows(real *scores, real *top, real *total, real *shrink, const
 /* Where the forward pass keeps what. */
 typedef struct {
     real *panels;             /* of rows */
-    Packed k, v;              /* keys, turned, and values */
+    Packed k, v;              /* keys, transposed, and values */
     real *scores;             /* (MR,SCORES_STRIDE) */
     real *sums, *top, *total; /* of a query: weights times values so far, the highest score, the weights' sum */
     int width;                /* of a row of sums */
@@ -146,12 +148,14 @@ static size_t forward_work(ForwardWork *w, real *work, int D) {
     return (size_t)(at - work);
 }
 
-/* The queries [t, t + rows), rows <= MR, the i-th of their block and on, meet the keys [key, end), packed if `shared`. */
-static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matrix v_s, bool shared, const Attention *a, int t,
-                      int rows, int key, int end) {
+/* The queries [t, t + rows), rows <= MR, the i-th of their block and on, meet the keys [key, end), packed if
+ * `shared`. */
+static void meet_keys(const ForwardWork *w, int i, Matrix q_t, Matrix k_s, Matrix v_s, bool shared, const Attention *a,
+                      int t, int rows, int key, int end) {
     const int count = smaller(visible_keys(a, t + rows - 1).last, end) - key;
     real *scores = w->scores, *sums = w->sums + i * w->width;
-    if (shared) gemm_packed(scores, SCORES_STRIDE, q_t, w->k, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
+    if (shared)
+        gemm_packed(scores, SCORES_STRIDE, q_t, w->k, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
     else gemm(scores, SCORES_STRIDE, q_t, k_s, NULL, rows, count, a->D, false, w->gemm);
     real shrink[MR];
     weigh_rows(scores, w->top + i, w->total + i, shrink, a, t, rows, key, count);
@@ -178,7 +182,7 @@ static void attention_forward(real *out, size_t ldo, real *logsumexp, Matrix q, 
         }
         for (int s = blocks.first; s < blocks.last; s += KEYS) {
             const int end = smaller(s + KEYS, blocks.last);
-            const Matrix k_s = matrix_turned(matrix_at(k, s, 0)), v_s = matrix_at(v, s, 0);
+            const Matrix k_s = matrix_transposed(matrix_at(k, s, 0)), v_s = matrix_at(v, s, 0);
             const bool shared = queries > MR;
             if (shared) {
                 pack_whole(&w.k, k_s, D, end - s);
@@ -250,18 +254,20 @@ static size_t backward_work(BackwardWork *w, real *work, int D) {
 
 /* The queries [t, t + rows), rows <= MR, meet `keys` packed keys from `key` on: p and ds, and what they give dq. */
 static void differentiate_rows(const BackwardWork *w, real *scores, real *dscores, real *dq_t, size_t lddq, Matrix q_t,
-                               Matrix dout_t, const real *delta, const real *logsumexp, const Attention *a, int t, int rows,
-                               int key, int keys) {
+                               Matrix dout_t, const real *delta, const real *logsumexp, const Attention *a, int t,
+                               int rows, int key, int keys) {
     const int last = visible_keys(a, t + rows - 1).last - key, count = last < 0 ? 0 : smaller(last, keys);
     gemm_packed(scores, SCORES_STRIDE, q_t, w->k_turned, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
-    gemm_packed(dscores, SCORES_STRIDE, dout_t, w->v_turned, 0, 0, NULL, rows, whole_panels(count), a->D, false, w->panels);
+    gemm_packed(dscores, SCORES_STRIDE, dout_t, w->v_turned, 0, 0, NULL, rows, whole_panels(count), a->D, false,
+                w->panels);
     for (int r = 0; r < rows; r++, scores += SCORES_STRIDE, dscores += SCORES_STRIDE) {
         differentiate_scores(scores, dscores, logsumexp[t + r], delta[t + r], a, t + r, key, count);
         memset(scores + count, 0, (size_t)(keys - count) * sizeof(real));
         memset(dscores + count, 0, (size_t)(keys - count) * sizeof(real));
     }
     dscores -= rows * SCORES_STRIDE;
-    gemm_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), w->k, 0, 0, NULL, rows, a->D, count, true, w->panels);
+    gemm_packed(dq_t, lddq, matrix_of(dscores, SCORES_STRIDE, false), w->k, 0, 0, NULL, rows, a->D, count, true,
+                w->panels);
 }
 
 /* dout . out, of a row of out as products take it: the same whether it was kept as it is or as an operand. */
@@ -274,8 +280,8 @@ ALWAYS_INLINE real operand_dot(const real *dout, const Matrix *out, int t, int D
 }
 
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k, Matrix v,
-                               const Attention *a, int s0, int s1, bool accumulate, real *work) {
+                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k,
+                               Matrix v, const Attention *a, int s0, int s1, bool accumulate, real *work) {
     const int D = a->D, T = a->T;
     BackwardWork w;
     backward_work(&w, work, D);
@@ -290,8 +296,8 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
     }
     for (int s = s0; s < s1; s += KEYS) {
         const int count = smaller(KEYS, s1 - s);
-        pack_whole(&w.k_turned, matrix_turned(matrix_at(k, s, 0)), D, count);
-        pack_whole(&w.v_turned, matrix_turned(matrix_at(v, s, 0)), D, count);
+        pack_whole(&w.k_turned, matrix_transposed(matrix_at(k, s, 0)), D, count);
+        pack_whole(&w.v_turned, matrix_transposed(matrix_at(v, s, 0)), D, count);
         pack_whole(&w.k, matrix_at(k, s, 0), count, D);
         for (int t = 0; t < T; t += TURNED_QUERIES) {
             const int queries = smaller(TURNED_QUERIES, T - t);
@@ -299,20 +305,22 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
             const int keys = smaller(visible_keys(a, t + queries - 1).last - s, count);
             const Matrix q_t = matrix_at(q, t, 0), dout_t = matrix_of(dout + t * lddo, lddo, false);
             for (int i = 0; i < queries; i += MR)
-                differentiate_rows(&w, w.scores + i * SCORES_STRIDE, w.dscores + i * SCORES_STRIDE, dq + (t + i) * lddq, lddq,
-                                   matrix_at(q_t, i, 0), matrix_at(dout_t, i, 0), delta, logsumexp, a, t + i,
+                differentiate_rows(&w, w.scores + i * SCORES_STRIDE, w.dscores + i * SCORES_STRIDE, dq + (t + i) * lddq,
+                                   lddq, matrix_at(q_t, i, 0), matrix_at(dout_t, i, 0), delta, logsumexp, a, t + i,
                                    smaller(MR, queries - i), s, keys);
             pack_whole(&w.dout, dout_t, queries, D);
             pack_whole(&w.q, q_t, queries, D);
-            gemm_packed(dv + s * lddv, lddv, matrix_of(w.scores, SCORES_STRIDE, true), w.dout, 0, 0, NULL, keys, D, queries, true, w.panels);
-            gemm_packed(dk + s * lddk, lddk, matrix_of(w.dscores, SCORES_STRIDE, true), w.q, 0, 0, NULL, keys, D, queries, true, w.panels);
+            gemm_packed(dv + s * lddv, lddv, matrix_of(w.scores, SCORES_STRIDE, true), w.dout, 0, 0, NULL, keys, D,
+                        queries, true, w.panels);
+            gemm_packed(dk + s * lddk, lddk, matrix_of(w.dscores, SCORES_STRIDE, true), w.q, 0, 0, NULL, keys, D,
+                        queries, true, w.panels);
         }
     }
 }
 
 static void attention_pattern(real *pattern, size_t ldp, const real *logsumexp, Matrix q, Matrix k, const Attention *a,
                               real *work) {
-    gemm(pattern, ldp, q, matrix_turned(k), NULL, a->T, a->Tk, a->D, false, work);
+    gemm(pattern, ldp, q, matrix_transposed(k), NULL, a->T, a->Tk, a->D, false, work);
     for (int t = 0; t < a->T; t++, pattern += ldp) {
         const Span seen = visible_keys(a, t);
         for (int s = 0; s < a->Tk; s++) {
@@ -323,6 +331,7 @@ static void attention_pattern(real *pattern, size_t ldp, const real *logsumexp, 
 }
 
 static size_t attention_work(int D) {
-    const size_t forward = forward_work(&(ForwardWork){0}, NULL, D), backward = backward_work(&(BackwardWork){0}, NULL, D);
+    const size_t forward = forward_work(&(ForwardWork){0}, NULL, D),
+                 backward = backward_work(&(BackwardWork){0}, NULL, D);
     return forward > backward ? forward : backward;
 }

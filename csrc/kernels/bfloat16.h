@@ -1,5 +1,5 @@
-/* Products of bfloat16 numbers with the processor's own instructions, AVX512_BF16: the unit of packed operands is a pair
- * of numbers whose k follow each other, the lower half the first. Sums are float. */
+/* Products of bfloat16 numbers with the processor's own instructions, AVX512_BF16: the unit of packed operands is a
+ * pair of numbers whose k follow each other, the lower half the first. Sums are float. */
 #pragma once
 #include <immintrin.h>
 #include "base/storage.h"
@@ -20,6 +20,7 @@ ALWAYS_INLINE vreal multiply_add(vreal sum, unit a, vreal b) {
 static inline void round_pairs(uint16_t *restrict out, const real *restrict inp, size_t n) {
     size_t i = 0;
     for (; i + 32 <= n; i += 32)
-        _mm512_storeu_si512(out + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(inp + i + 16), _mm512_loadu_ps(inp + i)));
+        _mm512_storeu_si512(out + i,
+                            (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(inp + i + 16), _mm512_loadu_ps(inp + i)));
     for (; i < n; i++) out[i] = bfloat16_round(inp[i]);
 }

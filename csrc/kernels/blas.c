@@ -223,8 +223,8 @@ void blas_gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, int 
     }
     if (K == 0) return;
     if (blas.limited) enter();
-    blas.gemm(ROW_MAJOR, A.turned ? TRANSPOSED : AS_STORED, B.turned ? TRANSPOSED : AS_STORED, M, N, K, 1, A.data,
-              (int)A.stride, B.data, (int)B.stride, accumulate || bias, out, (int)ldo);
+    blas.gemm(ROW_MAJOR, A.transposed ? TRANSPOSED : AS_STORED, B.transposed ? TRANSPOSED : AS_STORED, M, N, K, 1,
+              A.data, (int)A.stride, B.data, (int)B.stride, accumulate || bias, out, (int)ldo);
     if (blas.limited) leave();
 }
 

@@ -45,8 +45,8 @@ static void cross_entropy_forward(real *losses, const real *logits, const int32_
     }
 }
 
-static void cross_entropy_backward(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N, int V,
-                                   real scale, bool accumulate) {
+static void cross_entropy_backward(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N,
+                                   int V, real scale, bool accumulate) {
     for (int n = 0; n < N; n++) {
         const real *logits_n = logits + (size_t)n * V;
         real *dlogits_n = dlogits + (size_t)n * V;

@@ -3,7 +3,7 @@
  * than bfloat16, but where one number outweighs its group by far. Products with int8 and the sum of four in a lane are
  * exact, also as a float. */
 #pragma once
-#include "kernels/fold.h"
+#include "kernels/lane_sum.h"
 #include "kernels/stored.h"
 
 #define LARGEST 32767

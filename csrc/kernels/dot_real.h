@@ -2,7 +2,8 @@
 #pragma once
 #include "kernels/stored.h"
 
-/* M rows of A with `count` numbers of a stored row of B, from k on; the sums of a group come first, then they are added. */
+/* M rows of A with `count` numbers of a stored row of B, from k on; the sums of a group come first, then they are
+ * added. */
 ALWAYS_INLINE void dot_group(vreal *sum, const real *a, size_t lda, const Matrix *B, size_t n, int k, int count,
                              const int M, const Storage storage) {
     const real scale = storage == STORED_INT8 ? *stored_scale(B, n, k) : 1;

@@ -3,10 +3,10 @@
  *
  *   out[m,n] = (accumulate ? out[m,n] : 0) + sum_k A[m,k] B[k,n] + (bias ? bias[n] : 0)     M <= FEW_ROWS
  *
- * A turned B, whose stored rows run along k, is met by the dot products of dot_real.h, or of dot_bfloat16.h and dot_int8.h.
- * In the table of bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the products of a
- * group are summed, then scaled. */
-#include "kernels/fold.h"
+ * A transposed B, whose stored rows run along k, is met by the dot products of dot_real.h, or of dot_bfloat16.h and
+ * dot_int8.h. In the table of bfloat16 products reals are rounded as packing rounds them. Int8 numbers are exact: the
+ * products of a group are summed, then scaled. */
+#include "kernels/lane_sum.h"
 #include "kernels/kernels.h"
 #include "kernels/stored.h"
 
@@ -30,13 +30,15 @@ ALWAYS_INLINE real factor(const Matrix *B, size_t row, size_t col, const Storage
     return storage == STORED_REAL ? operand_of((vreal){x})[0] : x;
 }
 
-/* --- a turned B: its stored rows run along k -------------------------------------------------------------------------- */
+/* --- a transposed B: its stored rows run along k
+ * -------------------------------------------------------------------------- */
 #define ABREAST 4                    /* stored rows at most */
 #define FAR_APART ((size_t)64 << 10) /* bytes between them at least */
 
 /* Stored row n of B and every `apart` on, `abreast` of them; a: rows as make_dotted left them. */
-ALWAYS_INLINE void dot_rows(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, size_t n,
-                            size_t apart, int K, bool add, const int M, const int abreast, const Storage storage) {
+ALWAYS_INLINE void dot_rows(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias,
+                            size_t n, size_t apart, int K, bool add, const int M, const int abreast,
+                            const Storage storage) {
     vreal sum[ABREAST][FEW_ROWS] = {0};
     int k = 0;
     for (; k + GROUP <= K; k += GROUP)
@@ -55,10 +57,10 @@ ALWAYS_INLINE void dot_rows(real *out, size_t ldo, const real *a, size_t lda, co
         }
 }
 
-/* Stored rows abreast, as many as leave registers for the sums, where they lie far apart: a processor foresees a few long
- * streams better than one, but no streams that are soon over, and what a program fetches ahead only disturbs it. */
-ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix B, const real *bias, int N, int K,
-                        bool add, const int M, const Storage storage) {
+/* Stored rows abreast, as many as leave registers for the sums, where they lie far apart: a processor foresees a few
+ * long streams better than one, but none that are soon over, and what a program fetches ahead only disturbs it. */
+ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const Matrix B, const real *bias, int N,
+                        int K, bool add, const int M, const Storage storage) {
     const int abreast = M == 1 ? ABREAST : M <= 3 ? 2 : 1;
     const size_t stream = (size_t)(N / abreast) * B.stride * storage_bytes(storage);
     const int apart = stream < FAR_APART ? 0 : N / abreast;
@@ -66,10 +68,11 @@ ALWAYS_INLINE void dots(real *out, size_t ldo, const real *a, size_t lda, const 
     for (int n = apart * abreast; n < N; n++) dot_rows(out, ldo, a, lda, &B, bias, n, 0, K, add, M, 1, storage);
 }
 
-/* --- B as it is: its stored rows run along n ------------------------------------------------------------------------ */
+/* --- B as it is: its stored rows run along n
+ * ------------------------------------------------------------------------ */
 /* sum[m,j] += sum_d a[m,k+d] B[k+d,n+j], in order of d */
-ALWAYS_INLINE void add_rows(real *restrict sum, size_t lds, const real *restrict a, size_t lda, const Matrix *B, size_t k,
-                            size_t n, int cols, const int M, const int depth, const Storage storage) {
+ALWAYS_INLINE void add_rows(real *restrict sum, size_t lds, const real *restrict a, size_t lda, const Matrix *B,
+                            size_t k, size_t n, int cols, const int M, const int depth, const Storage storage) {
     const int lines = depth * WIDTH * (int)storage_bytes(storage) / FETCH; /* of `depth` rows, a vector */
     int j = 0;
     for (; j + WIDTH <= cols; j += WIDTH) {
@@ -90,8 +93,8 @@ ALWAYS_INLINE void add_rows(real *restrict sum, size_t lds, const real *restrict
             for (int d = 0; d < depth; d++) sum[m * lds + j] += a[m * lda + k + d] * factor(B, k + d, n + j, storage);
 }
 
-ALWAYS_INLINE void sums(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int N, int K,
-                        bool add, real *sum, const int M, const Storage storage) {
+ALWAYS_INLINE void sums(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int N,
+                        int K, bool add, real *sum, const int M, const Storage storage) {
     const int width = FEW_SUMS / M;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
@@ -114,25 +117,25 @@ ALWAYS_INLINE void sums(real *out, size_t ldo, const real *a, size_t lda, const 
 /* --- either ------------------------------------------------------------------------------------------------------- */
 /* Of int8 a scale belongs to neighbours along k. */
 static bool are_read_in_place(const Matrix *A, const Matrix *B) {
-    return A->storage != STORED_INT8 && (B->storage != STORED_INT8 || B->turned);
+    return A->storage != STORED_INT8 && (B->storage != STORED_INT8 || B->transposed);
 }
 
-static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->turned && A->storage == STORED_REAL; }
+static bool lies_as_read(const Matrix *A) { return PER_UNIT == 1 && !A->transposed && A->storage == STORED_REAL; }
 
 /* A from k on as rows, rounded where the table rounds. */
 ALWAYS_INLINE void copy_rows(real *a, size_t lda, const Matrix *A, int k, int M, int K, const Storage storage) {
     for (int m = 0; m < M; m++, a += lda) {
         int d = 0;
-        for (; !A->turned && d + WIDTH <= K; d += WIDTH) vstore(a + d, factors(A, m, k + d, storage));
-        for (; d < K; d++) a[d] = A->turned ? factor(A, k + d, m, storage) : factor(A, m, k + d, storage);
+        for (; !A->transposed && d + WIDTH <= K; d += WIDTH) vstore(a + d, factors(A, m, k + d, storage));
+        for (; d < K; d++) a[d] = A->transposed ? factor(A, k + d, m, storage) : factor(A, m, k + d, storage);
     }
 }
 
-static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int M, int N,
-                        int K, bool add, real *sum) {
+static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const Matrix *B, const real *bias, int M,
+                        int N, int K, bool add, real *sum) {
 #define FEW_CASE(R)                                                                                                    \
     case R:                                                                                                            \
-        if (B->turned) FOR_STORAGE(B->storage, dots(out, ldo, a, lda, *B, bias, N, K, add, R, storage))                \
+        if (B->transposed) FOR_STORAGE(B->storage, dots(out, ldo, a, lda, *B, bias, N, K, add, R, storage))            \
         else if (B->storage == STORED_REAL) sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, STORED_REAL);           \
         else sums(out, ldo, a, lda, B, bias, N, K, add, sum, R, STORED_BFLOAT16);                                      \
         break;
@@ -140,8 +143,8 @@ static void few_rows_of(real *out, size_t ldo, const real *a, size_t lda, const 
 #undef FEW_CASE
 }
 
-static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *B, const real *bias, int M, int N, int K,
-                          bool accumulate, real *work) {
+static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *B, const real *bias, int M, int N,
+                          int K, bool accumulate, real *work) {
     real *sum = work, *copy = work + FEW_SUMS;
     const bool direct = lies_as_read(A);
     for (int k = 0; k < K || k == 0; k += FEW_DEPTH) {
@@ -150,7 +153,7 @@ static void gemm_few_rows(real *out, size_t ldo, const Matrix *A, const Matrix *
         const real *a = direct ? (const real *)A->data + k : copy;
         const size_t lda = direct ? A->stride : (size_t)(depth + GROUP - 1) / GROUP * GROUP;
         if (!direct) FOR_STORAGE(A->storage, copy_rows(copy, lda, A, k, M, depth, storage))
-        if (B->turned) make_dotted(copy, lda, M, depth, B->storage);
+        if (B->transposed) make_dotted(copy, lda, M, depth, B->storage);
         few_rows_of(out, ldo, a, lda, &part, k == 0 ? bias : NULL, M, N, depth, accumulate || k > 0, sum);
     }
 }

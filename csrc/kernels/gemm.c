@@ -7,7 +7,8 @@
  * A block of B, KC x NC, is packed so that it stays in the second-level cache; a few panels of A are packed
  * beside it and meet each of its own. Transposition and storage are matters of packing. An element is the sum, in
  * order, of chains of KC products: its bits do not depend on M, N, or its place, but that products of few rows
- * (few_rows.c, which table.c includes first) sum in another order. Where many tiles share a B it is packed beforehand, once. */
+ * (few_rows.c, which table.c includes first) sum in another order. Where many tiles share a B it is packed
+ * beforehand, once. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
@@ -16,16 +17,16 @@ _Static_assert(WHOLE_CHAINS % KC == 0, "who cuts along k cuts between chains");
 #define GEMM_WORK (PANELS * A_PANEL + KU * NC)
 
 /* A block of packed columns, `panel` units a panel, meets the rows of A from (0, k) on. */
-static void multiply_rows(real *out, size_t ldo, const Matrix *A, int k, const unit *b, size_t panel, const real *bias, int M,
-                          int cols, int depth, bool add, unit *a) {
-    const int panels = A->turned ? PANELS : 1;
+static void multiply_rows(real *out, size_t ldo, const Matrix *A, int k, const unit *b, size_t panel, const real *bias,
+                          int M, int cols, int depth, bool add, unit *a) {
+    const int panels = A->transposed ? PANELS : 1;
     for (int m = 0; m < M; m += MR) {
         const int ahead = m % (panels * MR), rows = smaller(MR, M - m);
         if (ahead == 0) pack_rows(a, A, m, k, smaller(panels * MR, M - m), depth);
         for (int j = 0; j < cols; j += NR) {
             prefetch_rows(A, m + panels * MR, k, smaller(MR, M - m - panels * MR), depth, j / NR);
-            tile(out + m * ldo + j, ldo, a + ahead / MR * A_PANEL, A->turned, b + j / NR * panel, bias ? bias + j : NULL,
-                 rows, smaller(NR, cols - j), UNITS(depth), add);
+            tile(out + m * ldo + j, ldo, a + ahead / MR * A_PANEL, A->transposed, b + j / NR * panel,
+                 bias ? bias + j : NULL, rows, smaller(NR, cols - j), UNITS(depth), add);
         }
     }
 }
@@ -38,7 +39,7 @@ static void gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, in
         return;
     }
     unit *a = (unit *)work, *b = a + PANELS * A_PANEL;
-    const int width = M <= MR && B.turned ? NR : NC;
+    const int width = M <= MR && B.transposed ? NR : NC;
     for (int n = 0; n < N; n += width) {
         const int cols = smaller(width, N - n);
         for (int k = 0; k < K || k == 0; k += KC) {
@@ -50,7 +51,8 @@ static void gemm(real *out, size_t ldo, Matrix A, Matrix B, const real *bias, in
     }
 }
 
-/* --- B packed once: chain after chain, in each the panels of NR columns ----------------------------------------------- */
+/* --- B packed once: chain after chain, in each the panels of NR columns
+ * ----------------------------------------------- */
 static inline int whole_panels(int columns) { return (columns + NR - 1) / NR * NR; }
 
 static size_t packed_size(int K, int N) { return (size_t)UNITS(K) * (size_t)whole_panels(N); }
@@ -64,12 +66,13 @@ static void pack(real *packed, Matrix B, int K, int N, int n, int cols) {
     }
 }
 
-static void gemm_packed(real *out, size_t ldo, Matrix A, Packed B, int k0, int n0, const real *bias, int M, int N, int K,
-                        bool accumulate, real *work) {
+static void gemm_packed(real *out, size_t ldo, Matrix A, Packed B, int k0, int n0, const real *bias, int M, int N,
+                        int K, bool accumulate, real *work) {
     for (int n = 0; n < N; n += NC) {
         for (int k = 0; k < K || k == 0; k += KC) {
             const size_t units = UNITS(smaller(KC, B.K - k0 - k));
-            const unit *chain = (const unit *)(const void *)B.units + (size_t)((k0 + k) / PER_UNIT) * (size_t)whole_panels(B.N);
+            const unit *chain =
+                (const unit *)(const void *)B.units + (size_t)((k0 + k) / PER_UNIT) * (size_t)whole_panels(B.N);
             multiply_rows(out + n, ldo, &A, k, chain + (size_t)(n0 + n) * units, units * NR,
                           bias && k == 0 ? bias + n : NULL, M, smaller(NC, N - n), smaller(KC, K - k),
                           accumulate || k > 0, (unit *)work);

@@ -19,7 +19,7 @@ typedef enum {
 typedef struct {
     const void *data;
     size_t stride;       /* between stored rows, in numbers */
-    bool turned;         /* stored the other way round */
+    bool transposed;     /* stored the other way round */
     Storage storage;
     const float *scales; /* int8 alone: one for GROUP numbers of a stored row */
     size_t scale_stride;
@@ -27,20 +27,20 @@ typedef struct {
 
 /* The part of a matrix from (row, col) on. Of int8: a stored row is cut at a multiple of GROUP. */
 static inline Matrix matrix_at(Matrix m, size_t row, size_t col) {
-    const size_t r = m.turned ? col : row, c = m.turned ? row : col;
+    const size_t r = m.transposed ? col : row, c = m.transposed ? row : col;
     m.data = (const char *)m.data + (r * m.stride + c) * storage_bytes(m.storage);
     if (m.storage == STORED_INT8) m.scales += r * m.scale_stride + c / GROUP;
     return m;
 }
-static inline Matrix matrix_stored(const Stored *s, bool turned) {
-    return (Matrix){s->data, s->stride, turned != s->turned, s->storage, s->scales, s->scale_stride};
+static inline Matrix matrix_stored(const Stored *s, bool transposed) {
+    return (Matrix){s->data, s->stride, transposed != s->transposed, s->storage, s->scales, s->scale_stride};
 }
-static inline Matrix matrix_turned(Matrix m) {
-    m.turned = !m.turned;
+static inline Matrix matrix_transposed(Matrix m) {
+    m.transposed = !m.transposed;
     return m;
 }
-static inline Matrix matrix_of(const real *data, size_t stride, bool turned) {
-    return (Matrix){.data = data, .stride = stride, .turned = turned};
+static inline Matrix matrix_of(const real *data, size_t stride, bool transposed) {
+    return (Matrix){.data = data, .stride = stride, .transposed = transposed};
 }
 
 /* B (K,N) of a product, packed once to meet many rows of A (gemm.c). */
@@ -60,9 +60,9 @@ typedef struct {
 /* One head's view of the attention problem: what is constant over its query blocks. */
 typedef struct {
     int T;               /* queries */
-    int Tk;              /* keys; query t sits at key slot t + Tk - T (the past comes first) */
+    int Tk;              /* keys; query t sits at key position t + Tk - T (the past comes first) */
     int D;               /* head size */
-    int window;          /* a query sees the keys of the last `window` slots, its own included; 0: no window */
+    int window;          /* a query sees the keys of the last `window` positions, its own included; 0: no window */
     bool causal;
     real scale;          /* multiplies q.k */
     const uint8_t *mask; /* (Tk) 1 = may be seen, 0 = padding; NULL: all may be seen */
@@ -97,12 +97,12 @@ typedef struct Kernels {
     void (*gemm_packed)(real *out, size_t ldo, Matrix A, Packed B, int k, int n, const real *bias, int M, int N, int K,
                         bool accumulate, real *work);
 
-    /* embedding.c   out[n,:] = weight[ids[n],:], widened;   backward adds dout[n,:] into dweight[ids[n],:] in order of n,
-     * where ids[n] is not `padding` (-1: everywhere)
+    /* embedding.c   out[n,:] = weight[ids[n],:], widened;   backward adds dout[n,:] into dweight[ids[n],:] in order
+     * of n, where ids[n] is not `padding` (-1: everywhere)
      * (C may be a slice of columns: ldw and ldd are the full row strides) */
     void (*embedding_forward)(real *out, const int32_t *ids, Matrix weight, int N, int C);
-    void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N, int C,
-                               int32_t padding);
+    void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N,
+                               int C, int32_t padding);
 
     /* layernorm.c   out = (inp - mean) * rstd * weight + bias over the last axis
      * backward: dinp (NULL: not wanted) as accumulate says; dweight, dbias (NULL: not wanted) are always added to */
@@ -126,7 +126,8 @@ typedef struct Kernels {
 
     /* activation.c   out = act(inp);  dinp = dout * act'(inp).  n elements */
     void (*activation_forward)(real *out, const real *inp, Activation act, size_t n);
-    void (*activation_backward)(real *dinp, const real *dout, const real *inp, Activation act, size_t n, bool accumulate);
+    void (*activation_backward)(real *dinp, const real *dout, const real *inp, Activation act, size_t n,
+                                bool accumulate);
 
     /* gated.c   out = act(gate) * up   (SwiGLU for SILU, GeGLU for GELU)
      * backward: dgate and dup as accumulate says */
@@ -135,17 +136,18 @@ typedef struct Kernels {
                            size_t n, bool accumulate);
 
     /* attention.c   queries [t0, t1) of one head, softmax over the keys each may see, online over key blocks
-     * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass. Pointers and
-     * matrices (as stored) begin with the head's row 0 (not t0), but forward's out with row t0. A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
-     * backward: keys [s0, s1) of one query head; dk, dv (Tk,D) as accumulate says (heads that share keys are called one
-     * after another); dq is added to, but the call with s0 = 0, which comes first, overwrites it and fills delta (T), which
-     * later calls read. dk, dv may not be NULL.
+     * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass.
+     * Pointers and matrices (as stored) begin with the head's row 0 (not t0), but forward's out with row t0.
+     * A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
+     * backward: keys [s0, s1) of one query head; dk, dv (Tk,D), never NULL, as accumulate says (heads that share keys
+     * are called one after another); dq is added to, but the call with s0 = 0, which comes first, overwrites it and
+     * fills delta (T), which later calls read.
      * pattern: the probabilities p (T,Tk) of one head, zeros where unseen. work: attention_work(D) reals */
     void (*attention_forward)(real *out, size_t ldo, real *logsumexp, Matrix q, Matrix k, Matrix v, const Attention *a,
                               int t0, int t1, real *work);
     void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
-                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k, Matrix v,
-                               const Attention *a, int s0, int s1, bool accumulate, real *work);
+                               size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k,
+                               Matrix v, const Attention *a, int s0, int s1, bool accumulate, real *work);
     void (*attention_pattern)(real *pattern, size_t ldp, const real *logsumexp, Matrix q, Matrix k, const Attention *a,
                               real *work);
     size_t (*attention_work)(int D);
@@ -154,8 +156,8 @@ typedef struct Kernels {
      * backward, in place of the logits or beside them: dlogits[n,v] = (softmax(logits[n])[v] - [v == target]) * scale,
      * 0 for ignored rows; it gives the losses, too, unless they are NULL: they cost it nothing */
     void (*cross_entropy_forward)(real *losses, const real *logits, const int32_t *targets, int N, int V);
-    void (*cross_entropy_backward)(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N, int V,
-                                   real scale, bool accumulate);
+    void (*cross_entropy_backward)(real *dlogits, real *losses, const real *logits, const int32_t *targets, int N,
+                                   int V, real scale, bool accumulate);
     void (*softmax_forward)(real *out, const real *inp, int N, int V); /* rows */
     void (*softmax_backward)(real *dinp, const real *dout, const real *out, int N, int V);
 
@@ -171,9 +173,11 @@ typedef struct Kernels {
     double (*sum)(const real *x, size_t n);
     double (*sum_squares)(const real *x, size_t n);
     bool (*all_finite)(const real *x, size_t n);
-    size_t (*likeliest)(const real *x, size_t n); /* the first i with the highest x[i]; NOT_FINITE: one is infinite or NaN */
+    /* the first i with the highest x[i]; NOT_FINITE: one is infinite or NaN */
+    size_t (*likeliest)(const real *x, size_t n);
 
-    /* observe.c   sums (N,6): what a module did to its input, see ops/op_observe.c. x (N,I), y (N,O) with row strides */
+    /* observe.c   sums (N,6): what a module did to its input, see ops/op_observe.c. x (N,I), y (N,O) with row
+     * strides */
     void (*observe)(real *sums, const real *x, size_t ldx, const real *y, size_t ldy, int N, int I, int O);
 
     /* adamw.c   torch's AdamW: p *= 1 - lr*wd;  m, v moments of g * grad_scale;

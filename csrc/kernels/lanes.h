@@ -4,7 +4,7 @@
  * width, and a rounding error that grows with n / LANES instead of n. */
 #pragma once
 #include <math.h>
-#include "kernels/fold.h"
+#include "kernels/lane_sum.h"
 
 #define LANES ((size_t)64)
 

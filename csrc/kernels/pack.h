@@ -1,7 +1,7 @@
 /* Packing: a few rows of A, or a few columns of B, copied into the order in which the register tile reads them.
  *
- * A matrix may be stored the other way round, or in other numbers than the tile reads: it is turned, widened or rounded
- * here, a register block at a time, and nowhere else. */
+ * A matrix may be stored the other way round, or in other numbers than the tile reads: it is transposed, widened or
+ * rounded here, a register block at a time, and nowhere else. */
 #pragma once
 #ifdef LLMC_BFLOAT16
 #include "kernels/pack_bfloat16.h"
@@ -16,7 +16,7 @@ static void prefetch_rows(const Matrix *A, int m, int k, int rows, int K, int in
     const size_t line = 64 / storage_bytes(A->storage);
     const int each = (KC + PREFETCHES - 1) / PREFETCHES, first = index * each;
     const int end = first + each < K ? first + each : K;
-    if (A->turned)
+    if (A->transposed)
         for (int d = first; d < end; d++) {
             for (int i = 0; i < rows; i += line) prefetch_stored(A, k + d, m + i);
             if (rows > 0) prefetch_stored(A, k + d, m + rows - 1);

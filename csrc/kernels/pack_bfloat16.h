@@ -35,10 +35,13 @@ ALWAYS_INLINE __m512i halves(const Matrix *m, size_t row, size_t col, int count)
 }
 
 /* Up to 16 pairs across two stored rows; the second of a pair is zero where `both` is false. */
-ALWAYS_INLINE __m512i pairs_across(const Matrix *m, size_t row, size_t col, bool both, int count, const Storage storage) {
+ALWAYS_INLINE __m512i pairs_across(const Matrix *m, size_t row, size_t col, bool both, int count,
+                                   const Storage storage) {
     if (storage == STORED_BFLOAT16)
-        return _mm512_or_si512(halves(m, row, col, count), _mm512_slli_epi32(halves(m, row + both, col, both ? count : 0), 16));
-    const __m512 low = floats(m, row, col, count, storage), high = floats(m, row + both, col, both ? count : 0, storage);
+        return _mm512_or_si512(halves(m, row, col, count),
+                               _mm512_slli_epi32(halves(m, row + both, col, both ? count : 0), 16));
+    const __m512 low = floats(m, row, col, count, storage),
+                 high = floats(m, row + both, col, both ? count : 0, storage);
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
                                                 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low));
@@ -56,11 +59,12 @@ ALWAYS_INLINE void store_panels(unit *panel, __m512i first, __m512i second, __m5
 /* rows x K of A from (m, k) on, rows <= PANELS * MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
 ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, int k, int rows, int K,
                                 const Storage storage) {
-    if (!A->turned) {
+    if (!A->transposed) {
         for (int i = 0; i < rows; i++) {
             real *row = (real *)(panel + i * A_STRIDE); /* with room for a whole last vector */
             int d = 0;
-            for (; d + 2 * WIDTH <= K; d += 2 * WIDTH) vstore(row + d / 2, pairs_along(A, m + i, k + d, 2 * WIDTH, storage));
+            for (; d + 2 * WIDTH <= K; d += 2 * WIDTH)
+                vstore(row + d / 2, pairs_along(A, m + i, k + d, 2 * WIDTH, storage));
             if (d < K) vstore(row + d / 2, pairs_along(A, m + i, k + d, K - d, storage));
         }
     } else if (rows == PANELS * MR) {
@@ -76,7 +80,7 @@ ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, in
     }
 }
 
-/* 16 columns of a turned B, of which `cols` are there: its stored rows, made columns. */
+/* 16 columns of a transposed B, of which `cols` are there: its stored rows, made columns. */
 ALWAYS_INLINE void turn_columns(unit *restrict panel, const Matrix *B, int k, int n, int K, int cols,
                                 const Storage storage) {
     for (int d = 0; d < K; d += 2 * WIDTH) {
@@ -90,11 +94,12 @@ ALWAYS_INLINE void turn_columns(unit *restrict panel, const Matrix *B, int k, in
             }
             transpose_rows(panel + d / 2 * NR, NR, rows);
         } else {
-            unit turned[WIDTH * WIDTH];
-            for (int i = 0; i < WIDTH; i++) rows[i] = i < cols ? pairs_along(B, n + i, k + d, K - d, storage) : (vreal){0};
-            transpose_rows(turned, WIDTH, rows);
+            unit transposed[WIDTH * WIDTH];
+            for (int i = 0; i < WIDTH; i++)
+                rows[i] = i < cols ? pairs_along(B, n + i, k + d, K - d, storage) : (vreal){0};
+            transpose_rows(transposed, WIDTH, rows);
             for (int i = 0; i < WIDTH && d / 2 + i < UNITS(K); i++)
-                memcpy(panel + (d / 2 + i) * NR, turned + i * WIDTH, WIDTH * sizeof(unit));
+                memcpy(panel + (d / 2 + i) * NR, transposed + i * WIDTH, WIDTH * sizeof(unit));
         }
     }
 }
@@ -102,7 +107,7 @@ ALWAYS_INLINE void turn_columns(unit *restrict panel, const Matrix *B, int k, in
 /* K x cols of B from (k, n) on, K <= KC, cols <= NR, as rows of NR; columns past cols are zeros. */
 ALWAYS_INLINE void pack_columns_of(unit *restrict panel, const Matrix *B, int k, int n, int K, int cols,
                                    const Storage storage) {
-    if (B->turned) {
+    if (B->transposed) {
         turn_columns(panel, B, k, n, K, cols, storage);
         turn_columns(panel + WIDTH, B, k, n + WIDTH, K, cols - WIDTH, storage);
     } else {

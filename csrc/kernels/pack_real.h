@@ -6,13 +6,14 @@
 /* rows x K of A from (m, k) on, rows <= PANELS * MR, K <= KC. As it is: rows of A_STRIDE. Turned: MR by MR. */
 ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, int k, int rows, int K,
                                 const Storage storage) {
-    if (!A->turned && storage == STORED_REAL) {
+    if (!A->transposed && storage == STORED_REAL) {
         for (int i = 0; i < rows; i++)
             memcpy(panel + i * A_STRIDE, (const real *)A->data + (m + i) * A->stride + k, K * sizeof(real));
-    } else if (!A->turned) {
+    } else if (!A->transposed) {
         for (int i = 0; i < rows; i++) {
             int d = 0;
-            for (; d + WIDTH <= K; d += WIDTH) vstore(panel + i * A_STRIDE + d, stored_vector(A, m + i, k + d, storage));
+            for (; d + WIDTH <= K; d += WIDTH)
+                vstore(panel + i * A_STRIDE + d, stored_vector(A, m + i, k + d, storage));
             for (; d < K; d++) panel[i * A_STRIDE + d] = stored_number(A, m + i, k + d, storage);
         }
     } else if (rows == PANELS * MR) {
@@ -32,12 +33,12 @@ ALWAYS_INLINE void pack_rows_of(unit *restrict panel, const Matrix *A, int m, in
 /* K x cols of B from (k, n) on, K <= KC, cols <= NR, as rows of NR; columns past cols are zeros. */
 ALWAYS_INLINE void pack_columns_of(unit *restrict panel, const Matrix *B, int k, int n, int K, int cols,
                                    const Storage storage) {
-    if (!B->turned && cols == NR) {
+    if (!B->transposed && cols == NR) {
         for (int d = 0; d < K; d++) {
             vstore(panel + d * NR, stored_vector(B, k + d, n, storage));
             vstore(panel + d * NR + WIDTH, stored_vector(B, k + d, n + WIDTH, storage));
         }
-    } else if (!B->turned) {
+    } else if (!B->transposed) {
         for (int d = 0; d < K; d++)
             for (int j = 0; j < NR; j++) panel[d * NR + j] = j < cols ? stored_number(B, k + d, n + j, storage) : 0;
     } else {

@@ -4,7 +4,7 @@
  *   peak_multiply_add   rounds * PEAK_MULTIPLY_ADD_FLOPS of multiply-adds that never leave the registers
  *   peak_bfloat16       rounds * PEAK_BFLOAT16_FLOPS of bfloat16 products; 0 and 0 where there is no such instruction
  *   peak_read           n reals read once, as four streams */
-#include "kernels/fold.h"
+#include "kernels/lane_sum.h"
 #include "kernels/kernels.h"
 
 #define CHAINS 12 /* independent sums: enough to hide the latency, few enough for sixteen registers */

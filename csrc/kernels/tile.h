@@ -45,7 +45,7 @@ ALWAYS_INLINE vreal operand_of(vreal x) { return x; }
 #define NC 512             /* columns of a packed block of B */
 #define A_STRIDE (KU + 16) /* between packed rows; no power of two, or they would share a few cache sets */
 #define A_PANEL (MR * A_STRIDE)
-#define PANELS 4           /* of A, packed together: a line of a turned matrix is no multiple of MR */
+#define PANELS 4           /* of A, packed together: a line of a transposed matrix is no multiple of MR */
 
 /* rows and transposed are constants at every call, so that the accumulators live in registers */
 ALWAYS_INLINE void tile_rows(real *out, size_t ldo, const unit *a, bool transposed, const unit *b,
@@ -88,8 +88,8 @@ static void tile(real *out, size_t ldo, const unit *a, bool transposed, const un
                  int cols, int units, bool add) {
 #define TILE_CASE(R)                                                                                                   \
     case R:                                                                                                            \
-        if (transposed) tile_rows(out, ldo, a, true, b, bias, R, cols, units, add);                                        \
-        else tile_rows(out, ldo, a, false, b, bias, R, cols, units, add);                                                  \
+        if (transposed) tile_rows(out, ldo, a, true, b, bias, R, cols, units, add);                                    \
+        else tile_rows(out, ldo, a, false, b, bias, R, cols, units, add);                                              \
         break;
     switch (rows) {
         TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4) TILE_CASE(5) TILE_CASE(6)

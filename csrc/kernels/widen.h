@@ -1,5 +1,5 @@
-/* Vectors of narrower numbers made reals, by the processor's own instructions where the compiler does not find them from
- * a conversion of vectors (GCC 12: it takes ten instructions for two, or one for each number). */
+/* Vectors of narrower numbers made reals, by the processor's own instructions where the compiler does not find them
+ * from a conversion of vectors (GCC 12: it takes ten instructions for two, or one for each number). */
 #pragma once
 #include "base/storage.h"
 #include "kernels/tile.h"

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* What is no matrix lies as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are read
- * as they are, with nothing to average their rounding. */
+/* What is no matrix lies as reals. Of int8: a table of rows that no product reads lies in bfloat16, for its rows are
+ * read as they are, with nothing to average their rounding. */
 static Storage storage_of(const Model *m, const Declaration *d) {
     if (d->ndim != 2) return STORED_REAL;
     const bool gathered = d->part == PART_POSITIONS || (d->part == PART_EMBED && !m->spec.tied);
@@ -29,7 +29,7 @@ bool model_init(Model *m, const Spec *spec, Precision precision, Storage storage
     if (spec->tied) m->weights.base.tied_head = m->spec.names[PART_HEAD];
     Plan plan = {.B = 1, .T = 1, .owner = m, .parameter = declare};
     plan_begin(&plan);
-    network(&plan, &m->spec, &(Wanted){.losses = true});
+    network(&plan, &m->spec, &(Request){.losses = true});
     *e = plan.error;
     plan_free(&plan);
     bool fine = e->code == FINE && (!take || parameters_take(&m->weights.base, e));

@@ -12,7 +12,7 @@ static Tensor *embedded(Plan *p, const Spec *s, Part part, int rows, EmbedBy by,
     return x;
 }
 
-static Tensor *stream(Plan *p, const Spec *s, const Wanted *w) {
+static Tensor *stream(Plan *p, const Spec *s, const Request *w) {
     Tensor *rotary[ROTARIES_MOST];
     Past past = {.rotary = s->position == POSITION_ROPE ? rotary : NULL, .keys = w->keys, .values = w->values};
     enter(p, PART_ROOT, s->names[PART_ROOT]);
@@ -34,20 +34,20 @@ static Tensor *head_weight(Plan *p, const Spec *s) {
     return parameter_weight(p, PART_HEAD, leaf, s->C, s->V, false);
 }
 
-Given network(Plan *p, const Spec *s, const Wanted *w) {
-    Given given = {NULL, NULL};
+Result network(Plan *p, const Spec *s, const Request *w) {
+    Result result = {NULL, NULL};
     const char *head = s->names[PART_HEAD];
     Tensor *x = stream(p, s, w);
     Tensor *weight = head_weight(p, s);
     if (w->logits || kept(p, head)) {
         if (w->last) x = select_last(p, x, w->last);
         enter(p, PART_HEAD, head);
-        given.logits = adapted(p, x, multiply(p, x, weight, NULL, false));
-        given.logits->kept = true;
-        leave(p, x, given.logits);
-        if (w->losses) given.losses = cross_entropy(p, given.logits);
+        result.logits = adapted(p, x, multiply(p, x, weight, NULL, false));
+        result.logits->kept = true;
+        leave(p, x, result.logits);
+        if (w->losses) result.losses = cross_entropy(p, result.logits);
     } else if (w->losses) {
-        given.losses = head_loss(p, x, weight);
+        result.losses = head_loss(p, x, weight);
     }
-    return given;
+    return result;
 }

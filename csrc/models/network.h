@@ -8,10 +8,10 @@ typedef struct {
     bool logits;    /* formed also when nobody keeps lm_head */
     int last;       /* logits of the last positions alone; 0: of all */
     Tensor **keys, **values; /* one a layer, NULL without a past */
-} Wanted;
+} Request;
 
 typedef struct {
     Tensor *logits, *losses; /* NULL: not recorded */
-} Given;
+} Result;
 
-Given network(Plan *p, const Spec *s, const Wanted *w);
+Result network(Plan *p, const Spec *s, const Request *w);

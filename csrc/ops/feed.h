@@ -13,7 +13,7 @@ typedef struct {
     const int32_t *ids;        /* (B,T) */
     const int32_t *targets;    /* (B,T), already shifted; negative: ignored. NULL: no loss */
     const int32_t *positions;  /* (B,T) */
-    const uint8_t *mask;       /* (B,positions), of the past too, row stride mask_stride; NULL: everything may be seen */
+    const uint8_t *mask; /* (B,positions), of the past too, row stride mask_stride; NULL: everything may be seen */
     size_t mask_stride;
     const Rotary *rotary;      /* as many as rope_table was told of */
     int past;                  /* positions before this call's */

@@ -11,13 +11,13 @@ const char *const activation_words[ACT_COUNT + 1] = {
 
 typedef struct {
     Activation act;
-} Numbers;
+} Attributes;
 
 enum { X, UP }; /* in: x, which is the gate where up is there */
 enum { OUT };
 
 static void forward_numbers(const Step *s, Exec *x, size_t first, size_t count, int slot) {
-    Activation act = step_numbers(s, Numbers)->act;
+    Activation act = attributes_of(s, Attributes)->act;
     real *spare = scratch_of(x, slot), *out = write_to(s->out[OUT], first, spare);
     const real *in = s->in[X]->data + first;
     if (s->ins == 1) x->k->activation_forward(out, in, act, count);
@@ -36,7 +36,7 @@ static void backward_slice(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
     const Step *s = w->s;
-    Activation act = step_numbers(s, Numbers)->act;
+    Activation act = attributes_of(s, Attributes)->act;
     Slice e = slice_at(tensor_count(s->in[X]), ELEMENTS_EACH, index);
     real *dx = grad_of(s, X) + e.first;
     const real *dout = s->out[OUT]->grad->data + e.first, *x = s->in[X]->data + e.first;
@@ -55,17 +55,17 @@ static void backward(const Step *s, Exec *x) {
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[OUT]->halved ? SPARE : 0;
+    return s->out[OUT]->is_bfloat16 ? SPARE : 0;
 }
 
 static const Op ACTIVATE = {.name = "activate", .forward = forward, .backward = backward, .scratch = scratch,
-                            .saved_inputs = 1 << X, .cheap = 1 << OUT, .halves = 1 << OUT};
+                            .saved_inputs = 1 << X, .recomputable = 1 << OUT, .may_be_bfloat16 = 1 << OUT};
 static const Op GATE = {.name = "gate", .forward = forward, .backward = backward, .scratch = scratch,
-                        .saved_inputs = 1 << X | 1 << UP, .cheap = 1 << OUT, .halves = 1 << OUT};
+                        .saved_inputs = 1 << X | 1 << UP, .recomputable = 1 << OUT, .may_be_bfloat16 = 1 << OUT};
 
 Tensor *activate(Plan *p, Tensor *x, Activation act) {
     Tensor *out = tensor_like(p, x);
-    Numbers n = {act};
+    Attributes n = {act};
     record(p, &ACTIVATE, 1, TENSORS(x), 1, TENSORS(out), &n, sizeof n);
     return out;
 }
@@ -75,7 +75,7 @@ Tensor *gate(Plan *p, Tensor *g, Tensor *up, Activation act) {
         error_set(&p->error, ERROR_SHAPE, "%s: gate width %zu differs from up width %zu", p->path, g->cols, up->cols);
     share_need(TENSORS(g, up), 2);
     Tensor *out = tensor_like(p, g);
-    Numbers n = {act};
+    Attributes n = {act};
     record(p, &GATE, 2, TENSORS(g, up), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

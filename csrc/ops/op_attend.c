@@ -20,24 +20,25 @@ typedef struct {
 } Job;
 
 /* Positions that the cache of this layer no longer holds. */
-static int forgotten(const AttendNumbers *n, const Feed *f) { return n->cached ? f->first[n->layer] : 0; }
+static int forgotten(const AttendAttributes *n, const Feed *f) { return n->cached ? f->first[n->layer] : 0; }
 
 /* Rows of k a head: the positions of this call, or of the whole cache. */
-static int keys_in(const Tensor *k, const AttendNumbers *n) { return k->shape[n->cached ? 2 : 1]; }
+static int keys_in(const Tensor *k, const AttendAttributes *n) { return k->shape[n->cached ? 2 : 1]; }
 
 static Job job_of(const Step *s, Exec *x) {
-    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(s, AttendAttributes);
     int T = s->in[Q]->shape[1], keys = keys_in(s->in[K], n);
-    return (Job){s, x, T, n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+    const int Tk = n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys;
+    return (Job){s, x, T, Tk, keys, dropout_now(x, s->path, 1, n->dropout)};
 }
 
 static Attention attention_of(const Job *j, int b, int h) {
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Feed *f = feed_of(j->x);
     uint64_t head = (uint64_t)b * (uint64_t)n->H + (uint64_t)h;
+    const uint8_t *mask = f->mask ? f->mask + (size_t)b * f->mask_stride + forgotten(n, f) : NULL;
     return (Attention){.T = j->T, .Tk = j->Tk, .D = n->D, .window = n->window, .causal = n->causal, .scale = n->scale,
-                       .mask = f->mask ? f->mask + (size_t)b * f->mask_stride + forgotten(n, f) : NULL, .dropout = j->dropout,
-                       .drop_base = head * (uint64_t)j->T * (uint64_t)j->Tk};
+                       .mask = mask, .dropout = j->dropout, .drop_base = head * (uint64_t)j->T * (uint64_t)j->Tk};
 }
 
 /* One head's rows of a (B,rows,heads*D) tensor. */
@@ -50,20 +51,20 @@ static real *head_at(const Tensor *t, int b, int rows, int head, int D) {
 
 /* A key/value head's rows of k or v, which may be a cache. */
 static Matrix shared_head_of(const Job *j, const Tensor *t, int b, int g) {
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     return n->cached ? head_of(t, b * n->G + g, j->keys, 0, n->D) : head_of(t, b, j->keys, g, n->D);
 }
 
 /* Which row of all heads' rows query t of a head is. */
 static size_t head_row(const Job *j, int b, int h, int t) {
-    const size_t heads = (size_t)step_numbers(j->s, AttendNumbers)->H;
+    const size_t heads = (size_t)attributes_of(j->s, AttendAttributes)->H;
     return ((size_t)b * heads + (size_t)h) * (size_t)j->T + (size_t)t;
 }
 
 /* The last queries see the most keys, and go first: the short tasks are left for the end. */
 static void forward_block(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Tensor *q = j->s->in[Q], *k = j->s->in[K], *v = j->s->in[V], *out = j->s->out[OUT];
     size_t blocks = (size_t)slice_count((size_t)j->T, QUERIES_EACH), heads = (size_t)(q->shape[0] * n->H);
     int block = (int)(blocks - 1 - index / heads), h = (int)(index % heads) % n->H, b = (int)(index % heads) / n->H;
@@ -73,17 +74,17 @@ static void forward_block(void *context, size_t index, int slot) {
     real *logsumexp = j->s->out[LOGSUMEXP]->data + ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
     size_t first = ((size_t)b * (size_t)j->T + (size_t)t0) * out->stride + (size_t)h * (size_t)n->D, D = (size_t)n->D;
     real *work = scratch_of(j->x, slot), *spare = work + j->x->k->attention_work(n->D);
-    j->x->k->attention_forward(write_to(out, first, spare), out->halved ? D : out->stride, logsumexp,
+    j->x->k->attention_forward(write_to(out, first, spare), out->is_bfloat16 ? D : out->stride, logsumexp,
                                head_of(q, b, j->T, h, n->D), shared_head_of(j, k, b, g), shared_head_of(j, v, b, g), &a,
                                t0, t1, work);
-    for (size_t t = 0; out->halved && t < (size_t)(t1 - t0); t++)
+    for (size_t t = 0; out->is_bfloat16 && t < (size_t)(t1 - t0); t++)
         write_back(out, first + t * out->stride, D, spare + t * D, j->x);
 }
 
 static void forward(const Step *s, Exec *x) {
     Job job = job_of(s, x);
     size_t blocks = (size_t)slice_count((size_t)job.T, QUERIES_EACH);
-    parallel(x, (size_t)(s->in[Q]->shape[0] * step_numbers(s, AttendNumbers)->H) * blocks, forward_block, &job);
+    parallel(x, (size_t)(s->in[Q]->shape[0] * attributes_of(s, AttendAttributes)->H) * blocks, forward_block, &job);
 }
 
 #define KEYS_EACH 384  /* between two looks at Ctrl-C */
@@ -92,7 +93,7 @@ static void forward(const Step *s, Exec *x) {
 /* The first part of the query heads that read a key/value head adds into dk and dv one after another; every other part
  * has a dk and a dv of its own in the workspace, behind delta (B,H,T), to be added up in order. */
 static int parts_of(const Step *s) {
-    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(s, AttendAttributes);
     int group = n->H / n->G, parts = slice_count(TASKS_ENOUGH, (size_t)(s->in[Q]->shape[0] * n->G));
     return parts < group ? parts : group;
 }
@@ -117,23 +118,23 @@ static Tensor part_gradient(const Job *j, int input, int part) {
 
 static void backward_keys(const Job *j, int b, int h, int s0, int part, bool accumulate, int slot) {
     const Step *s = j->s;
-    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(s, AttendAttributes);
     const Tensor *q = s->in[Q], *k = s->in[K], *v = s->in[V], *out = s->out[OUT];
     const Tensor dk = part_gradient(j, K, part), dv = part_gradient(j, V, part);
     int g = h / (n->H / n->G), s1 = j->Tk - s0 < KEYS_EACH ? j->Tk : s0 + KEYS_EACH;
     Attention a = attention_of(j, b, h);
     size_t row = ((size_t)b * (size_t)n->H + (size_t)h) * (size_t)j->T;
-    j->x->k->attention_backward(
-        head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(&dk, b, j->keys, g, n->D), dk.stride,
-        head_at(&dv, b, j->keys, g, n->D), dv.stride, head_at(out->grad, b, j->T, h, n->D), out->grad->stride,
-        head_of(out, b, j->T, h, n->D), j->x->workspace + row, s->out[LOGSUMEXP]->data + row, head_of(q, b, j->T, h, n->D),
-        head_of(k, b, j->keys, g, n->D), head_of(v, b, j->keys, g, n->D), &a, s0, s1, accumulate,
-        scratch_of(j->x, slot));
+    j->x->k->attention_backward(head_at(q->grad, b, j->T, h, n->D), q->grad->stride, head_at(&dk, b, j->keys, g, n->D),
+                                dk.stride, head_at(&dv, b, j->keys, g, n->D), dv.stride,
+                                head_at(out->grad, b, j->T, h, n->D), out->grad->stride, head_of(out, b, j->T, h, n->D),
+                                j->x->workspace + row, s->out[LOGSUMEXP]->data + row, head_of(q, b, j->T, h, n->D),
+                                head_of(k, b, j->keys, g, n->D), head_of(v, b, j->keys, g, n->D), &a, s0, s1,
+                                accumulate, scratch_of(j->x, slot));
 }
 
 static void backward_part(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     int parts = parts_of(j->s), part = (int)index % parts, head = (int)index / parts, b = head / n->G;
     int group = n->H / n->G, first = head % n->G * group + group * part / parts;
     int last = head % n->G * group + group * (part + 1) / parts;
@@ -159,12 +160,12 @@ static void add_parts(void *context, size_t index, int slot) {
 static void backward(const Step *s, Exec *x) {
     Job job = job_of(s, x);
     size_t parts = (size_t)parts_of(s);
-    parallel(x, (size_t)(s->in[Q]->shape[0] * step_numbers(s, AttendNumbers)->G) * parts, backward_part, &job);
+    parallel(x, (size_t)(s->in[Q]->shape[0] * attributes_of(s, AttendAttributes)->G) * parts, backward_part, &job);
     if (parts > 1) parallel(x, (size_t)slice_count(s->in[K]->rows, ROWS_EACH), add_parts, &job);
 }
 
 static double flops(const Step *s, int output) {
-    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(s, AttendAttributes);
     double T = s->in[Q]->shape[1], keys = keys_in(s->in[K], n), B = s->in[Q]->shape[0];
     double seen = n->causal && T == keys ? (keys + 1) / 2 : keys;
     if (n->window && seen > n->window) seen = n->window;
@@ -172,8 +173,8 @@ static double flops(const Step *s, int output) {
 }
 
 static size_t scratch(const Step *s, const Kernels *k) {
-    int D = step_numbers(s, AttendNumbers)->D;
-    return k->attention_work(D) + (s->out[OUT]->halved ? (size_t)QUERIES_EACH * (size_t)D : 0);
+    int D = attributes_of(s, AttendAttributes)->D;
+    return k->attention_work(D) + (s->out[OUT]->is_bfloat16 ? (size_t)QUERIES_EACH * (size_t)D : 0);
 }
 
 /* Backwards four products of the forward pass's two; the fifth, the scores computed again, is not nominal. */
@@ -185,14 +186,14 @@ static double gradient_flops(const Step *s, int input) {
 static const Op ATTEND = {.name = "attend", .forward = forward, .backward = backward, .flops = flops,
                           .scratch = scratch, .workspace = workspace, .gradient_flops = gradient_flops,
                           .saved_inputs = 1 << Q | 1 << K | 1 << V, .saved_outputs = 1 << OUT | 1 << LOGSUMEXP,
-                          .multiplies = 1 << Q | 1 << K | 1 << V, .halves = 1 << OUT};
+                          .multiplies = 1 << Q | 1 << K | 1 << V, .may_be_bfloat16 = 1 << OUT};
 
-/* --- the pattern, (B,H,T,Tk): nothing flows back through it -------------------------------------------------------- */
+/* --- the pattern, (B,H,T,Tk): nothing flows back through it ------------------------------------------------------- */
 enum { SUMS = V }; /* in: q, k, and logsumexp in the place of v */
 
 static void pattern_head(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Tensor *q = j->s->in[Q], *k = j->s->in[K];
     int b = (int)index / n->H, h = (int)index % n->H;
     Attention a = attention_of(j, b, h);
@@ -203,15 +204,17 @@ static void pattern_head(void *context, size_t index, int slot) {
 
 static void pattern_forward(const Step *s, Exec *x) {
     Job job = job_of(s, x);
-    parallel(x, (size_t)(s->in[Q]->shape[0] * step_numbers(s, AttendNumbers)->H), pattern_head, &job);
+    parallel(x, (size_t)(s->in[Q]->shape[0] * attributes_of(s, AttendAttributes)->H), pattern_head, &job);
 }
 
-static size_t pattern_scratch(const Step *s, const Kernels *k) { return k->attention_work(step_numbers(s, AttendNumbers)->D); }
+static size_t pattern_scratch(const Step *s, const Kernels *k) {
+    return k->attention_work(attributes_of(s, AttendAttributes)->D);
+}
 
 static const Op PATTERN = {.name = "pattern", .forward = pattern_forward, .scratch = pattern_scratch,
                            .multiplies = 1 << Q | 1 << K};
 
-static void check_heads(Plan *p, const Tensor *q, const Tensor *k, const Tensor *v, const AttendNumbers *n) {
+static void check_heads(Plan *p, const Tensor *q, const Tensor *k, const Tensor *v, const AttendAttributes *n) {
     if (n->G < 1 || n->H % n->G)
         error_set(&p->error, ERROR_SHAPE, "%s: %d query heads do not share %d key/value heads evenly", p->path, n->H,
                   n->G);
@@ -221,7 +224,7 @@ static void check_heads(Plan *p, const Tensor *q, const Tensor *k, const Tensor 
                   q->cols, k->cols, v->cols, n->H, n->G, n->D);
 }
 
-Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern) {
+Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendAttributes n, Tensor **pattern) {
     int B = q->shape[0], T = q->shape[1];
     check_heads(p, q, k, v, &n);
     if (!p->training) n.dropout = 0;
@@ -239,7 +242,7 @@ Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor
 /* pattern: in q, k. What its rows are divided by comes from the fused kernel, so it has the bits of a kept one. */
 static void normed_pattern_head(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Kernels *kernels = j->x->k;
     const int b = (int)index / n->H, h = (int)index % n->H;
     const Attention a = attention_of(j, b, h);
@@ -255,35 +258,41 @@ static void normed_pattern_head(void *context, size_t index, int slot) {
 
 static void normed_pattern_forward(const Step *s, Exec *x) {
     Job job = job_of(s, x);
-    parallel(x, (size_t)(s->in[0]->shape[0] * step_numbers(s, AttendNumbers)->H), normed_pattern_head, &job);
+    parallel(x, (size_t)(s->in[0]->shape[0] * attributes_of(s, AttendAttributes)->H), normed_pattern_head, &job);
 }
 
 static size_t normed_pattern_scratch(const Step *s, const Kernels *k) {
-    const int D = step_numbers(s, AttendNumbers)->D;
+    const int D = attributes_of(s, AttendAttributes)->D;
     return k->attention_work(D) + (size_t)s->in[0]->shape[1] + (size_t)QUERIES_EACH * (size_t)D;
 }
 
 /* Two products with every number of the pattern. */
 static double mix_flops(const Step *s, int output) {
     (void)output;
-    return 2.0 * (double)tensor_count(s->in[0]) * step_numbers(s, AttendNumbers)->D;
+    return 2.0 * (double)tensor_count(s->in[0]) * attributes_of(s, AttendAttributes)->D;
 }
 
 static double pattern_flops(const Step *s, int output) {
-    return 2.0 * (double)tensor_count(s->out[output]) * step_numbers(s, AttendNumbers)->D;
+    return 2.0 * (double)tensor_count(s->out[output]) * attributes_of(s, AttendAttributes)->D;
 }
 
 static const Op NORMED_PATTERN = {.name = "pattern", .forward = normed_pattern_forward, .flops = pattern_flops,
                                   .scratch = normed_pattern_scratch, .multiplies = 1 << Q | 1 << K};
 
-enum { MIX_P, MIX_V, MIX_Q, MIX_K }; /* mix: in pattern, v, and q, k, which get zeros: the pattern is what is written there */
+enum {
+    MIX_P,
+    MIX_V,
+    MIX_Q,
+    MIX_K
+}; /* mix: in pattern, v, and q, k, which get zeros: the pattern is what is written there */
 
 #define MIX_KEYS 192
 
 static Job mix_job(const Step *s, Exec *x) {
-    const AttendNumbers *n = step_numbers(s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(s, AttendAttributes);
     const int T = s->out[0]->shape[1], keys = s->in[MIX_P]->shape[3];
-    return (Job){s, x, T, n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys, keys, dropout_now(x, s->path, 1, n->dropout)};
+    const int Tk = n->cached ? feed_of(x)->past - forgotten(n, feed_of(x)) + T : keys;
+    return (Job){s, x, T, Tk, keys, dropout_now(x, s->path, 1, n->dropout)};
 }
 
 /* Queries [t, t + rows) and keys [key, key + count) of a head's pattern, dropped as attend drops them, into `spare`. */
@@ -304,14 +313,14 @@ typedef struct {
 } Queries;
 
 static Queries queries_at(const Job *j, size_t index) {
-    const int H = step_numbers(j->s, AttendNumbers)->H, blocks = slice_count((size_t)j->T, QUERIES_EACH);
+    const int H = attributes_of(j->s, AttendAttributes)->H, blocks = slice_count((size_t)j->T, QUERIES_EACH);
     const int head = (int)index / blocks, t = (int)index % blocks * QUERIES_EACH, left = j->T - t;
     return (Queries){head / H, head % H, t, left < QUERIES_EACH ? left : QUERIES_EACH};
 }
 
 static void mix_queries(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Queries i = queries_at(j, index);
     const Tensor *out = j->s->out[0];
     const Matrix v = shared_head_of(j, j->s->in[MIX_V], i.b, i.h / (n->H / n->G));
@@ -321,7 +330,7 @@ static void mix_queries(void *context, size_t index, int slot) {
 }
 
 static size_t query_tasks(const Job *j) {
-    return (size_t)j->s->out[0]->shape[0] * (size_t)step_numbers(j->s, AttendNumbers)->H *
+    return (size_t)j->s->out[0]->shape[0] * (size_t)attributes_of(j->s, AttendAttributes)->H *
            (size_t)slice_count((size_t)j->T, QUERIES_EACH);
 }
 
@@ -332,20 +341,20 @@ static void mix_forward(const Step *s, Exec *x) {
 
 static void mix_dpattern(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const Queries i = queries_at(j, index);
     const Matrix dout = matrix_at(head_of(j->s->out[0]->grad, i.b, j->T, i.h, n->D), (size_t)i.t, 0);
     const Matrix v = shared_head_of(j, j->s->in[MIX_V], i.b, i.h / (n->H / n->G));
     const size_t keys = (size_t)j->keys, first = head_row(j, i.b, i.h, i.t) * keys; /* all of them: there is no past */
     real *dp = grad_of(j->s, MIX_P) + first;
-    j->x->k->gemm(dp, keys, dout, matrix_turned(v), NULL, i.rows, j->keys, n->D, false, scratch_of(j->x, slot));
+    j->x->k->gemm(dp, keys, dout, matrix_transposed(v), NULL, i.rows, j->keys, n->D, false, scratch_of(j->x, slot));
     if (j->dropout.rate > 0) j->x->k->dropout(dp, dp, j->dropout, first, (size_t)i.rows * keys, false);
 }
 
 /* dv of some keys: the query heads that read them, one after another. */
 static void mix_dvalues(void *context, size_t index, int slot) {
     const Job *j = context;
-    const AttendNumbers *n = step_numbers(j->s, AttendNumbers);
+    const AttendAttributes *n = attributes_of(j->s, AttendAttributes);
     const int blocks = slice_count((size_t)j->Tk, MIX_KEYS), head = (int)index / blocks, group = n->H / n->G;
     const int b = head / n->G, g = head % n->G, key = (int)index % blocks * MIX_KEYS;
     const int count = j->Tk - key < MIX_KEYS ? j->Tk - key : MIX_KEYS;
@@ -358,7 +367,7 @@ static void mix_dvalues(void *context, size_t index, int slot) {
             const int rows = j->T - t < QUERIES_EACH ? j->T - t : QUERIES_EACH;
             const Matrix p = dropped(j, b, h, t, rows, key, count, spare);
             const Matrix dout = matrix_at(head_of(j->s->out[0]->grad, b, j->T, h, n->D), (size_t)t, 0);
-            j->x->k->gemm(dv_key, dv->stride, matrix_turned(p), dout, NULL, count, n->D, rows, adds, work);
+            j->x->k->gemm(dv_key, dv->stride, matrix_transposed(p), dout, NULL, count, n->D, rows, adds, work);
         }
 }
 
@@ -370,7 +379,7 @@ static void give_zeros(const Step *s, Exec *x, int input) {
 
 static void mix_backward(const Step *s, Exec *x) {
     Job job = mix_job(s, x);
-    const size_t heads = (size_t)s->out[0]->shape[0] * (size_t)step_numbers(s, AttendNumbers)->G;
+    const size_t heads = (size_t)s->out[0]->shape[0] * (size_t)attributes_of(s, AttendAttributes)->G;
     if (grad_of(s, MIX_P)) parallel(x, query_tasks(&job), mix_dpattern, &job);
     if (grad_of(s, MIX_V)) parallel(x, heads * (size_t)slice_count((size_t)job.Tk, MIX_KEYS), mix_dvalues, &job);
     give_zeros(s, x, MIX_Q);
@@ -378,17 +387,24 @@ static void mix_backward(const Step *s, Exec *x) {
 }
 
 static size_t mix_scratch(const Step *s, const Kernels *k) {
-    const bool drops = step_numbers(s, AttendNumbers)->dropout > 0;
+    const bool drops = attributes_of(s, AttendAttributes)->dropout > 0;
     return k->gemm_work + (drops ? (size_t)QUERIES_EACH * s->in[MIX_P]->cols : 0);
 }
 
-static double mix_gradient_flops(const Step *s, int input) { return input == MIX_P || input == MIX_V ? mix_flops(s, 0) : 0; }
+static double mix_gradient_flops(const Step *s, int input) {
+    return input == MIX_P || input == MIX_V ? mix_flops(s, 0) : 0;
+}
 
-static const Op MIX = {.name = "mix", .forward = mix_forward, .backward = mix_backward, .flops = mix_flops,
-                       .gradient_flops = mix_gradient_flops, .scratch = mix_scratch, .saved_inputs = 1 << MIX_P | 1 << MIX_V,
+static const Op MIX = {.name = "mix",
+                       .forward = mix_forward,
+                       .backward = mix_backward,
+                       .flops = mix_flops,
+                       .gradient_flops = mix_gradient_flops,
+                       .scratch = mix_scratch,
+                       .saved_inputs = 1 << MIX_P | 1 << MIX_V,
                        .multiplies = 1 << MIX_V | 1 << MIX_Q | 1 << MIX_K};
 
-Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n) {
+Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendAttributes n) {
     check_heads(p, q, k, k, &n);
     Tensor *pattern = tensor_new(p, 4, (int[]){q->shape[0], n.H, q->shape[1], keys_in(k, &n)});
     n.dropout = 0;
@@ -396,7 +412,7 @@ Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n) {
     return pattern;
 }
 
-Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendNumbers n) {
+Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendAttributes n) {
     check_heads(p, q, k, v, &n);
     if (!p->training) n.dropout = 0;
     Tensor *out = tensor_like(p, q);

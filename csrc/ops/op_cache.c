@@ -6,7 +6,7 @@
 
 typedef struct {
     int layer;
-} Numbers;
+} Attributes;
 
 enum { NEW, CACHE }; /* in: keys or values of this call (B,T,G*D), those of the past (B,G,capacity,D) */
 
@@ -17,10 +17,10 @@ static void copy_head(void *context, size_t index, int slot) {
     const size_t T = (size_t)k->shape[1], G = (size_t)cache->shape[1], D = cache->cols;
     const real *from = k->data + index / G * T * k->stride + index % G * D;
     const Feed *f = feed_of(w->x);
-    const size_t held = (size_t)(f->past - f->first[step_numbers(w->s, Numbers)->layer]);
+    const size_t held = (size_t)(f->past - f->first[attributes_of(w->s, Attributes)->layer]);
     size_t to = (index * (size_t)cache->shape[2] + held) * D;
     for (size_t t = 0; t < T; t++, from += k->stride, to += D) {
-        if (cache->halved) w->x->k->round(cache->half + to, from, D);
+        if (cache->is_bfloat16) w->x->k->round(cache->bfloat16 + to, from, D);
         else memcpy(cache->data + to, from, D * sizeof(real));
     }
 }
@@ -37,9 +37,9 @@ static void forward(const Step *s, Exec *x) {
 static const Op REMEMBER = {.name = "remember", .forward = forward};
 
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer) {
-    Tensor *out = cache->halved ? tensor_outside_halved(p, cache->ndim, cache->shape, cache->half)
+    Tensor *out = cache->is_bfloat16 ? tensor_outside_bfloat16(p, cache->ndim, cache->shape, cache->bfloat16)
                                 : tensor_outside(p, cache->ndim, cache->shape, cache->data);
-    Numbers n = {layer};
+    Attributes n = {layer};
     record(p, &REMEMBER, 2, TENSORS(k, cache), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

@@ -7,7 +7,7 @@
 typedef struct {
     real rate;
     int salt;
-} Numbers;
+} Attributes;
 
 enum { X };
 enum { OUT };
@@ -41,7 +41,7 @@ static void slice(void *context, size_t index, int slot) {
 }
 
 static void run(const Step *s, Exec *x, real *out, const real *inp, bool accumulate) {
-    const Numbers *n = step_numbers(s, Numbers);
+    const Attributes *n = attributes_of(s, Attributes);
     Job job = {s, x, dropout_now(x, s->path, n->salt, n->rate), out, inp, accumulate};
     parallel(x, (size_t)slice_count(tensor_count(s->in[X]), ELEMENTS_EACH), slice, &job);
 }
@@ -57,7 +57,7 @@ static const Op DROPOUT = {.name = "dropout", .forward = forward, .backward = ba
 Tensor *dropout(Plan *p, Tensor *x, real rate, int salt) {
     if (!p->training || rate == 0) return x;
     Tensor *out = tensor_like(p, x);
-    Numbers n = {rate, salt};
+    Attributes n = {rate, salt};
     record(p, &DROPOUT, 1, TENSORS(x), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

@@ -8,14 +8,14 @@
 typedef struct {
     EmbedBy by;
     int padding;
-} Numbers;
+} Attributes;
 
 enum { WEIGHT };
 enum { OUT };
 
 static const int32_t *rows_wanted(const Step *s, const Exec *x) {
     const Feed *f = feed_of(x);
-    return step_numbers(s, Numbers)->by == BY_IDS ? f->ids : f->positions;
+    return attributes_of(s, Attributes)->by == BY_IDS ? f->ids : f->positions;
 }
 
 static void forward_rows(void *context, size_t index, int slot) {
@@ -41,7 +41,7 @@ static void backward_columns(void *context, size_t index, int slot) {
     if (!grad_adds(w->s, w->x, WEIGHT))
         for (size_t r = 0; r < weight->rows; r++) memset(dweight + r * weight->cols, 0, c.count * sizeof(real));
     w->x->k->embedding_backward(dweight, weight->cols, dout->data + c.first, dout->stride, rows_wanted(w->s, w->x),
-                                (int)dout->rows, (int)c.count, step_numbers(w->s, Numbers)->padding);
+                                (int)dout->rows, (int)c.count, attributes_of(w->s, Attributes)->padding);
 }
 
 static void backward(const Step *s, Exec *x) {
@@ -53,7 +53,7 @@ static const Op EMBED = {.name = "embed", .forward = forward, .backward = backwa
 Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding) {
     Tensor *weight = parameter(p, "weight", 2, (int[]){rows, C});
     Tensor *out = tensor_new(p, 3, (int[]){p->B, p->T, C});
-    Numbers n = {by, padding};
+    Attributes n = {by, padding};
     record(p, &EMBED, 1, TENSORS(weight), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

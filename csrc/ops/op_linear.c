@@ -1,6 +1,7 @@
 /* op_linear: linears of one x in one step: out_i = x weight_i^T + bias_i, each weight as the file has it: (O,I), or
- * (I,O) for a Conv1D, which lies as (O,I) where it is narrow (storage.h). Their tasks are one lot, and the gradient of x is written once. */
-#include "ops/deep.h"
+ * (I,O) for a Conv1D, which lies as (O,I) where it is narrow (storage.h). Their tasks are one lot, and the gradient
+ * of x is written once. */
+#include "ops/split_k.h"
 #include "ops/ops.h"
 #include "ops/product.h"
 #include "ops/slices.h"
@@ -8,11 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* in: x, the weights, as many biases (NULL: none);  out: one a weight. All have gradients in a backward pass, or none. */
+/* in: x, the weights, as many biases (NULL: none);  out: one a weight. All have gradients in a backward pass, or
+ * none. */
 enum { X, WEIGHT };
 typedef struct {
     bool in_out; /* weights are (I,O) */
-} Numbers;
+} Attributes;
 
 static int weight_at(int i) { return WEIGHT + i; }
 static int bias_at(const Step *s, int i) { return WEIGHT + s->outs + i; }
@@ -20,7 +22,7 @@ static const real *bias_of(const Step *s, int i) {
     const Tensor *bias = s->in[bias_at(s, i)];
     return bias ? bias->data : NULL;
 }
-static bool in_out_of(const Step *s) { return step_numbers(s, Numbers)->in_out; }
+static bool in_out_of(const Step *s) { return attributes_of(s, Attributes)->in_out; }
 
 /* Tasks of every output, one number each: those of the first, then those of the next. */
 static size_t tasks_sum(const size_t *tasks, int outs) {
@@ -42,14 +44,15 @@ static size_t reading_on(size_t index, size_t count, size_t threads) {
     return thread * each + (thread < longer ? thread : longer) + index / threads;
 }
 
-/* --- few rows, weights that lie as (I,O): a task takes inputs, not outputs, so that it reads on and on; sums are partial */
+/* --- few rows, weights that lie as (I,O): a task takes inputs, not outputs, so that it reads on and on; sums are
+ * partial */
 #define PART_COLUMNS_EACH 512
 #define PARTS 8 /* about so many; more take more adding up */
 #define PART_GRAIN 64
 
 static bool cut_by_inputs(const Step *s) {
     const Stored *narrow = s->in[weight_at(0)]->narrow;
-    return in_out_of(s) && !(narrow && narrow->turned) && s->in[X]->rows <= FEW_ROWS;
+    return in_out_of(s) && !(narrow && narrow->transposed) && s->in[X]->rows <= FEW_ROWS;
 }
 
 static size_t inputs_each(const Step *s) {
@@ -75,8 +78,8 @@ static void add_part(void *context, size_t index, int slot) {
     const Slice part = slice_at(in->cols, inputs_each(w->s), number);
     w->x->k->gemm(w->x->workspace + sums_before(w->s, i) + number * tensor_count(out), out->cols,
                   matrix_at(operand(in, false), 0, part.first),
-                  matrix_at(operand(w->s->in[weight_at(i)], false), part.first, 0), NULL, (int)out->rows, (int)out->cols,
-                  (int)part.count, false, scratch_of(w->x, slot));
+                  matrix_at(operand(w->s->in[weight_at(i)], false), part.first, 0), NULL, (int)out->rows,
+                  (int)out->cols, (int)part.count, false, scratch_of(w->x, slot));
 }
 
 typedef struct {
@@ -95,9 +98,10 @@ static void sum_parts(void *context, size_t index, int slot) {
     for (size_t m = 0; m < out->rows; m++) {
         const size_t first = m * out->stride + columns.first;
         real *sum = w->x->workspace + sums_before(w->s, i) + m * out->cols + columns.first;
-        for (size_t k = 1; k < input_parts(w->s); k++) w->x->k->accumulate(sum, sum + k * tensor_count(out), columns.count);
+        for (size_t k = 1; k < input_parts(w->s); k++)
+            w->x->k->accumulate(sum, sum + k * tensor_count(out), columns.count);
         if (bias) w->x->k->accumulate(sum, bias + columns.first, columns.count);
-        if (out->halved) w->x->k->round(out->half + first, sum, columns.count);
+        if (out->is_bfloat16) w->x->k->round(out->bfloat16 + first, sum, columns.count);
         else memcpy(out->data + first, sum, columns.count * sizeof(real));
     }
 }
@@ -110,7 +114,7 @@ static void forward_by_inputs(const Step *s, Exec *x) {
     parallel(x, tasks_sum(columns, s->outs), sum_parts, &sums);
 }
 
-/* --- forwards ------------------------------------------------------------------------------------------------------ */
+/* --- forwards ----------------------------------------------------------------------------------------------------- */
 typedef struct {
     const Step *s;
     Exec *x;
@@ -124,7 +128,7 @@ static void forward_tile(void *context, size_t index, int slot) {
     if (f->s->in[X]->rows <= FEW_ROWS) index = reading_on(index, tasks_sum(f->tiles, outs), (size_t)f->x->slots);
     const int i = tasks_find(f->tiles, outs, &index);
     const Tensor *out = f->s->out[i];
-    if (out->halved) product_tile_halved(&f->products[i], out->half, index, f->x, slot);
+    if (out->is_bfloat16) product_tile_bfloat16(&f->products[i], out->bfloat16, index, f->x, slot);
     else product_tile(&f->products[i], index, f->x, slot);
 }
 
@@ -148,11 +152,11 @@ static void forward(const Step *s, Exec *x) {
     parallel(x, tasks_sum(tiles, s->outs), forward_tile, &f);
 }
 
-/* --- backwards ----------------------------------------------------------------------------------------------------- */
+/* --- backwards ---------------------------------------------------------------------------------------------------- */
 /* What an output takes part in. */
 typedef struct {
     Product weight; /* dweight, */
-    Parts parts;    /* its parts, */
+    SplitK parts;    /* its parts, */
     real *place;    /* and where they lie */
     Product input;  /* dx is the sum of these */
 } Terms;
@@ -173,11 +177,12 @@ static real *prepare_weight(Backward *b, int i, real *spare) {
     const Step *s = b->s;
     Terms *t = &b->terms[i];
     const int w = weight_at(i), rows = weight_rows(s, i), cols = weight_cols(s, i), N = (int)s->in[X]->rows;
-    const Tensor *in = s->in[X], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout, *right = in_out_of(s) ? dout : in;
+    const Tensor *in = s->in[X], *dout = s->out[i]->grad, *left = in_out_of(s) ? in : dout,
+                 *right = in_out_of(s) ? dout : in;
     const size_t size = (size_t)rows * (size_t)cols;
-    t->weight = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, rows, cols, N,
-                        grad_adds(s, b->x, w));
-    t->parts = parts_of((size_t)rows, (size_t)cols, (size_t)N);
+    t->weight = product(grad_of(s, w), s->in[w]->stride, operand(left, true), operand(right, false), NULL, rows, cols,
+                        N, grad_adds(s, b->x, w));
+    t->parts = split_of((size_t)rows, (size_t)cols, (size_t)N);
     t->place = spare;
     if (t->parts.count == 1) {
         b->weight_tasks[i] = (size_t)t->weight.tiles.count;
@@ -194,7 +199,8 @@ static real *prepare_input(Backward *b, int i, real *spare) {
     const Tensor *in = s->in[X], *dout = s->out[i]->grad;
     const bool adds = i < s->outs - 1 || grad_adds(s, b->x, X);
     Product *input = &b->terms[i].input;
-    *input = product(grad_of(s, X), in->grad->stride, operand(dout, false), operand(s->in[weight_at(i)], in_out_of(s)), NULL,
+    const Matrix weight = operand(s->in[weight_at(i)], in_out_of(s));
+    *input = product(grad_of(s, X), in->grad->stride, operand(dout, false), weight, NULL,
                      (int)in->rows, (int)in->cols, (int)dout->cols, adds);
     b->input_tiles = (size_t)input->tiles.count;
     return spare + share_operand(input, b->x, spare);
@@ -230,7 +236,7 @@ static void add_weight_parts(void *context, size_t index, int slot) {
     (void)slot;
     const Backward *b = context;
     const Terms *t = &b->terms[tasks_find(b->adding_tasks, b->s->outs, &index)];
-    add_parts_slice(&t->weight, t->parts, t->place, index, b->x);
+    add_splits_slice(&t->weight, t->parts, t->place, index, b->x);
 }
 
 static void backward(const Step *s, Exec *x) {
@@ -249,7 +255,7 @@ static void backward(const Step *s, Exec *x) {
     parallel(x, tasks_sum(adding_tasks, s->outs), add_weight_parts, &b);
 }
 
-/* --- sizes --------------------------------------------------------------------------------------------------------- */
+/* --- sizes -------------------------------------------------------------------------------------------------------- */
 static double flops(const Step *s, int i) { return 2.0 * (double)tensor_count(s->in[X]) * (double)s->out[i]->cols; }
 
 static double gradient_flops(const Step *s, int input) {
@@ -262,7 +268,7 @@ static size_t scratch(const Step *s, const Kernels *k) {
     size_t spare = 0;
     for (int i = 0; i < s->outs; i++) {
         const Tiles tiles = tiles_of((int)s->out[i]->rows, (int)s->out[i]->cols);
-        if (s->out[i]->halved && spare_of(&tiles) > spare) spare = spare_of(&tiles);
+        if (s->out[i]->is_bfloat16 && spare_of(&tiles) > spare) spare = spare_of(&tiles);
     }
     return k->gemm_work + spare;
 }
@@ -281,7 +287,7 @@ static size_t backwards_size(const Step *s, const Kernels *k) {
     for (int i = 0; i < s->outs && s->differentiated; i++) {
         const int rows = weight_rows(s, i), cols = weight_cols(s, i);
         if (s->grad[weight_at(i)] != GRAD_NONE)
-            size += parts_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
+            size += split_size((size_t)rows, (size_t)cols, (size_t)N) + shared_size(k, rows, cols, N);
         if (s->grad[X] != GRAD_NONE) size += shared_size(k, N, I, (int)s->out[i]->cols);
     }
     return size;
@@ -295,9 +301,9 @@ static size_t workspace(const Step *s, const Kernels *k) {
 /* Biases are saved for nothing, and cost nothing: they lie elsewhere. */
 static const Op LINEAR = {.name = "linear", .forward = forward, .backward = backward, .flops = flops,
                           .gradient_flops = gradient_flops, .scratch = scratch, .workspace = workspace,
-                          .saved_inputs = FROM(X), .multiplies = 1 << X, .halves = FROM(0)};
+                          .saved_inputs = FROM(X), .multiplies = 1 << X, .may_be_bfloat16 = FROM(0)};
 
-/* --- recording ----------------------------------------------------------------------------------------------------- */
+/* --- recording ---------------------------------------------------------------------------------------------------- */
 static void multiply_each(Plan *p, Tensor *x, int count, Tensor *const *weights, Tensor *const *biases, bool in_out,
                           Tensor **out) {
     Tensor *in[WEIGHT + 2 * count];
@@ -305,12 +311,13 @@ static void multiply_each(Plan *p, Tensor *x, int count, Tensor *const *weights,
     for (int i = 0; i < count; i++) {
         int I = weights[i]->shape[in_out ? 0 : 1], O = weights[i]->shape[in_out ? 1 : 0];
         if ((size_t)I != x->cols)
-            error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path, x->cols, I);
+            error_set(&p->error, ERROR_SHAPE, "%s: input width %zu does not fit a weight of %d inputs", p->path,
+                      x->cols, I);
         in[WEIGHT + i] = weights[i];
         in[WEIGHT + count + i] = biases[i];
         out[i] = tensor_wide(p, x, O);
     }
-    Numbers n = {in_out};
+    Attributes n = {in_out};
     record(p, &LINEAR, WEIGHT + 2 * count, in, count, out, &n, sizeof n);
 }
 
@@ -332,7 +339,7 @@ static Tensor *linear(Plan *p, Tensor *x, const Linear *l, bool bias, bool in_ou
 /* A module after which the pass stops has a step of its own, which its gradients do not pass. */
 static bool stands_alone(const Plan *p, int count, const Linear *to) {
     bool alone = count == 1;
-    for (int i = 0; i < count; i++) alone |= is_cut(p, to[i].name);
+    for (int i = 0; i < count; i++) alone |= stops_after(p, to[i].name);
     return alone;
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct {
     real scale;
-} Numbers;
+} Attributes;
 
 enum { X, A, B, Y };   /* in: x (…,I), A (R,I), B (O,R), y (…,O) */
 enum { OUT, HIDDEN };  /* out: out (…,O), hidden (…,R) = scale * x A^T */
@@ -24,7 +24,7 @@ static void scale_slice(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     Slice e = slice_at(tensor_count(j->s->out[HIDDEN]), ELEMENTS_EACH, index);
-    j->x->k->scale(j->scaled + e.first, j->scaled + e.first, step_numbers(j->s, Numbers)->scale, e.count);
+    j->x->k->scale(j->scaled + e.first, j->scaled + e.first, attributes_of(j->s, Attributes)->scale, e.count);
 }
 
 static void scale_hidden(Job *j, real *hidden) {
@@ -122,10 +122,10 @@ static const Op LOW_RANK = {.name = "low_rank", .forward = forward, .backward = 
 
 Tensor *low_rank(Plan *p, Tensor *x, Tensor *a, Tensor *b, Tensor *y, real scale) {
     if (a->cols != x->cols || b->rows != y->cols || a->rows != b->cols)
-        error_set(&p->error, ERROR_SHAPE, "%s: A (%zu, %zu) and B (%zu, %zu) do not fit a linear from %zu to %zu", p->path,
-                  a->rows, a->cols, b->rows, b->cols, x->cols, y->cols);
+        error_set(&p->error, ERROR_SHAPE, "%s: A (%zu, %zu) and B (%zu, %zu) do not fit a linear from %zu to %zu",
+                  p->path, a->rows, a->cols, b->rows, b->cols, x->cols, y->cols);
     Tensor *out = tensor_like(p, y), *hidden = tensor_wide(p, x, (int)a->rows);
-    Numbers n = {scale};
+    Attributes n = {scale};
     record(p, &LOW_RANK, 4, TENSORS(x, a, b, y), 2, TENSORS(out, hidden), &n, sizeof n);
     return out;
 }

@@ -1,6 +1,6 @@
 /* op_loss: the loss of every position against the call's targets.
  *
- * head_loss never forms the logits of all positions: a chunk of tokens at a time, logits are made, turned into losses,
+ * head_loss never forms the logits of all positions: a chunk of tokens at a time, logits are made, become losses,
  * overwritten by their gradient, and multiplied into dx and dweight while they are at hand. */
 #include "ops/ops.h"
 #include "ops/product.h"

@@ -8,7 +8,7 @@
 typedef struct {
     real eps;
     bool layer; /* LayerNorm, with a bias and a mean; else RMSNorm */
-} Numbers;
+} Attributes;
 
 enum { X, WEIGHT, BIAS };   /* in; bias of a LayerNorm alone */
 enum { OUT, RSTD, MEAN };   /* out; mean of a LayerNorm alone */
@@ -20,14 +20,14 @@ typedef struct {
 } Job;
 
 static void norm_rows(const Step *s, const Exec *x, size_t first, size_t count, real *spare) {
-    const Numbers *n = step_numbers(s, Numbers);
+    const Attributes *n = attributes_of(s, Attributes);
     const Tensor *in = s->in[X], *out = s->out[OUT];
     const int N = (int)count, C = (int)in->cols;
     real *y = write_to(out, first * out->cols, spare);
     const real *read = in->data + first * in->cols;
     if (n->layer)
-        x->k->layernorm_forward(y, s->out[MEAN]->data + first, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data, s->in[BIAS]->data, N,
-                                C, n->eps);
+        x->k->layernorm_forward(y, s->out[MEAN]->data + first, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data,
+                                s->in[BIAS]->data, N, C, n->eps);
     else
         x->k->rmsnorm_forward(y, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data, N, C, n->eps);
     write_back(out, first * out->cols, count * out->cols, spare, x);
@@ -68,7 +68,7 @@ static void backward_rows(void *context, size_t index, int slot) {
     real *dbias = s->ins > BIAS && grad_of(s, BIAS) ? j->x->workspace + index * part_size(s) + part_size(s) / 2 : NULL;
     if (dweight || dbias) memset(j->x->workspace + index * part_size(s), 0, part_size(s) * sizeof(real));
     const real *dy = dout->data + first * dout->cols, *x = in->data + first * in->cols;
-    if (step_numbers(s, Numbers)->layer)
+    if (attributes_of(s, Attributes)->layer)
         j->x->k->layernorm_backward(dinp, dweight, dbias, dy, s->out[MEAN]->data + first, s->out[RSTD]->data + first, x,
                                     s->in[WEIGHT]->data, N, C, grad_adds(s, j->x, X));
     else
@@ -104,15 +104,21 @@ static size_t workspace(const Step *s, const Kernels *k) {
 
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[OUT]->halved ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
+    return s->out[OUT]->is_bfloat16 ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
 }
 
-static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,
-                             .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
-                             .saved_outputs = 1 << RSTD | 1 << MEAN, .cheap = 1 << OUT, .halves = 1 << OUT};
+static const Op LAYERNORM = {.name = "layernorm",
+                             .forward = forward,
+                             .backward = backward,
+                             .scratch = scratch,
+                             .workspace = workspace,
+                             .saved_inputs = 1 << X | 1 << WEIGHT,
+                             .saved_outputs = 1 << RSTD | 1 << MEAN,
+                             .recomputable = 1 << OUT,
+                             .may_be_bfloat16 = 1 << OUT};
 static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .scratch = scratch,
                            .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
-                           .saved_outputs = 1 << RSTD, .cheap = 1 << OUT, .halves = 1 << OUT};
+                           .saved_outputs = 1 << RSTD, .recomputable = 1 << OUT, .may_be_bfloat16 = 1 << OUT};
 
 static Tensor *statistic(Plan *p, const Tensor *x) { return tensor_new(p, 1, (int[]){(int)x->rows}); }
 
@@ -120,7 +126,7 @@ Tensor *layernorm(Plan *p, Tensor *x, real eps) {
     int C = (int)x->cols;
     Tensor *weight = parameter(p, "weight", 1, (int[]){C}), *bias = parameter(p, "bias", 1, (int[]){C});
     Tensor *out = tensor_like(p, x), *rstd = statistic(p, x), *mean = statistic(p, x);
-    Numbers n = {eps, true};
+    Attributes n = {eps, true};
     record(p, &LAYERNORM, 3, TENSORS(x, weight, bias), 3, TENSORS(out, rstd, mean), &n, sizeof n);
     return out;
 }
@@ -128,7 +134,7 @@ Tensor *layernorm(Plan *p, Tensor *x, real eps) {
 Tensor *rmsnorm(Plan *p, Tensor *x, real eps) {
     Tensor *weight = parameter(p, "weight", 1, (int[]){(int)x->cols});
     Tensor *out = tensor_like(p, x), *rstd = statistic(p, x);
-    Numbers n = {eps, false};
+    Attributes n = {eps, false};
     record(p, &RMSNORM, 2, TENSORS(x, weight), 2, TENSORS(out, rstd), &n, sizeof n);
     return out;
 }

@@ -4,7 +4,7 @@
 
 typedef struct {
     int heads, D;
-} Numbers;
+} Attributes;
 
 enum { X, TABLE };
 enum { OUT };
@@ -17,7 +17,7 @@ static void table_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
     const Tensor *table = w->s->out[OUT];
-    const TableNumbers *n = step_numbers(w->s, TableNumbers);
+    const TableNumbers *n = attributes_of(w->s, TableNumbers);
     const Feed *f = feed_of(w->x);
     const Rotary *rotary = &f->rotary[n->which];
     Slice r = slice_at(table->rows, ROWS_EACH, index);
@@ -26,11 +26,11 @@ static void table_rows(void *context, size_t index, int slot) {
 }
 
 static void rotate_rows(const Step *s, const Exec *x, size_t row, size_t count, real *spare) {
-    const Numbers *n = step_numbers(s, Numbers);
+    const Attributes *n = attributes_of(s, Attributes);
     const Tensor *in = s->in[X], *table = s->in[TABLE], *out = s->out[OUT];
     const size_t first = row * out->cols;
-    x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + row * table->cols, (int)count, n->heads,
-                       n->D);
+    x->k->rope_forward(write_to(out, first, spare), in->data + first, table->data + row * table->cols, (int)count,
+                       n->heads, n->D);
     write_back(out, first, count * out->cols, spare, x);
 }
 
@@ -44,7 +44,7 @@ static void forward_rows(void *context, size_t index, int slot) {
 static void backward_rows(void *context, size_t index, int slot) {
     (void)slot;
     const Work *w = context;
-    const Numbers *n = step_numbers(w->s, Numbers);
+    const Attributes *n = attributes_of(w->s, Attributes);
     const Tensor *in = w->s->in[X], *table = w->s->in[TABLE], *dout = w->s->out[OUT]->grad;
     Slice r = slice_at(in->rows, ROWS_EACH, index);
     w->x->k->rope_backward(grad_of(w->s, X) + r.first * in->cols, dout->data + r.first * dout->cols,
@@ -58,11 +58,11 @@ static void backward(const Step *s, Exec *x) { parallel_slices(s, x, s->in[X]->r
 static const Op ROPE_TABLE = {.name = "rope_table", .forward = table_forward};
 static size_t scratch(const Step *s, const Kernels *k) {
     (void)k;
-    return s->out[OUT]->halved ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
+    return s->out[OUT]->is_bfloat16 ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
 }
 
 static const Op ROPE = {.name = "rope", .forward = forward, .backward = backward, .scratch = scratch,
-                        .saved_inputs = 1 << TABLE, .halves = 1 << OUT};
+                        .saved_inputs = 1 << TABLE, .may_be_bfloat16 = 1 << OUT};
 
 Tensor *rope_table(Plan *p, int D, int which) {
     Tensor *table = tensor_new(p, 3, (int[]){p->B, p->T, D});
@@ -75,7 +75,7 @@ Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D) {
     if (x->cols != (size_t)heads * (size_t)D)
         error_set(&p->error, ERROR_SHAPE, "%s: width %zu is not %d heads of %d", p->path, x->cols, heads, D);
     Tensor *out = tensor_like(p, x);
-    Numbers n = {heads, D};
+    Attributes n = {heads, D};
     record(p, &ROPE, 2, TENSORS(x, table), 1, TENSORS(out), &n, sizeof n);
     return out;
 }

@@ -18,8 +18,8 @@ Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 
 /* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) or NULL */
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out);
-/* Submodules of the module being recorded that read the same x, as many as there are, in one step; what adapts each comes
- * after it. Either all of their outputs or none lie on a way to the loss. */
+/* Submodules of the module being recorded that read the same x, as many as there are, in one step; what adapts each
+ * comes after it. Either all of their outputs or none lie on a way to the loss. */
 typedef struct {
     Part part;
     const char *name;
@@ -49,12 +49,12 @@ typedef struct {
     bool cached;         /* k and v are a cache: the keys that it holds count, and those of this call */
     bool causal;
     real scale, dropout;
-} AttendNumbers;
-Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendNumbers n, Tensor **pattern);
+} AttendAttributes;
+Tensor *attend(Plan *p, Tensor *q, Tensor *k, Tensor *v, AttendAttributes n, Tensor **pattern);
 /* The same in two steps, for a pattern (B,H,T,keys) that is written into in between: mix multiplies what stands there.
  * Its gradient and that of v are had; q and k, which it does not read, get zeros. */
-Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendNumbers n);
-Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendNumbers n);
+Tensor *attention_pattern(Plan *p, Tensor *q, Tensor *k, AttendAttributes n);
+Tensor *mix(Plan *p, Tensor *pattern, Tensor *v, Tensor *q, Tensor *k, AttendAttributes n);
 
 /* op_activate.c   act(x);  act(gate)*up */
 extern const char *const activation_words[]; /* of every Activation, ended by NULL */

@@ -8,7 +8,7 @@ typedef struct {
     int M, N, tile_m, tile_n, across, count;
 } Tiles;
 
-#define TILE_ROWS 48    /* what a turned operand is packed by, at once */
+#define TILE_ROWS 48    /* what a transposed operand is packed by, at once */
 #define PANEL_ROWS 12
 #define TILE_COLUMNS 64
 _Static_assert(TILE_COLUMNS % GROUP == 0, "an int8 matrix is cut between groups");
@@ -68,7 +68,8 @@ static inline Product product(real *out, size_t ldo, Matrix A, Matrix B, const r
 static inline void multiply_tile(const Product *p, Tile t, real *out, size_t ldo, Exec *x, int slot) {
     size_t m = (size_t)t.m, n = (size_t)t.n;
     const bool packed = p->packed.units != NULL;
-    const int each = t.rows <= FEW_ROWS && !packed && p->K > 0 ? p->K : DEPTH_EACH; /* few rows are soon done, and read on */
+    const int each =
+        t.rows <= FEW_ROWS && !packed && p->K > 0 ? p->K : DEPTH_EACH; /* few rows are soon done, and read on */
     for (int k = 0; (k < p->K || k == 0) && pool_going(x->cancel, slot); k += each) {
         const Matrix A = matrix_at(p->A, m, (size_t)k);
         const real *bias = p->bias && k == 0 ? p->bias + n : NULL;
@@ -88,7 +89,7 @@ static inline void product_tile(const Product *p, size_t index, Exec *x, int slo
 /* The same, written in bfloat16 through spare_of() reals of scratch behind gemm's own. */
 static inline size_t spare_of(const Tiles *t) { return (size_t)t->tile_m * (size_t)t->tile_n; }
 
-static inline void product_tile_halved(const Product *p, uint16_t *half, size_t index, Exec *x, int slot) {
+static inline void product_tile_bfloat16(const Product *p, uint16_t *half, size_t index, Exec *x, int slot) {
     Tile t = tile_at(&p->tiles, index);
     real *spare = scratch_of(x, slot) + x->k->gemm_work;
     multiply_tile(p, t, spare, (size_t)t.cols, x, slot);
@@ -96,7 +97,8 @@ static inline void product_tile_halved(const Product *p, uint16_t *half, size_t 
         x->k->round(half + (size_t)(t.m + i) * p->ldo + t.n, spare + (size_t)i * (size_t)t.cols, (size_t)t.cols);
 }
 
-/* --- a B that many tiles share is packed once ------------------------------------------------------------------------- */
+/* --- a B that many tiles share is packed once
+ * ------------------------------------------------------------------------- */
 #define SHARED_LEAST 3                     /* rows of tiles that make it worth while */
 #define SHARED_MOST ((size_t)32 << 20)     /* bytes */
 
@@ -129,8 +131,9 @@ static inline size_t share_operand(Product *p, Exec *x, real *at) {
     return size;
 }
 
-/* A tensor as an operand, as it is or turned. */
-static inline Matrix operand(const Tensor *t, bool turned) {
-    if (t->halved) return (Matrix){.data = t->half, .stride = t->stride, .turned = turned, .storage = STORED_BFLOAT16};
-    return t->narrow ? matrix_stored(t->narrow, turned) : matrix_of(t->data, t->stride, turned);
+/* A tensor as an operand, as it is or transposed. */
+static inline Matrix operand(const Tensor *t, bool transposed) {
+    if (t->is_bfloat16)
+        return (Matrix){.data = t->bfloat16, .stride = t->stride, .transposed = transposed, .storage = STORED_BFLOAT16};
+    return t->narrow ? matrix_stored(t->narrow, transposed) : matrix_of(t->data, t->stride, transposed);
 }

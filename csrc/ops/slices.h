@@ -29,11 +29,13 @@ static inline void parallel_slices(const Step *s, Exec *x, size_t n, size_t each
     parallel(x, (size_t)slice_count(n, each), task, &work);
 }
 
-/* Where a task writes the numbers of a tensor from `first` on: in place, or, of a halved one, in `spare` room from which
- * write_back takes them. */
-static inline real *write_to(const Tensor *t, size_t first, real *spare) { return t->halved ? spare : t->data + first; }
+/* Where a task writes the numbers of a tensor from `first` on: in place, or, of one in bfloat16, in `spare` room from
+ * which write_back takes them. */
+static inline real *write_to(const Tensor *t, size_t first, real *spare) {
+    return t->is_bfloat16 ? spare : t->data + first;
+}
 static inline void write_back(const Tensor *t, size_t first, size_t count, const real *spare, const Exec *x) {
-    if (t->halved) x->k->round(t->half + first, spare, count);
+    if (t->is_bfloat16) x->k->round(t->bfloat16 + first, spare, count);
 }
 
 /* What is written back at a time: it is rounded while the first-level cache has it. */

@@ -2,8 +2,8 @@
 #pragma once
 #include "plan/plan.h"
 
-void plan_lives(Plan *p);         /* moments at which the forward pass needs a tensor */
+void plan_lives(Plan *p);         /* times at which the forward pass needs a tensor */
 void plan_differentiate(Plan *p); /* modes and lifetimes of the gradients, lifetimes of what they need */
-void plan_halve(Plan *p);         /* which tensors lie in bfloat16 */
-void plan_rebuild(Plan *p);       /* what is cheap is written anew for the backward pass instead of being kept */
+void plan_choose_bfloat16(Plan *p);         /* which tensors lie in bfloat16 */
+void plan_recompute(Plan *p);       /* what is cheap is written anew for the backward pass instead of being kept */
 void plan_place(Plan *p);         /* an offset for every tensor */

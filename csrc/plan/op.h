@@ -23,10 +23,11 @@ typedef struct Step {
     Tensor **in, **out;  /* an input may be NULL */
     GradMode *grad;      /* one an input */
     int ins, outs;
-    const void *numbers; /* the op's own, aligned to 16 bytes: see step_numbers */
+    const void *numbers; /* the op's own, aligned to 16 bytes: see attributes_of */
     bool differentiated; /* the backward pass visits it */
-    struct Step *again;  /* steps whose cheap outputs are written anew before its backward pass, linked by next_again */
-    struct Step *next_again;
+    struct Step *
+        recomputed; /* steps whose cheap outputs are written anew before its backward pass, linked by next_recomputed */
+    struct Step *next_recomputed;
 } Step;
 
 typedef struct Exec {
@@ -54,8 +55,8 @@ typedef struct Op {
     unsigned saved_inputs, saved_outputs; /* the backward pass reads in[i] / out[i] */
     unsigned replaces;                    /* out[0] may take the place of in[i] */
     unsigned passes;                      /* the gradient of in[i] is that of out[0] */
-    unsigned cheap;                       /* out[i] may be computed again instead of being kept */
-    unsigned halves;                      /* out[i] may be written in bfloat16 */
+    unsigned recomputable;                       /* out[i] may be computed again instead of being kept */
+    unsigned may_be_bfloat16;                      /* out[i] may be written in bfloat16 */
     unsigned multiplies;                  /* in[i] is read as an operand of products alone, also in bfloat16 */
     bool source;                          /* the backward pass starts here (a loss) */
 } Op;
@@ -82,7 +83,7 @@ static inline void share_need(Tensor *const *tensors, int count) {
     bool needs = false;
     for (int i = 0; i < count; i++) needs |= tensors[i]->needs_grad;
     for (int i = 0; i < count; i++)
-        for (Tensor *t = tensors[i]; t; t = t->whole) t->needs_grad |= needs && t->kind == TENSOR_STEP;
+        for (Tensor *t = tensors[i]; t; t = t->parent) t->needs_grad |= needs && t->kind == TENSOR_STEP;
 }
 
-#define step_numbers(s, type) ((const type *)(s)->numbers)
+#define attributes_of(s, type) ((const type *)(s)->numbers)

@@ -1,16 +1,16 @@
-/* packing: the timeline is cut into spans of moments.
+/* packing: the timeline is cut into spans of times.
  *
- * What is taken at some moment of [first, last] either lasts all through the span of `first`, or begins in a span between
- * the two at the ends, or begins or ends in one of these two. The last are listed by themselves, with their moments. Of
- * the others a range counts for whole spans, and ranges that touch become one: however many layers there are, a span has
- * few. What lasts through spans is noted in a tree over them, in as few nodes as make up its time; what begins between
- * two spans is what begins between each of them and the turn. */
+ * What is taken at some time of [first, last] either lasts all through the span of `first`, or begins in a span between
+ * the two at the ends, or begins or ends in one of these two. The last are listed by themselves, with their times. Of
+ * the others a range counts for whole spans, and ranges that touch become one: however many layers there are, a span
+ * has few. What lasts through spans is noted in a tree over them, in as few nodes as make up its time; what begins
+ * between two spans is what begins between each of them and the turn. */
 #include "plan/packing.h"
 
 #include <limits.h>
 #include <string.h>
 
-#define SPAN 32 /* moments */
+#define SPAN 32 /* times */
 #define FAN 8   /* nodes of the tree that one above them stands for */
 #define LEVELS 10
 
@@ -33,7 +33,7 @@ struct Packing {
     Ranges *between;         /* by span: what begins between it and the turn; see look_ahead */
     Ranges *through[LEVELS]; /* by node: what lasts all through it. The spans first, the root last */
     int levels;
-    size_t size;             /* and first moment: what was asked for last */
+    size_t size;             /* and first time: what was asked for last */
     int first;
 };
 
@@ -42,12 +42,12 @@ static void *take_zeroed(Plan *p, size_t count, size_t size) {
     return block ? memset(block, 0, count * size) : NULL;
 }
 
-Packing *packing_begin(Plan *plan, int moments, int turn) {
+Packing *packing_begin(Plan *plan, int times, int turn) {
     Packing *p = take_zeroed(plan, 1, sizeof *p);
     if (!p) return NULL;
     p->plan = plan;
     p->turn = turn / SPAN;
-    p->spans = (moments - 1) / SPAN + 1;
+    p->spans = (times - 1) / SPAN + 1;
     size_t width = (size_t)p->spans;
     p->listed = take_zeroed(plan, width, sizeof *p->listed);
     p->begin = take_zeroed(plan, width, sizeof *p->begin);
@@ -60,7 +60,7 @@ Packing *packing_begin(Plan *plan, int moments, int turn) {
     return fine ? p : NULL;
 }
 
-/* --- ranges -------------------------------------------------------------------------------------------------------- */
+/* --- ranges ------------------------------------------------------------------------------------------------------- */
 static bool make_room(Packing *p, Ranges *r, int count) {
     if (count <= r->room) return true;
     int room = r->room ? r->room : 8;
@@ -88,7 +88,7 @@ static bool list(Packing *p, Ranges *r, Range range) {
     return put(p, r, at, at, range);
 }
 
-/* One with those it touches, at all moments. */
+/* One with those it touches, at all times. */
 static bool merge(Packing *p, Ranges *r, Range range) {
     int low = 0, high = r->count;
     while (low < high) {
@@ -115,16 +115,18 @@ static bool unite(Packing *p, Ranges *r, const Ranges *a, const Ranges *b) {
     return fine;
 }
 
-/* --- what is free -------------------------------------------------------------------------------------------------- */
-/* Where sizes are the same and first moments rise, what begins in spans ahead stays as it is: it is put together once. */
+/* --- what is free ------------------------------------------------------------------------------------------------- */
+/* Where sizes are the same and first times rise, what begins in spans ahead stays as it is: it is put together once. */
 static bool look_ahead(Packing *p, size_t size, int first) {
     const bool known = size == p->size && first >= p->first;
     bool fine = true;
     p->size = size;
     p->first = first;
     if (known) return true;
-    for (int i = p->turn - 1; i >= 0 && fine; i--) fine = unite(p, &p->between[i], &p->between[i + 1], &p->begin[i + 1]);
-    for (int i = p->turn + 2; i < p->spans && fine; i++) fine = unite(p, &p->between[i], &p->between[i - 1], &p->begin[i - 1]);
+    for (int i = p->turn - 1; i >= 0 && fine; i--)
+        fine = unite(p, &p->between[i], &p->between[i + 1], &p->begin[i + 1]);
+    for (int i = p->turn + 2; i < p->spans && fine; i++)
+        fine = unite(p, &p->between[i], &p->between[i - 1], &p->begin[i - 1]);
     return fine;
 }
 
@@ -171,7 +173,7 @@ size_t packing_lowest(Packing *p, int first, int last, size_t size) {
     return offset;
 }
 
-/* --- what is taken ------------------------------------------------------------------------------------------------- */
+/* --- what is taken ------------------------------------------------------------------------------------------------ */
 bool packing_take(Packing *p, int first, int last, size_t offset, size_t size) {
     const Range range = {offset, offset + size, first, last};
     const int begin = first / SPAN, end = last / SPAN;

@@ -1,5 +1,5 @@
-/* Part: what a module is in the architecture, and so what its weights are. Whoever records a module says it; the plan hands
- * it on and looks at it never. */
+/* Part: what a module is in the architecture, and so what its weights are. Whoever records a module says it; the plan
+ * hands it on and looks at it never. */
 #pragma once
 #include <stdbool.h>
 

@@ -1,15 +1,16 @@
-/* Plan: recording. What a recording implies is decided in differentiate.c, halve.c and layout.c; replay.c replays it. */
+/* Plan: recording. What a recording implies is decided in differentiate.c, choose_bfloat16.c and layout.c; replay.c
+ * replays it. */
 #include "plan/plan.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Tensors, texts and what steps hold lie in chunks that never move. Recordings of a plan are alike: where one took several
- * chunks, the next gets one as large, which all later ones fill again. */
+/* Tensors, texts and what steps hold lie in chunks that never move. Recordings of a plan are alike: where one took
+ * several chunks, the next gets one as large, which all later ones fill again. */
 #define CHUNK 32768
 #define ALIGNED 16
 struct Chunk {
@@ -23,7 +24,7 @@ static void fail_memory(Plan *p) { error_set(&p->error, ERROR_MEMORY, "no memory
 static void free_chunks(Plan *p) {
     while (p->chunks) {
         struct Chunk *next = p->chunks->next;
-        memory_free(p->chunks);
+        alloc_free(p->chunks);
         p->chunks = next;
     }
 }
@@ -42,7 +43,7 @@ void *plan_take(Plan *p, size_t bytes) {
     if (!c || c->room - c->used < bytes) {
         size_t room = c || p->most_used < CHUNK ? CHUNK : p->most_used;
         if (room < bytes) room = bytes;
-        c = memory_alloc(1, sizeof *c + room);
+        c = alloc_array(1, sizeof *c + room);
         if (!c) {
             fail_memory(p);
             return NULL;
@@ -67,7 +68,7 @@ static bool make_room(Plan *p, void *array, int count, int *room, size_t size) {
     int more = *room ? *room * 2 : 64;
     void *old, *grown;
     memcpy(&old, array, sizeof old);
-    grown = memory_grow(old, (size_t)more, size);
+    grown = alloc_grow(old, (size_t)more, size);
     if (!grown) {
         fail_memory(p);
         return false;
@@ -94,9 +95,9 @@ void plan_begin(Plan *p) {
 
 void plan_free(Plan *p) {
     free_chunks(p);
-    memory_free(p->steps);
-    memory_free(p->modules);
-    memory_free(p->tensors);
+    alloc_free(p->steps);
+    alloc_free(p->modules);
+    alloc_free(p->tensors);
     names_free(&p->module_names);
     names_free(&p->skip_names);
     memset(p, 0, sizeof *p);
@@ -105,7 +106,8 @@ void plan_free(Plan *p) {
 /* --- tensors ----------------------------------------------------------------------------------------------------- */
 static Tensor *make(Plan *p, TensorKind kind, int ndim, const int *shape) {
     if (ndim < 1 || ndim > TENSOR_DIMS)
-        error_set(&p->error, ERROR_SHAPE, "%s: a tensor of %d dimensions; 1 to %d are known", p->path, ndim, TENSOR_DIMS);
+        error_set(&p->error, ERROR_SHAPE, "%s: a tensor of %d dimensions; 1 to %d are known", p->path, ndim,
+                  TENSOR_DIMS);
     if (p->error.code != FINE) return &p->nowhere;
     Tensor *t = plan_take(p, sizeof *t);
     if (!t || !make_room(p, &p->tensors, p->tensor_count, &p->tensor_room, sizeof *p->tensors)) return &p->nowhere;
@@ -142,21 +144,21 @@ Tensor *tensor_wide(Plan *p, const Tensor *t, int cols) {
     return make(p, TENSOR_STEP, t->ndim, shape);
 }
 
-Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols) {
-    Tensor *v = tensor_wide(p, whole, cols);
+Tensor *tensor_view(Plan *p, Tensor *parent, int column, int cols) {
+    Tensor *v = tensor_wide(p, parent, cols);
     if (v == &p->nowhere) return v;
-    if (column < 0 || whole->whole || (size_t)column + v->cols > whole->cols) {
+    if (column < 0 || parent->parent || (size_t)column + v->cols > parent->cols) {
         error_set(&p->error, ERROR_SHAPE, "%s: columns %d to %d cannot be a view into a %s of %zu", p->path, column,
-                  column + cols, whole->whole ? "view" : "tensor", whole->cols);
+                  column + cols, parent->parent ? "view" : "tensor", parent->cols);
         return &p->nowhere;
     }
-    v->kind = whole->kind;
-    v->whole = whole;
-    whole->viewed = true;
+    v->kind = parent->kind;
+    v->parent = parent;
+    parent->viewed = true;
     v->column = (size_t)column;
-    v->stride = whole->stride;
-    v->needs_grad = whole->needs_grad;
-    v->producer = whole->producer;
+    v->stride = parent->stride;
+    v->needs_grad = parent->needs_grad;
+    v->producer = parent->producer;
     return v;
 }
 
@@ -166,11 +168,11 @@ Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data) {
     return t;
 }
 
-Tensor *tensor_outside_halved(Plan *p, int ndim, const int *shape, uint16_t *half) {
+Tensor *tensor_outside_bfloat16(Plan *p, int ndim, const int *shape, uint16_t *half) {
     Tensor *t = tensor_outside(p, ndim, shape, NULL);
     if (t == &p->nowhere) return t;
-    t->half = half;
-    t->halved = true;
+    t->bfloat16 = half;
+    t->is_bfloat16 = true;
     return t;
 }
 
@@ -223,8 +225,8 @@ static const char *keep_text(Plan *p, const char *text) { return take_copy(p, te
 
 static void check_step(Plan *p, const Op *op, int ins, int outs, size_t size) {
     if (ins < 0 || ins > OPERANDS_MOST || outs < 1 || outs > OPERANDS_MOST)
-        error_set(&p->error, ERROR_SHAPE, "%s: a step '%s' from %d tensors to %d; up to %d, to at least one", p->path, op->name,
-                  ins, outs, OPERANDS_MOST);
+        error_set(&p->error, ERROR_SHAPE, "%s: a step '%s' from %d tensors to %d; up to %d, to at least one", p->path,
+                  op->name, ins, outs, OPERANDS_MOST);
     if (size > NUMBERS_MOST)
         error_set(&p->error, ERROR_SHAPE, "%s: %zu bytes of numbers of a step '%s'; up to %d", p->path, size, op->name,
                   NUMBERS_MOST);
@@ -278,7 +280,7 @@ static bool matches(const char *const *globs, int count, const char *name) {
 static void keep(Plan *p, Tensor *t, bool gradient) {
     if (!t || t == &p->nowhere) return;
     t->kept = true;
-    if (t->whole) t->whole->kept = true;
+    if (t->parent) t->parent->kept = true;
     t->needs_grad |= gradient && t->kind == TENSOR_STEP;
 }
 
@@ -298,7 +300,7 @@ void leave(Plan *p, Tensor *input, Tensor *output) {
                       .first = o->first, .last = p->count};
         if (p->observe && input && output) m->observed = p->observe(p, input, output);
         if (output && !output->name) output->name = name;
-        bool cut = p->cut && strcmp(p->cut, name) == 0;
+        bool cut = p->until && strcmp(p->until, name) == 0;
         if (cut || p->keep_all || matches(p->keep, p->keep_count, name)) {
             keep(p, input, false);
             keep(p, output, p->backward);
@@ -321,9 +323,9 @@ bool skipped(const Plan *p, const char *name) {
     return p->skip_count && full_name(p, name, full, sizeof full) && names_find(&p->skip_names, full) >= 0;
 }
 
-bool is_cut(const Plan *p, const char *name) {
+bool stops_after(const Plan *p, const char *name) {
     char full[320];
-    return p->cut && full_name(p, name, full, sizeof full) && strcmp(p->cut, full) == 0;
+    return p->until && full_name(p, name, full, sizeof full) && strcmp(p->until, full) == 0;
 }
 
 bool kept(const Plan *p, const char *name) {
@@ -331,7 +333,7 @@ bool kept(const Plan *p, const char *name) {
     return full_name(p, name, full, sizeof full) && (p->keep_all || matches(p->keep, p->keep_count, full));
 }
 
-bool wanted(const Plan *p, const char *name) {
+bool kept_by_name(const Plan *p, const char *name) {
     char full[320];
     if (!full_name(p, name, full, sizeof full)) return false;
     for (int i = 0; i < p->keep_count; i++) {

@@ -7,7 +7,7 @@
  * Recording can fail, and says so in the plan's sticky error; a failed plan hands out `nowhere`, so recording
  * functions need not look. Replays cannot fail; they can be cancelled.
  *
- * The timeline: moment s is step s forwards, moment 2S-1-s is step s backwards, moment 2S is after everything. */
+ * The timeline: time s is step s forwards, time 2S-1-s is step s backwards, time 2S is after everything. */
 #pragma once
 #include "base/error.h"
 #include "base/names.h"
@@ -69,10 +69,10 @@ typedef struct Plan {
     int keep_count;
     const char *const *skip; /* module paths left out */
     int skip_count;
-    const char *cut;         /* the output of this module is a leaf: the user writes into it */
+    const char *until;         /* the output of this module is a leaf: the user writes into it */
     void *owner;             /* whoever answers what follows (a run) */
     Tensor *(*parameter)(struct Plan *p, const Declaration *d); /* one tensor a path and recording */
-    Tensor *(*adapt)(struct Plan *p, Tensor *x, Tensor *y);   /* what adapters make of a linear's output; NULL: nothing */
+    Tensor *(*adapt)(struct Plan *p, Tensor *x, Tensor *y); /* what adapters make of a linear's output; NULL: nothing */
     Tensor *(*observe)(struct Plan *p, Tensor *x, Tensor *y); /* measures a module's work; NULL: nobody looks */
 
     /* What plan_finish decided. */
@@ -90,9 +90,9 @@ void plan_free(Plan *p);
 Tensor *tensor_new(Plan *p, int ndim, const int *shape);
 Tensor *tensor_like(Plan *p, const Tensor *t);
 Tensor *tensor_wide(Plan *p, const Tensor *t, int cols);              /* t's shape, another last dimension */
-Tensor *tensor_view(Plan *p, Tensor *whole, int column, int cols);
+Tensor *tensor_view(Plan *p, Tensor *parent, int column, int cols);
 Tensor *tensor_outside(Plan *p, int ndim, const int *shape, real *data);
-Tensor *tensor_outside_halved(Plan *p, int ndim, const int *shape, uint16_t *half);
+Tensor *tensor_outside_bfloat16(Plan *p, int ndim, const int *shape, uint16_t *half);
 /* The parameter `leaf` ("weight", "bias") of the module being recorded. */
 Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
 /* Those of a linear, which `leaf` leads to from the module being recorded: (outputs, inputs), or as the file says
@@ -100,10 +100,10 @@ Tensor *parameter(Plan *p, const char *leaf, int ndim, const int *shape);
 Tensor *parameter_weight(Plan *p, Part part, const char *leaf, int inputs, int outputs, bool in_out);
 Tensor *parameter_bias(Plan *p, Part part, const char *leaf, int outputs);
 Tensor *tensor_parameter(Plan *p, int ndim, const int *shape, real *data, Tensor *grad); /* grad NULL: frozen */
-Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow);        /* a frozen one, not of reals */
+Tensor *tensor_narrow(Plan *p, int ndim, const int *shape, const Stored *narrow); /* a frozen one, not of reals */
 
-/* Appends a step, which copies the lists and `numbers` (size bytes), the op's own. Outputs need a gradient when an input
- * does. */
+/* Appends a step, which copies the lists and `numbers` (size bytes), the op's own. Outputs need a gradient when an
+ * input does. */
 void record(Plan *p, const Op *op, int ins, Tensor *const *in, int outs, Tensor *const *out, const void *numbers,
             size_t size);
 static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ? p->adapt(p, x, y) : y; }
@@ -118,9 +118,9 @@ void give(Plan *p, Tensor *output); /* what a step recorded elsewhere writes for
 void joins(Plan *p, Tensor *stream);
 bool skipped(const Plan *p, const char *name); /* is the submodule `name` of the module being recorded left out? */
 /* Did the caller ask for the submodule `name` in so many words? (keep_all does not mean the costly ones.) */
-bool wanted(const Plan *p, const char *name);
+bool kept_by_name(const Plan *p, const char *name);
 /* Is the output of the submodule `name` the cut? */
-bool is_cut(const Plan *p, const char *name);
+bool stops_after(const Plan *p, const char *name);
 /* Is the submodule `name` to be kept? */
 bool kept(const Plan *p, const char *name);
 

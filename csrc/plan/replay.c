@@ -8,8 +8,8 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 bool plan_finish(Plan *p, const struct Kernels *k) {
     if (p->error.code == FINE) plan_lives(p);
     if (p->error.code == FINE && p->backward) plan_differentiate(p);
-    if (p->error.code == FINE && p->bfloat16) plan_halve(p);
-    if (p->error.code == FINE && p->backward) plan_rebuild(p);
+    if (p->error.code == FINE && p->bfloat16) plan_choose_bfloat16(p);
+    if (p->error.code == FINE && p->backward) plan_recompute(p);
     if (p->error.code == FINE) plan_place(p);
     for (int i = 0; i < p->count && p->error.code == FINE; i++) {
         const Step *s = &p->steps[i];
@@ -23,7 +23,7 @@ bool plan_finish(Plan *p, const struct Kernels *k) {
 static real *address(const Plan *p, Tensor *t) { return p->base + place_of(t)->offset; }
 
 static void lie_at(Tensor *t, real *at) {
-    if (t->halved) t->half = (uint16_t *)(void *)at;
+    if (t->is_bfloat16) t->bfloat16 = (uint16_t *)(void *)at;
     else t->data = at;
 }
 
@@ -31,24 +31,25 @@ void plan_bind(Plan *p, real *base) {
     p->base = base;
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
-        if (t->kind == TENSOR_STEP && !t->whole && t->last >= 0) lie_at(t, address(p, t));
+        if (t->kind == TENSOR_STEP && !t->parent && t->last >= 0) lie_at(t, address(p, t));
     }
     for (int i = 0; i < p->tensor_count; i++) {
         Tensor *t = p->tensors[i];
-        if (t->whole && t->whole->data) t->data = t->whole->data + t->column;
-        if (t->whole && t->whole->half) t->half = t->whole->half + t->column;
+        if (t->parent && t->parent->data) t->data = t->parent->data + t->column;
+        if (t->parent && t->parent->bfloat16) t->bfloat16 = t->parent->bfloat16 + t->column;
     }
 }
 
-/* Where the outputs of a step that are written anew lie from now on: where the forward pass puts them, or again. */
-static void move_outputs(const Plan *p, const Step *s, bool again) {
+/* Where the outputs of a step that are written anew lie from now on: where the forward pass puts them, or for the
+ * backward pass. */
+static void move_outputs(const Plan *p, const Step *s, bool recomputed) {
     for (int k = 0; k < s->outs; k++)
-        if (s->out[k]->again) lie_at(s->out[k], address(p, again ? s->out[k]->again : s->out[k]));
+        if (s->out[k]->recomputed) lie_at(s->out[k], address(p, recomputed ? s->out[k]->recomputed : s->out[k]));
 }
 
 static void rewind_plan(const Plan *p) {
     for (int i = 0; i < p->count; i++)
-        for (const Step *s = p->steps[i].again; s; s = s->next_again) move_outputs(p, s, false);
+        for (const Step *s = p->steps[i].recomputed; s; s = s->next_recomputed) move_outputs(p, s, false);
 }
 
 static bool going(const Exec *x) { return !x->cancel || !atomic_load(&x->cancel->stop); }
@@ -62,9 +63,9 @@ bool plan_forward(Plan *p, Exec *x, int from, int to) {
 bool plan_backward(Plan *p, Exec *x) {
     for (int i = p->count - 1; i >= 0 && going(x); i--) {
         const Step *s = &p->steps[i];
-        for (const Step *again = s->again; again; again = again->next_again) {
-            move_outputs(p, again, true);
-            again->op->forward(again, x);
+        for (const Step *recomputed = s->recomputed; recomputed; recomputed = recomputed->next_recomputed) {
+            move_outputs(p, recomputed, true);
+            recomputed->op->forward(recomputed, x);
         }
         if (s->differentiated) s->op->backward(s, x);
     }

@@ -1,7 +1,7 @@
 /* Tensor: a name, a shape, an address and one row stride. It never owns memory.
  *
  * A plan makes tensors; where their numbers lie is decided when the plan is laid out. Rows are contiguous. A view (a
- * third of a fused c_attn) is a tensor too: the columns [column, column + cols) of a whole one. */
+ * third of a fused c_attn) is a tensor too: the columns [column, column + cols) of a larger one. */
 #pragma once
 #include "base/storage.h"
 
@@ -21,28 +21,28 @@ typedef struct Tensor {
     size_t rows, cols, stride; /* rows = product of all dimensions but the last; cols = the last */
     real *data;
     const Stored *narrow;      /* a weight that does not lie as reals: data is NULL, and it has no gradient */
-    uint16_t *half;            /* of a halved tensor, instead of data: bfloat16 numbers */
+    uint16_t *bfloat16;            /* of a tensor in bfloat16, instead of data */
     struct Tensor *grad;       /* NULL: nobody wants it */
 
-    struct Tensor *whole; /* this is a view into that one */
+    struct Tensor *parent; /* this is a view into that one */
     size_t column;
 
     bool viewed;     /* something is a view into this one */
     bool needs_grad; /* a trainable weight lies below it, or its gradient was asked for */
     bool kept;       /* shown by name: its place is not recycled */
-    bool halved;     /* lies in bfloat16: whoever reads it multiplies with it, and would round it anyway */
+    bool is_bfloat16;     /* lies in bfloat16: whoever reads it multiplies with it, and would round it anyway */
 
     /* The plan's own: where it lies and when it must be there. */
     struct Tensor *place;    /* shares the place of that one (itself when it has its own) */
     size_t offset;           /* reals, in the activation arena */
-    int first, last;         /* moments of the timeline */
+    int first, last;         /* times of the timeline */
     int producer;            /* the step that writes it, -1 when none does */
-    int forward, back;       /* its last moment in the forward pass; its first one in the backward pass */
-    struct Tensor *again;    /* where its producer writes it anew for the backward pass; NULL: it is kept till then */
+    int forward, back;       /* its last time in the forward pass; its first one in the backward pass */
+    struct Tensor *recomputed; /* where its producer writes it anew for the backward pass; NULL: it is kept till then */
 
     /* The plan's own, of its gradient. */
     bool grad_written;       /* while the backward pass is planned */
-    int written, read;       /* the last moments at which it is */
+    int written, read;       /* the last times at which it is */
     struct Tensor *sharer;   /* of a gradient that is a place: the first tensor whose gradient lies there */
     struct Tensor *next_sharer;
 } Tensor;
@@ -50,7 +50,7 @@ typedef struct Tensor {
 static inline size_t tensor_count(const Tensor *t) { return t->rows * t->cols; }
 
 /* What a tensor is, or is a view of. */
-static inline Tensor *whole_of(Tensor *t) { return t->whole ? t->whole : t; }
+static inline Tensor *parent_of(Tensor *t) { return t->parent ? t->parent : t; }
 
 /* The tensor whose place it shares. */
 static inline Tensor *place_of(Tensor *t) {
@@ -58,9 +58,9 @@ static inline Tensor *place_of(Tensor *t) {
     return t;
 }
 
-/* It, and what it is a view of, must be there at this moment. */
-static inline void live_at(Tensor *t, int moment) {
-    if (t->whole) live_at(t->whole, moment);
-    if (t->first < 0 || moment < t->first) t->first = moment;
-    if (moment > t->last) t->last = moment;
+/* It, and what it is a view of, must be there at this time. */
+static inline void live_at(Tensor *t, int time) {
+    if (t->parent) live_at(t->parent, time);
+    if (t->first < 0 || time < t->first) t->first = time;
+    if (time > t->last) t->last = time;
 }

@@ -1,11 +1,12 @@
 /* Cache: how large, where it lies, what it forgets. */
 #include "runs/cache.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <string.h>
 
-/* A window's cache holds the window and the new tokens; its oldest positions go when its end is reached, every so often. */
+/* A window's cache holds the window and the new tokens; its oldest positions go when its end is reached, every so
+ * often. */
 #define WINDOW_SLACK 256
 
 static int capacity_of(int window, int past, int length) {
@@ -13,7 +14,7 @@ static int capacity_of(int window, int past, int length) {
     return window && window + slack < past ? (int)(window + slack) : past;
 }
 
-static size_t bytes_each(const Cache *c) { return c->halved ? storage_bytes(STORED_BFLOAT16) : sizeof(real); }
+static size_t bytes_each(const Cache *c) { return c->is_bfloat16 ? storage_bytes(STORED_BFLOAT16) : sizeof(real); }
 
 /* False: too many to count. */
 static bool measure(Cache *c, const Spec *s, LayerCache *layer) {
@@ -27,18 +28,19 @@ static bool measure(Cache *c, const Spec *s, LayerCache *layer) {
     return c->size <= TENSOR_MOST;
 }
 
-bool cache_open(Cache *c, const Spec *s, int batch, int past, int length, bool halved, Error *e) {
-    *c = (Cache){.batch = batch, .halved = halved, .count = past ? s->L : 0};
+bool cache_open(Cache *c, const Spec *s, int batch, int past, int length, bool is_bfloat16, Error *e) {
+    *c = (Cache){.batch = batch, .is_bfloat16 = is_bfloat16, .count = past ? s->L : 0};
     if (!past) return true;
-    c->tensors = memory_alloc(2 * (size_t)s->L, sizeof *c->tensors);
-    c->layers = memory_alloc((size_t)s->L, sizeof *c->layers);
-    c->first = memory_alloc((size_t)s->L, sizeof *c->first);
+    c->tensors = alloc_array(2 * (size_t)s->L, sizeof *c->tensors);
+    c->layers = alloc_array((size_t)s->L, sizeof *c->layers);
+    c->first = alloc_array((size_t)s->L, sizeof *c->first);
     if (!c->tensors || !c->layers || !c->first) error_set(e, ERROR_MEMORY, "no memory to record the plan");
     for (int l = 0; e->code == FINE && l < s->L; l++) {
         const int window = s->layers[l].window;
         c->layers[l] = (LayerCache){.window = window, .capacity = capacity_of(window, past, length)};
         if (!measure(c, s, &c->layers[l]))
-            error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", batch, c->layers[l].capacity);
+            error_set(e, ERROR_MEMORY, "no memory for a cache of %d rows of %d positions", batch,
+                      c->layers[l].capacity);
     }
     return e->code == FINE;
 }
@@ -47,15 +49,15 @@ bool cache_take(Cache *c) { return !c->count || (c->arena = arena_new(c->size)) 
 
 void cache_free(Cache *c) {
     arena_release(c->arena);
-    memory_free(c->tensors);
-    memory_free(c->layers);
-    memory_free(c->first);
+    alloc_free(c->tensors);
+    alloc_free(c->layers);
+    alloc_free(c->first);
 }
 
 static Tensor *bring(const Cache *c, const Spec *s, Plan *p, int B, int l, size_t offset) {
     real *data = c->arena ? c->arena->data + offset : NULL;
     const int shape[] = {B, s->G, c->layers[l].capacity, s->D};
-    return c->halved ? tensor_outside_halved(p, 4, shape, (uint16_t *)data) : tensor_outside(p, 4, shape, data);
+    return c->is_bfloat16 ? tensor_outside_bfloat16(p, 4, shape, (uint16_t *)data) : tensor_outside(p, 4, shape, data);
 }
 
 void cache_bring(Cache *c, const Spec *s, Plan *p, int B) {

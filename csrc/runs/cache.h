@@ -1,5 +1,6 @@
-/* cache: keys and values of the past, a layer each: (B,G,capacity,D), head by head, so that attention reads on and on; in
- * bfloat16 where products would round them anyway. A layer with a window keeps what its window sees, the others all. */
+/* cache: keys and values of the past, a layer each: (B,G,capacity,D), head by head, so that attention reads on and
+ * on; in bfloat16 where products would round them anyway. A layer with a window keeps what its window sees, the
+ * others all. */
 #pragma once
 #include "base/arena.h"
 #include "blocks/spec.h"
@@ -15,7 +16,7 @@ typedef struct {
 typedef struct {
     int batch, count;    /* rows; layers. No layers: there is no past */
     int held;            /* positions that were read */
-    bool halved;
+    bool is_bfloat16;
     LayerCache *layers;
     int32_t *first;      /* a layer: the first position that it still holds */
     size_t size;         /* reals of all */
@@ -23,9 +24,9 @@ typedef struct {
     Tensor **tensors;    /* 2L, of the present recording: keys, values */
 } Cache;
 
-/* A cache for `batch` rows that reach `past` positions (0: none), at most `length` more a call; sizes and the room for the
- * tensors of a recording. False: see e. */
-bool cache_open(Cache *c, const Spec *s, int batch, int past, int length, bool halved, Error *e);
+/* A cache for `batch` rows that reach `past` positions (0: none), at most `length` more a call; sizes and the room
+ * for the tensors of a recording. False: see e. */
+bool cache_open(Cache *c, const Spec *s, int batch, int past, int length, bool is_bfloat16, Error *e);
 /* The memory of keys and values. False: there is none. */
 bool cache_take(Cache *c);
 void cache_free(Cache *c);

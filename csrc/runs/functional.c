@@ -1,4 +1,4 @@
-/* pieces: operands come from outside, so a plan of one step differentiates them like any other. */
+/* functional: operands come from outside, so a plan of one step differentiates them like any other. */
 #include "runs/functional.h"
 
 #include "base/arena.h"
@@ -9,12 +9,13 @@
 #include <string.h>
 
 typedef struct {
-    const Piece *piece;
+    const Functional *asked;
     Plan plan;
-    Tensor *in[PIECE_ARRAYS];
-} Bench;
+    Tensor *in[FUNCTIONAL_ARRAYS];
+} Single;
 
-/* --- what an op needs so that it stays within its operands ---------------------------------------------------------- */
+/* --- what an op needs so that it stays within its operands
+ * ---------------------------------------------------------- */
 typedef struct {
     const char *op;
     int arrays;      /* operands that must be there, one bit each */
@@ -30,16 +31,16 @@ static const Need needs[] = {
     {"attention", 7, 3, false, true},
 };
 
-static bool same_shape(const PieceArray *a, const PieceArray *b) {
+static bool same_shape(const FunctionalArray *a, const FunctionalArray *b) {
     return a->ndim == b->ndim && memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
 }
 
 /* in[0] is (B, T, anything). */
-static bool spans_call(const Piece *c) { return c->in[0].shape[0] == c->B && c->in[0].shape[1] == c->T; }
+static bool spans_call(const Functional *c) { return c->in[0].shape[0] == c->B && c->in[0].shape[1] == c->T; }
 
-static const char *what_is_wrong(const Piece *c, const Need *n) {
+static const char *what_is_wrong(const Functional *c, const Need *n) {
     int gradients = 0, operands = 0;
-    for (int i = 0; i < PIECE_ARRAYS; i++) {
+    for (int i = 0; i < FUNCTIONAL_ARRAYS; i++) {
         if ((n->arrays >> i & 1) && !c->in[i].data) return "an operand is missing";
         operands += c->in[i].data != NULL;
         gradients += c->in[i].grad != NULL;
@@ -47,41 +48,43 @@ static const char *what_is_wrong(const Piece *c, const Need *n) {
     if (n->ndim && c->in[0].ndim != n->ndim) return "the first operand needs three dimensions";
     if (n->ndim && !spans_call(c)) return "the first operand has other rows and positions than the call";
     if (n->ids && !c->ids) return "ids are missing";
-    if (n->all_or_none && gradients && gradients != operands) return "some operands have a place for their gradient, others none";
+    if (n->all_or_none && gradients && gradients != operands)
+        return "some operands have a place for their gradient, others none";
     if (!strcmp(c->op, "embedding") && c->in[1].ndim != 2) return "the weight needs two dimensions";
-    if (!strcmp(c->op, "linear") && (c->in[1].ndim != 2 || (c->in[2].data && (c->in[2].ndim != 1 || c->in[2].shape[0] != c->in[1].shape[0]))))
+    if (!strcmp(c->op, "linear") &&
+        (c->in[1].ndim != 2 || (c->in[2].data && (c->in[2].ndim != 1 || c->in[2].shape[0] != c->in[1].shape[0]))))
         return "weight (out, in) and bias (out) do not fit";
     if (!strcmp(c->op, "rope") && (c->heads < 1 || c->D < 2 || c->D % 2)) return "heads of an even size are needed";
     if (!strcmp(c->op, "attention") &&
-        (c->heads < 1 || c->groups < 1 || c->D < 1 || c->window < 0 || c->in[1].ndim != 3 || c->in[1].shape[0] != c->B ||
-         !same_shape(&c->in[1], &c->in[2])))
+        (c->heads < 1 || c->groups < 1 || c->D < 1 || c->window < 0 || c->in[1].ndim != 3 ||
+         c->in[1].shape[0] != c->B || !same_shape(&c->in[1], &c->in[2])))
         return "q, k and v do not go together";
     return NULL;
 }
 
-static void check_piece(const Piece *c, Error *e) {
+static void check_piece(const Functional *c, Error *e) {
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++) {
         if (strcmp(needs[i].op, c->op) != 0) continue;
         const char *wrong = what_is_wrong(c, &needs[i]);
         if (wrong) error_set(e, ERROR_SHAPE, "%s: %s", c->op, wrong);
         return;
     }
-    error_set(e, ERROR_NAME, "there is no piece '%.100s'", c->op);
+    error_set(e, ERROR_NAME, "there is no function '%.100s'", c->op);
 }
 
 /* "weight" is the second operand, "bias" the third. */
 static Tensor *operand(Plan *p, const Declaration *asked) {
-    Bench *b = p->owner;
+    Single *b = p->owner;
     int i = strstr(asked->path, "bias") ? 2 : 1;
-    const PieceArray *a = &b->piece->in[i];
+    const FunctionalArray *a = &b->asked->in[i];
     for (int d = 0; d < asked->ndim; d++)
         if (a->ndim != asked->ndim || a->shape[d] != asked->shape[d])
-            error_set(&p->error, ERROR_SHAPE, "%s: %s has %d in dimension %d, %d is needed", b->piece->op,
+            error_set(&p->error, ERROR_SHAPE, "%s: %s has %d in dimension %d, %d is needed", b->asked->op,
                       i == 1 ? "weight" : "bias", d < a->ndim ? a->shape[d] : 0, d, asked->shape[d]);
     return p->error.code == FINE ? b->in[i] : &p->nowhere;
 }
 
-static Tensor *bring(Plan *p, const PieceArray *a) {
+static Tensor *bring(Plan *p, const FunctionalArray *a) {
     if (!a->data) return NULL;
     Tensor *t = tensor_outside(p, a->ndim, a->shape, a->data);
     if (!a->grad) return t;
@@ -90,8 +93,8 @@ static Tensor *bring(Plan *p, const PieceArray *a) {
     return t;
 }
 
-static Tensor *record_piece(Bench *b) {
-    const Piece *c = b->piece;
+static Tensor *record_piece(Single *b) {
+    const Functional *c = b->asked;
     Plan *p = &b->plan;
     Tensor *const *in = b->in;
     const char *op = c->op;
@@ -104,17 +107,17 @@ static Tensor *record_piece(Bench *b) {
     if (!strcmp(op, "softmax")) return softmax(p, in[0]);
     if (!strcmp(op, "cross_entropy")) return cross_entropy(p, in[0]);
     if (!strcmp(op, "rope")) return rope(p, in[0], rope_table(p, c->D, 0), c->heads, c->D);
-    AttendNumbers n = {.H = c->heads, .G = c->groups, .D = c->D, .window = c->window, .causal = c->causal,
+    AttendAttributes n = {.H = c->heads, .G = c->groups, .D = c->D, .window = c->window, .causal = c->causal,
                        .scale = (real)c->number};
     return attend(p, in[0], in[1], in[2], n, NULL);
 }
 
-static const Kernels *kernels_for(const Piece *c) {
+static const Kernels *kernels_for(const Functional *c) {
     return engine_kernels(c->bfloat16 ? PRECISION_BFLOAT16 : PRECISION_FLOAT32);
 }
 
-static void replay(Bench *b, Tensor *out, Cancel *cancel) {
-    const Piece *c = b->piece;
+static void replay(Single *b, Tensor *out, Cancel *cancel) {
+    const Functional *c = b->asked;
     Plan *p = &b->plan;
     const Kernels *k = kernels_for(c);
     int slots = pool_threads();
@@ -146,8 +149,8 @@ static void replay(Bench *b, Tensor *out, Cancel *cancel) {
     arena_release(scratch);
 }
 
-bool piece_run(const Piece *c, Error *e, Cancel *cancel) {
-    Bench b = {.piece = c};
+bool functional_run(const Functional *c, Error *e, Cancel *cancel) {
+    Single b = {.asked = c};
     Plan *p = &b.plan;
     p->B = c->B;
     p->T = c->T;
@@ -156,10 +159,11 @@ bool piece_run(const Piece *c, Error *e, Cancel *cancel) {
     p->parameter = operand;
     plan_begin(p);
     check_piece(c, &p->error);
-    for (int i = 0; i < PIECE_ARRAYS; i++) b.in[i] = bring(p, &c->in[i]);
+    for (int i = 0; i < FUNCTIONAL_ARRAYS; i++) b.in[i] = bring(p, &c->in[i]);
     Tensor *out = p->error.code == FINE ? record_piece(&b) : &p->nowhere;
     if (tensor_count(out) != c->count)
-        error_set(&p->error, ERROR_SHAPE, "%s: the result has %zu numbers, %zu were expected", c->op, tensor_count(out), c->count);
+        error_set(&p->error, ERROR_SHAPE, "%s: the result has %zu numbers, %zu were expected", c->op, tensor_count(out),
+                  c->count);
     out->kept = true;
     if (p->error.code == FINE && c->dout) {
         out->grad = tensor_outside(p, out->ndim, out->shape, (real *)c->dout);

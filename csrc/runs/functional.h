@@ -2,18 +2,18 @@
 #pragma once
 #include "ops/ops.h"
 
-#define PIECE_ARRAYS 4
+#define FUNCTIONAL_ARRAYS 4
 
 /* An array of the caller and, where wanted, its gradient (same shape, written). */
 typedef struct {
     int ndim, shape[TENSOR_DIMS];
     real *data, *grad; /* data NULL: absent */
-} PieceArray;
+} FunctionalArray;
 
 typedef struct {
     const char *op; /* "embedding", "rmsnorm", "layernorm", "linear", "rope", "attention", "activation", "gate",
                        "softmax", "cross_entropy" */
-    PieceArray in[PIECE_ARRAYS];
+    FunctionalArray in[FUNCTIONAL_ARRAYS];
     const real *dout;         /* NULL: forward */
     real *out;                /* forward: the result, of the shape the piece gives */
     size_t count;             /* numbers in out or dout */
@@ -27,7 +27,7 @@ typedef struct {
     bool bfloat16;            /* products round their operands */
     int repeats;              /* further replays, of the backward pass alone where there is one, each timed */
     double *seconds;          /* (repeats) */
-} Piece;
+} Functional;
 
 /* False: see e. `out` and gradients are written only on success. */
-bool piece_run(const Piece *piece, Error *e, Cancel *cancel);
+bool functional_run(const Functional *piece, Error *e, Cancel *cancel);

@@ -72,10 +72,18 @@ static void feed(Run *r, const Call *c) {
     r->exec.B = c->pass.B;
     r->exec.T = c->pass.T;
     r->exec.feed = &r->feed;
-    r->feed = (Feed){.ids = r->ids, .targets = c->pass.losses ? r->targets : NULL, .positions = r->positions,
-                     .mask = c->mask || r->any_masked ? r->mask : NULL, .mask_stride = r->mask_stride,
-                     .rotary = r->rotary, .past = r->cache.held, .first = r->cache.first, .items = r->items, .seed = r->options.seed,
-                     .update = r->update, .micro = r->micro};
+    r->feed = (Feed){.ids = r->ids,
+                     .targets = c->pass.losses ? r->targets : NULL,
+                     .positions = r->positions,
+                     .mask = c->mask || r->any_masked ? r->mask : NULL,
+                     .mask_stride = r->mask_stride,
+                     .rotary = r->rotary,
+                     .past = r->cache.held,
+                     .first = r->cache.first,
+                     .items = r->items,
+                     .seed = r->options.seed,
+                     .update = r->update,
+                     .micro = r->micro};
     r->exec.losses_wanted = false;
     r->any_masked |= r->cache.count && c->mask;
 }

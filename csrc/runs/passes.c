@@ -4,7 +4,7 @@
 #include <string.h>
 
 static void sum_losses(Run *r) {
-    const Tensor *losses = r->given.losses;
+    const Tensor *losses = r->result.losses;
     if (!losses) return;
     double sum = r->exec.k->sum(losses->data, tensor_count(losses));
     r->loss = r->items > 0 ? sum / r->items : 0;
@@ -16,7 +16,7 @@ static bool complete(Run *r, int from, Cancel *cancel) {
     if (!plan_forward(&r->plan, &r->exec, from, r->plan.count)) return false;
     if (r->cache.count) r->cache.held += r->exec.T;
     sum_losses(r);
-    r->state = r->given.losses && r->options.backward ? RUN_DIFFERENTIABLE : RUN_FORWARD;
+    r->state = r->result.losses && r->options.backward ? RUN_DIFFERENTIABLE : RUN_FORWARD;
     return true;
 }
 
@@ -36,7 +36,7 @@ static void clear_unreached(Run *r) {
         const Tensor *t = r->by_parameter[i];
         const Parameter *q = r->model->weights.all[i];
         if (!q->trainable || (t && t->grad_written)) continue;
-        memset(r->gradients->arena->data + q->slot, 0, q->count * sizeof(real));
+        memset(r->gradients->arena->data + q->grad_offset, 0, q->count * sizeof(real));
     }
 }
 

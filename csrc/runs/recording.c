@@ -1,7 +1,7 @@
 /* recording: what a run asks of its plan for one pass: parameters, adapters, caches, names left out; then memory. */
 #include "runs/recording.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "engine/engine.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@ static Tensor *tensor_of(Plan *p, const Parameter *q) {
     if (parameter_is_narrow(q)) return r->by_parameter[q->index] = tensor_narrow(p, q->ndim, q->shape, &q->stored);
     Tensor *grad = NULL;
     if (p->backward && q->trainable) {
-        real *slot = r->gradients ? r->gradients->arena->data + q->slot : NULL;
+        real *slot = r->gradients ? r->gradients->arena->data + q->grad_offset : NULL;
         grad = tensor_parameter(p, q->ndim, q->shape, slot, NULL);
     }
     return r->by_parameter[q->index] = tensor_parameter(p, q->ndim, q->shape, parameter_data(q), grad);
@@ -53,7 +53,7 @@ static bool head_is_adapted(const Model *m) {
     return false;
 }
 
-static void bring_cache(Run *r, int B, Wanted *w) {
+static void bring_cache(Run *r, int B, Request *w) {
     cache_bring(&r->cache, &r->model->spec, &r->plan, B);
     w->keys = r->cache.tensors;
     w->values = r->cache.tensors + r->cache.count;
@@ -78,8 +78,8 @@ static void check_names(Run *r, const Pass *c) {
     for (int i = 0; i < c->skip_count && p->error.code == FINE; i++)
         if (!may_be_skipped(p, n, c->skip[i]))
             error_set(&p->error, ERROR_NAME,
-                      "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)", c->skip[i],
-                      n[PART_ROOT], n[PART_BLOCK], n[PART_ROOT], n[PART_BLOCK], n[PART_FEED_FORWARD]);
+                      "skip: '%.200s' is neither a block nor a branch of one (such as %s.%s.0 or %s.%s.0.%s)",
+                      c->skip[i], n[PART_ROOT], n[PART_BLOCK], n[PART_ROOT], n[PART_BLOCK], n[PART_FEED_FORWARD]);
     if (c->until && p->error.code == FINE && !plan_module(p, c->until))
         error_set(&p->error, ERROR_NAME, "until: there is no module '%.200s' in this pass", c->until);
 }
@@ -95,7 +95,7 @@ void recording_write(Run *r, const Pass *c) {
     p->keep_count = r->options.keep_count;
     p->skip = c->skip;
     p->skip_count = c->skip_count;
-    p->cut = c->until;
+    p->until = c->until;
     p->bfloat16 = recording_kernels(r)->rounds;
     p->owner = r;
     p->parameter = parameter_asked;
@@ -104,9 +104,9 @@ void recording_write(Run *r, const Pass *c) {
     plan_begin(p);
     memset(r->by_parameter, 0, (size_t)r->model->weights.total * sizeof *r->by_parameter);
     bool logits = !c->losses || head_is_adapted(r->model);
-    Wanted w = {.losses = c->losses, .logits = logits, .last = c->last};
+    Request w = {.losses = c->losses, .logits = logits, .last = c->last};
     if (r->cache.count) bring_cache(r, c->B, &w);
-    r->given = network(p, &r->model->spec, &w);
+    r->result = network(p, &r->model->spec, &w);
     plan_finish(p, recording_kernels(r));
     check_names(r, c);
 }
@@ -115,11 +115,11 @@ const Kernels *recording_kernels(const Run *r) {
     return engine_kernels(r->options.float32 ? PRECISION_FLOAT32 : r->model->precision);
 }
 
-/* The text that tells one recording from another; release with memory_free. NULL: no memory. */
+/* The text that tells one recording from another; release with alloc_free. NULL: no memory. */
 static char *key_of(const Run *r, const Pass *c) {
     size_t room = 160 + (c->until ? strlen(c->until) : 0);
     for (int i = 0; i < c->skip_count; i++) room += strlen(c->skip[i]) + 1;
-    char *key = memory_alloc(room, 1);
+    char *key = alloc_array(room, 1);
     if (!key) return NULL;
     int at = snprintf(key, room, "%d %d %d %d %s|%s", c->B, c->T, c->losses, c->last,
                       recording_kernels(r)->name, c->until ? c->until : "");
@@ -152,12 +152,12 @@ static bool take_scratch(Run *r, Error *e) {
 
 /* The plan is known by `key`, which it takes. */
 static bool write_anew(Run *r, const Pass *c, char *key, Error *e) {
-    memory_free(r->recorded);
+    alloc_free(r->recorded);
     r->recorded = NULL;
     recording_write(r, c);
     if (r->plan.error.code != FINE && e->code == FINE) *e = r->plan.error;
     if (e->code != FINE || !replace(&r->arena, r->plan.size, e)) {
-        memory_free(key);
+        alloc_free(key);
         r->plan.finished = false;
         return false;
     }
@@ -173,7 +173,7 @@ bool recording_make(Run *r, const Pass *c, Error *e) {
         return false;
     }
     const bool stands = r->recorded && r->plan.finished && strcmp(key, r->recorded) == 0;
-    if (stands) memory_free(key);
+    if (stands) alloc_free(key);
     else if (!write_anew(r, c, key, e)) return false;
     return take_scratch(r, e);
 }

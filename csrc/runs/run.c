@@ -1,7 +1,7 @@
 /* Run: made, with the memory of its most demanding pass, and freed. */
 #include "runs/run.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "runs/recording.h"
 
 #include <limits.h>
@@ -16,21 +16,21 @@ static bool take_inputs(Run *r) {
     size_t N = (size_t)o->batch * (size_t)o->length;
     size_t width = (size_t)(o->past ? o->past : o->length);
     r->mask_stride = width;
-    r->ids = memory_alloc(N, sizeof *r->ids);
-    r->targets = memory_alloc(N, sizeof *r->targets);
-    r->positions = memory_alloc(N, sizeof *r->positions);
-    r->mask = memory_alloc((size_t)o->batch * width, 1);
+    r->ids = alloc_array(N, sizeof *r->ids);
+    r->targets = alloc_array(N, sizeof *r->targets);
+    r->positions = alloc_array(N, sizeof *r->positions);
+    r->mask = alloc_array((size_t)o->batch * width, 1);
     const Spec *s = &r->model->spec;
-    r->inv_freq = memory_alloc((size_t)s->rotaries * (size_t)(s->D / 2) + 1, sizeof *r->inv_freq);
-    r->rotary = memory_alloc((size_t)s->rotaries + 1, sizeof *r->rotary);
+    r->inv_freq = alloc_array((size_t)s->rotaries * (size_t)(s->D / 2) + 1, sizeof *r->inv_freq);
+    r->rotary = alloc_array((size_t)s->rotaries + 1, sizeof *r->rotary);
     return r->ids && r->targets && r->positions && r->mask && r->inv_freq && r->rotary;
 }
 
 static bool copy_keep(Run *r, const RunOptions *o) {
-    r->keep = memory_alloc((size_t)o->keep_count + 1, sizeof *r->keep);
+    r->keep = alloc_array((size_t)o->keep_count + 1, sizeof *r->keep);
     if (!r->keep) return false;
     for (int i = 0; i < o->keep_count; i++) {
-        r->keep[i] = memory_alloc(strlen(o->keep[i]) + 1, 1);
+        r->keep[i] = alloc_array(strlen(o->keep[i]) + 1, 1);
         if (!r->keep[i]) return false;
         strcpy(r->keep[i], o->keep[i]);
         r->options.keep_count = i + 1;
@@ -54,12 +54,13 @@ static bool check_options(const Run *r, Error *e) {
 }
 
 bool run_open(Run *r, Model *m, const RunOptions *o, Error *e) {
-    *r = (Run){.model = m, .structure = m->weights.structure, .options = *o};
+    *r = (Run){.model = m, .version = m->weights.version, .options = *o};
     r->options.keep_count = 0;
     if (!check_options(r, e)) return false;
-    const bool halved = recording_kernels(r)->rounds;
-    r->by_parameter = memory_alloc((size_t)m->weights.total, sizeof *r->by_parameter);
-    if (r->by_parameter && copy_keep(r, o) && cache_open(&r->cache, &m->spec, o->batch, o->past, o->length, halved, e))
+    const bool is_bfloat16 = recording_kernels(r)->rounds;
+    r->by_parameter = alloc_array((size_t)m->weights.total, sizeof *r->by_parameter);
+    if (r->by_parameter && copy_keep(r, o) &&
+        cache_open(&r->cache, &m->spec, o->batch, o->past, o->length, is_bfloat16, e))
         return true;
     error_set(e, ERROR_MEMORY, "no memory to record the plan");
     run_free(r);
@@ -81,16 +82,16 @@ bool run_init(Run *r, Model *m, const RunOptions *o, Gradients *shared, Error *e
 
 void run_free(Run *r) {
     plan_free(&r->plan);
-    for (int i = 0; r->keep && i < r->options.keep_count; i++) memory_free(r->keep[i]);
-    memory_free(r->keep);
-    memory_free(r->recorded);
-    memory_free(r->by_parameter);
-    memory_free(r->ids);
-    memory_free(r->targets);
-    memory_free(r->positions);
-    memory_free(r->mask);
-    memory_free(r->inv_freq);
-    memory_free(r->rotary);
+    for (int i = 0; r->keep && i < r->options.keep_count; i++) alloc_free(r->keep[i]);
+    alloc_free(r->keep);
+    alloc_free(r->recorded);
+    alloc_free(r->by_parameter);
+    alloc_free(r->ids);
+    alloc_free(r->targets);
+    alloc_free(r->positions);
+    alloc_free(r->mask);
+    alloc_free(r->inv_freq);
+    alloc_free(r->rotary);
     arena_release(r->arena);
     arena_release(r->scratch);
     cache_free(&r->cache);
@@ -99,5 +100,5 @@ void run_free(Run *r) {
 }
 
 bool run_is_current(const Run *r, Error *e) {
-    return weights_unchanged(&r->model->weights, r->structure, "run", "model.run(...)", e);
+    return weights_unchanged(&r->model->weights, r->version, "run", "model.run(...)", e);
 }

@@ -53,13 +53,13 @@ typedef enum {
 
 typedef struct {
     Model *model; /* borrowed: whoever owns the run keeps it alive */
-    int structure;
+    int version;
     RunOptions options;
     char **keep;
     Plan plan;
     char *recorded; /* what the plan was recorded for */
     Tensor **by_parameter; /* this recording's tensor of every parameter */
-    Given given;
+    Result result;
     Gradients *gradients;
     Arena *arena, *scratch;
     Cache cache;

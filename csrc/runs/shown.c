@@ -27,7 +27,7 @@ bool run_shows(const Run *r, const Tensor *t, const char *name, Error *e) {
 static bool is_read(const Plan *p, const Tensor *t) {
     for (int i = 0; i < p->count; i++)
         for (int k = 0; k < p->steps[i].ins; k++)
-            for (const Tensor *in = p->steps[i].in[k]; in; in = in->whole)
+            for (const Tensor *in = p->steps[i].in[k]; in; in = in->parent)
                 if (in == t) return true;
     return false;
 }
@@ -35,7 +35,7 @@ static bool is_read(const Plan *p, const Tensor *t) {
 bool run_shows_gradient(const Run *r, const Module *m, Error *e) {
     const Tensor *grad = m->output->grad;
     if (!run_shows_something(r, e)) return false;
-    if (m->output != r->given.logits && !is_read(&r->plan, m->output))
+    if (m->output != r->result.logits && !is_read(&r->plan, m->output))
         error_set(e, ERROR_STATE, "'%s' has no gradient, for nothing is computed from it; where the pass stops there, "
                                   "something is: run.forward(ids, labels=..., until='%s'), then run.resume() and "
                                   "run.backward()", m->name, m->name);
@@ -49,7 +49,7 @@ bool run_shows_gradient(const Run *r, const Module *m, Error *e) {
 
 real *run_parameter_gradient(Run *r, const Parameter *q) {
     if (!r->gradients || !q->trainable) return NULL;
-    real *grad = r->gradients->arena->data + q->slot;
+    real *grad = r->gradients->arena->data + q->grad_offset;
     if (r->gradients->state == GRADIENTS_NONE) memset(grad, 0, q->count * sizeof(real));
     return grad;
 }
@@ -62,6 +62,6 @@ Arena *run_gradient_arena(Run *r) {
 }
 
 size_t run_likeliest(const Run *r, size_t row) {
-    const Tensor *logits = r->given.logits;
+    const Tensor *logits = r->result.logits;
     return r->exec.k->likeliest(logits->data + row * logits->stride, logits->cols);
 }

@@ -1,13 +1,13 @@
 /* Adapter: made for a model, checked against it. */
 #include "weights/adapter.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static char *text(const char *source) {
-    char *copy = memory_alloc(strlen(source) + 1, 1);
+    char *copy = alloc_array(strlen(source) + 1, 1);
     return copy ? strcpy(copy, source) : NULL;
 }
 
@@ -57,16 +57,17 @@ static bool add_copy(Adapter *a, const Parameters *base, const char *source, Err
     return true;
 }
 
-Adapter *adapter_new(const Parameters *base, const char *name, const LowRank *pairs, int pair_count, const char *const *copies,
-                     int copy_count, Error *e) {
-    Adapter *a = memory_alloc(1, sizeof *a);
-    bool fine = a && (a->name = text(name)) && (a->pairs = memory_alloc((size_t)pair_count + 1, sizeof *a->pairs)) &&
-                (a->copied = memory_alloc((size_t)copy_count + 1, sizeof *a->copied));
+Adapter *adapter_new(const Parameters *base, const char *name, const LowRank *pairs, int pair_count,
+                     const char *const *copies, int copy_count, Error *e) {
+    Adapter *a = alloc_array(1, sizeof *a);
+    bool fine = a && (a->name = text(name)) && (a->pairs = alloc_array((size_t)pair_count + 1, sizeof *a->pairs)) &&
+                (a->copied = alloc_array((size_t)copy_count + 1, sizeof *a->copied));
     if (!fine) error_set(e, ERROR_MEMORY, "no memory for the adapter");
     for (int i = 0; fine && i < pair_count; i++) fine = add_pair(a, base, &pairs[i], e);
     for (int i = 0; fine && i < copy_count; i++) fine = add_copy(a, base, copies[i], e);
     fine = fine && parameters_take(&a->parameters, e);
-    for (int i = 0; fine && i < copy_count; i++) parameter_widen(&base->items[a->copied[i]], parameter_data(adapter_copy(a, i)));
+    for (int i = 0; fine && i < copy_count; i++)
+        parameter_widen(&base->items[a->copied[i]], parameter_data(adapter_copy(a, i)));
     if (fine) return a;
     adapter_free(a);
     return NULL;
@@ -74,11 +75,11 @@ Adapter *adapter_new(const Parameters *base, const char *name, const LowRank *pa
 
 void adapter_free(Adapter *a) {
     if (!a) return;
-    for (int i = 0; i < a->pair_count; i++) memory_free((char *)a->pairs[i].module);
-    memory_free(a->pairs);
+    for (int i = 0; i < a->pair_count; i++) alloc_free((char *)a->pairs[i].module);
+    alloc_free(a->pairs);
     names_free(&a->modules);
-    memory_free(a->copied);
+    alloc_free(a->copied);
     parameters_free(&a->parameters);
-    memory_free(a->name);
-    memory_free(a);
+    alloc_free(a->name);
+    alloc_free(a);
 }

@@ -1,14 +1,14 @@
 /* Gradients: a counted arena, and what its numbers are worth. */
 #include "weights/gradients.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 Gradients *gradients_new(const Weights *w) {
-    Gradients *g = memory_alloc(1, sizeof *g);
+    Gradients *g = alloc_array(1, sizeof *g);
     if (!g) return NULL;
     g->arena = arena_new(w->trained);
     if (!g->arena) {
-        memory_free(g);
+        alloc_free(g);
         return NULL;
     }
     atomic_init(&g->references, 1);
@@ -23,7 +23,7 @@ Gradients *gradients_retain(Gradients *g) {
 void gradients_release(Gradients *g) {
     if (!g || atomic_fetch_sub(&g->references, 1) != 1) return;
     arena_release(g->arena);
-    memory_free(g);
+    alloc_free(g);
 }
 
 void gradients_clear(Gradients *g) {

@@ -1,7 +1,7 @@
 /* Optimizer: the update is cut into chunks of fixed size, and works on ranges of them. */
 #include "weights/optimizer.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "engine/engine.h"
 
 #include <math.h>
@@ -23,7 +23,7 @@ static void list_chunks(Optimizer *o) {
 }
 
 bool optimizer_init(Optimizer *o, Weights *w, Error *e) {
-    *o = (Optimizer){.weights = w, .structure = w->structure};
+    *o = (Optimizer){.weights = w, .version = w->version};
     for (int i = 0; i < w->total; i++) o->chunks += chunks_of(w->all[i]);
     if (!o->chunks) {
         if (w->adapter_count)
@@ -34,10 +34,10 @@ bool optimizer_init(Optimizer *o, Weights *w, Error *e) {
                       w->storage == STORED_INT8 ? "int8" : "bfloat16");
         return false;
     }
-    o->rate = memory_alloc((size_t)w->total, sizeof *o->rate);
-    o->decay = memory_alloc((size_t)w->total, sizeof *o->decay);
-    o->chunk = memory_alloc(o->chunks, sizeof *o->chunk);
-    o->partial = memory_alloc(o->chunks, sizeof *o->partial);
+    o->rate = alloc_array((size_t)w->total, sizeof *o->rate);
+    o->decay = alloc_array((size_t)w->total, sizeof *o->decay);
+    o->chunk = alloc_array(o->chunks, sizeof *o->chunk);
+    o->partial = alloc_array(o->chunks, sizeof *o->partial);
     o->m = arena_new(w->trained);
     o->v = arena_new(w->trained);
     if (!o->rate || !o->decay || !o->chunk || !o->partial || !o->m || !o->v) {
@@ -51,17 +51,17 @@ bool optimizer_init(Optimizer *o, Weights *w, Error *e) {
 }
 
 void optimizer_free(Optimizer *o) {
-    memory_free(o->rate);
-    memory_free(o->decay);
-    memory_free(o->chunk);
-    memory_free(o->partial);
+    alloc_free(o->rate);
+    alloc_free(o->decay);
+    alloc_free(o->chunk);
+    alloc_free(o->partial);
     arena_release(o->m);
     arena_release(o->v);
     memset(o, 0, sizeof *o);
 }
 
 bool optimizer_is_current(const Optimizer *o, Error *e) {
-    return weights_unchanged(o->weights, o->structure, "optimizer", "llmc.AdamW(model)", e);
+    return weights_unchanged(o->weights, o->version, "optimizer", "llmc.AdamW(model)", e);
 }
 
 bool optimizer_may_step(const Optimizer *o, const Gradients *g, Error *e) {
@@ -82,7 +82,7 @@ static void square_chunk(void *context, size_t index, int slot) {
     (void)slot;
     const Job *j = context;
     const ParameterChunk *c = &j->o->chunk[j->first + index];
-    const real *grad = j->g->arena->data + j->o->weights->all[c->parameter]->slot + c->first;
+    const real *grad = j->g->arena->data + j->o->weights->all[c->parameter]->grad_offset + c->first;
     j->o->partial[j->first + index] = engine_kernels(PRECISION_FLOAT32)->sum_squares(grad, c->count);
 }
 
@@ -103,7 +103,7 @@ static void update_chunk(void *context, size_t index, int slot) {
     const Optimizer *o = j->o;
     const ParameterChunk *c = &o->chunk[j->first + index];
     const Parameter *q = o->weights->all[c->parameter];
-    const size_t at = q->slot + c->first;
+    const size_t at = q->grad_offset + c->first;
     AdamwStep s = j->step;
     s.lr = o->rate[c->parameter];
     s.weight_decay = o->decay[c->parameter];
@@ -127,7 +127,7 @@ void optimizer_update(Optimizer *o, const Gradients *g, const AdamwOptions *opti
 static const Parameter *first_bad(const Optimizer *o, const Gradients *g) {
     for (int i = 0; i < o->weights->total; i++) {
         const Parameter *q = o->weights->all[i];
-        const real *grad = g->arena->data + q->slot;
+        const real *grad = g->arena->data + q->grad_offset;
         if (q->trainable && !engine_kernels(PRECISION_FLOAT32)->all_finite(grad, q->count)) return q;
     }
     return NULL;

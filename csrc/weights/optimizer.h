@@ -17,7 +17,7 @@ typedef struct {
 
 typedef struct {
     Weights *weights; /* borrowed */
-    int structure;
+    int version;
     Arena *m, *v;     /* moments of the trainable parameters, by slot */
     double *rate, *decay; /* of every parameter, by index, in the next update; zero until they are written */
     ParameterChunk *chunk;     /* of the trainable parameters, in their order */

@@ -1,7 +1,7 @@
 /* Parameters: declared one by one, then given their memory at once. */
 #include "weights/parameters.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "engine/engine.h"
 
 #include <stdio.h>
@@ -38,7 +38,7 @@ const Parameter *parameters_linear(const Parameters *list, const char *module) {
 static bool make_room(Parameters *list) {
     if (list->count < list->room) return true;
     int room = list->room ? list->room * 2 : 64;
-    Parameter *grown = memory_grow(list->items, (size_t)room, sizeof *grown);
+    Parameter *grown = alloc_grow(list->items, (size_t)room, sizeof *grown);
     if (!grown) return false;
     list->items = grown;
     list->room = room;
@@ -51,12 +51,12 @@ static size_t reals_of_numbers(const Parameter *q) {
     return arena_round((q->count + each - 1) / each);
 }
 
-void parameter_lying(const Parameter *q, int *shape) {
-    for (int i = 0; i < 2; i++) shape[i] = q->shape[q->stored.turned ? 1 - i : i];
+void parameter_stored_shape(const Parameter *q, int *shape) {
+    for (int i = 0; i < 2; i++) shape[i] = q->shape[q->stored.transposed ? 1 - i : i];
 }
 
 void parameter_scales(const Parameter *q, int *shape) {
-    parameter_lying(q, shape);
+    parameter_stored_shape(q, shape);
     shape[1] = (shape[1] - 1) / GROUP + 1;
 }
 
@@ -79,10 +79,10 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
         error_set(e, ERROR_CONFIG, "%s: the parameters before and with it do not fit in memory's address range", name);
     if (parameters_find(list, name)) error_set(e, ERROR_CONFIG, "%s: there is such a parameter already", name);
     if (e->code != FINE) return false;
-    q.name = memory_alloc(strlen(name) + 1, 1);
+    q.name = alloc_array(strlen(name) + 1, 1);
     if (q.name) strcpy(q.name, name);
     if (!q.name || !make_room(list) || !names_add(&list->names, q.name, list->count)) {
-        memory_free(q.name);
+        alloc_free(q.name);
         error_set(e, ERROR_MEMORY, "no memory for the list of parameters");
         return false;
     }
@@ -93,11 +93,17 @@ static bool append(Parameters *list, Parameter q, const char *name, Error *e) {
 
 bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Error *e) {
     if (d->ndim < 1 || d->ndim > TENSOR_DIMS) {
-        error_set(e, ERROR_CONFIG, "%s: a parameter of %d dimensions; 1 to %d are known", d->path, d->ndim, TENSOR_DIMS);
+        error_set(e, ERROR_CONFIG, "%s: a parameter of %d dimensions; 1 to %d are known", d->path, d->ndim,
+                  TENSOR_DIMS);
         return false;
     }
-    Parameter q = {.ndim = d->ndim, .part = d->part, .layer = d->layer, .inputs = d->inputs, .outputs = d->outputs,
-                   .in_out = d->in_out, .stored = {.storage = storage, .turned = storage != STORED_REAL && d->in_out}};
+    Parameter q = {.ndim = d->ndim,
+                   .part = d->part,
+                   .layer = d->layer,
+                   .inputs = d->inputs,
+                   .outputs = d->outputs,
+                   .in_out = d->in_out,
+                   .stored = {.storage = storage, .transposed = storage != STORED_REAL && d->in_out}};
     memcpy(q.shape, d->shape, (size_t)d->ndim * sizeof *d->shape);
     return append(list, q, d->path, e);
 }
@@ -116,7 +122,7 @@ bool parameters_take(Parameters *list, Error *e) {
         q->stored.stride = (size_t)q->shape[q->ndim - 1];
         if (!parameter_is_narrow(q)) continue;
         int shape[2];
-        parameter_lying(q, shape);
+        parameter_stored_shape(q, shape);
         q->stored.stride = (size_t)shape[1];
         if (q->stored.storage != STORED_INT8) continue;
         parameter_scales(q, shape);
@@ -127,8 +133,8 @@ bool parameters_take(Parameters *list, Error *e) {
 }
 
 void parameters_free(Parameters *list) {
-    for (int i = 0; i < list->count; i++) memory_free(list->items[i].name);
-    memory_free(list->items);
+    for (int i = 0; i < list->count; i++) alloc_free(list->items[i].name);
+    alloc_free(list->items);
     names_free(&list->names);
     arena_release(list->arena);
     memset(list, 0, sizeof *list);
@@ -139,18 +145,19 @@ void parameter_widen(const Parameter *q, real *out) {
         memcpy(out, parameter_data(q), q->count * sizeof *out);
         return;
     }
-    const bool turned = q->stored.turned;
-    const Matrix weight = matrix_stored(&q->stored, turned); /* as it lies */
+    const bool transposed = q->stored.transposed;
+    const Matrix weight = matrix_stored(&q->stored, transposed); /* as it lies */
     int lying[2];
-    parameter_lying(q, lying);
+    parameter_stored_shape(q, lying);
     for (int32_t row = 0; row < lying[0]; row++)
         for (int col = 0; col < lying[1]; col += GROUP) {
             const int count = lying[1] - col < GROUP ? lying[1] - col : GROUP;
             real group[GROUP];
-            engine_kernels(PRECISION_FLOAT32)->embedding_forward(group, &row, matrix_at(weight, 0, (size_t)col), 1, count);
+            engine_kernels(PRECISION_FLOAT32)
+                ->embedding_forward(group, &row, matrix_at(weight, 0, (size_t)col), 1, count);
             for (int i = 0; i < count; i++) {
                 const size_t r = (size_t)row, c = (size_t)(col + i);
-                out[turned ? c * (size_t)lying[0] + r : r * (size_t)lying[1] + c] = group[i];
+                out[transposed ? c * (size_t)lying[0] + r : r * (size_t)lying[1] + c] = group[i];
             }
         }
 }

@@ -20,7 +20,7 @@ typedef struct Parameter {
     const struct Parameter *read; /* what is read in its stead; NULL: itself */
     const struct Parameter *head_read; /* the same for a head that is tied to it */
     bool trainable;
-    size_t slot;          /* of its gradient and its moments in their arenas, when it is trainable */
+    size_t grad_offset;          /* of its gradient and its moments in their arenas, when it is trainable */
 } Parameter;
 
 typedef struct {
@@ -44,7 +44,7 @@ const Parameter *parameters_read_as(const Parameters *list, const char *name, Pa
 const Parameter *parameters_linear(const Parameters *list, const char *module);
 
 /* The shape of a matrix as it lies; of int8, that of its scales. */
-void parameter_lying(const Parameter *q, int *shape);
+void parameter_stored_shape(const Parameter *q, int *shape);
 void parameter_scales(const Parameter *q, int *shape);
 /* All numbers as reals, row by row. */
 void parameter_widen(const Parameter *q, real *out);

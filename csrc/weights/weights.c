@@ -1,7 +1,7 @@
 /* Weights: the list of all parameters, who trains, and what happens when adapters come and go. */
 #include "weights/weights.h"
 
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <string.h>
 
@@ -15,7 +15,7 @@ Parameter *weights_find(const Weights *w, const char *name) {
 static bool make_room(Weights *w, int more) {
     int total = w->base.count + more;
     for (int i = 0; i < w->adapter_count; i++) total += w->adapters[i]->parameters.count;
-    Parameter **all = memory_grow(w->all, (size_t)total + 1, sizeof *all);
+    Parameter **all = alloc_grow(w->all, (size_t)total + 1, sizeof *all);
     if (all) w->all = all;
     return all != NULL;
 }
@@ -32,7 +32,7 @@ static void choose_read(Weights *w) {
     }
 }
 
-/* Numbers all parameters, and gives the trainable ones their slots. */
+/* Attributes all parameters, and gives the trainable ones their slots. */
 static void number(Weights *w) {
     Parameter **all = w->all;
     int at = 0;
@@ -49,7 +49,7 @@ static void number(Weights *w) {
     w->trained = 0;
     for (int i = 0; i < at; i++) {
         all[i]->index = i;
-        all[i]->slot = w->trained;
+        all[i]->grad_offset = w->trained;
         if (all[i]->trainable) w->trained += arena_round(all[i]->count);
     }
 }
@@ -65,8 +65,8 @@ bool weights_begin(Weights *w, Error *e) {
 
 void weights_free(Weights *w) {
     for (int i = 0; i < w->adapter_count; i++) adapter_free(w->adapters[i]);
-    memory_free(w->adapters);
-    memory_free(w->all);
+    alloc_free(w->adapters);
+    alloc_free(w->all);
     parameters_free(&w->base);
     memset(w, 0, sizeof *w);
 }
@@ -77,8 +77,8 @@ size_t weights_count(const Weights *w) {
     return sum;
 }
 
-bool weights_unchanged(const Weights *w, int structure, const char *what, const char *how, Error *e) {
-    if (structure != w->structure)
+bool weights_unchanged(const Weights *w, int version, const char *what, const char *how, Error *e) {
+    if (version != w->version)
         error_set(e, ERROR_STATE,
                   "the model's vocabulary or adapters changed since this %s was made: make it anew with %s", what, how);
     return e->code == FINE;
@@ -94,7 +94,7 @@ Adapter *weights_adapter(const Weights *w, const char *name) {
 static bool changed(Weights *w) {
     number(w);
     choose_read(w);
-    w->structure++;
+    w->version++;
     return true;
 }
 
@@ -106,7 +106,7 @@ bool weights_add_adapter(Weights *w, const char *name, const LowRank *pairs, int
     }
     Adapter *a = adapter_new(&w->base, name, pairs, pair_count, copies, copy_count, e);
     if (!a) return false;
-    Adapter **grown = memory_grow(w->adapters, (size_t)w->adapter_count + 1, sizeof *grown);
+    Adapter **grown = alloc_grow(w->adapters, (size_t)w->adapter_count + 1, sizeof *grown);
     if (grown) w->adapters = grown;
     if (!grown || !make_room(w, a->parameters.count)) {
         adapter_free(a);

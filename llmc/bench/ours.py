@@ -137,7 +137,7 @@ def _timed(op, arrays, gradients, result, precision, **numbers):
     dout = None if forward else _numbers(math.prod(result))
 
     def step():
-        seconds = _core.piece(op, arrays, gradients, out, dout, math.prod(result), repeats=3, precision=precision,
+        seconds = _core.functional(op, arrays, gradients, out, dout, math.prod(result), repeats=3, precision=precision,
                               **numbers)  # fmt: skip
         return {"seconds": statistics.median(seconds)}
 

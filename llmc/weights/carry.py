@@ -16,7 +16,7 @@ def carry(old, new):
     for name, view in new.items():
         source, rows = old[name], min(len(old[name]), len(view))
         if isinstance(view, Int8):
-            every = slice(None) if source.shape == view.shape else slice(rows)  # a turned one has no rows to cut
+            every = slice(None) if source.shape == view.shape else slice(rows)  # a transposed one has no rows to cut
             view.numbers[every], view.scales[every] = source.numbers[every], source.scales[every]
         else:
             view[:rows] = source[:rows]

@@ -22,15 +22,15 @@ class Int8:
     ----------
     numbers : (O, I) int8
     scales : (O, ceil(I / GROUP)) float32
-    turned : bool
+    transposed : bool
         The matrix is (I, O).
     """
 
     ndim, dtype = 2, np.dtype(np.float32)
 
-    def __init__(self, numbers, scales, turned=False):
-        self.numbers, self.scales, self._turned = numbers, scales, turned
-        self.shape, self.size = numbers.shape[:: -1 if turned else 1], numbers.size
+    def __init__(self, numbers, scales, transposed=False):
+        self.numbers, self.scales, self._transposed = numbers, scales, transposed
+        self.shape, self.size = numbers.shape[:: -1 if transposed else 1], numbers.size
         self.nbytes = numbers.nbytes + scales.nbytes
 
     def __len__(self):
@@ -38,7 +38,7 @@ class Int8:
 
     def __array__(self, dtype=None, copy=None):
         array = np.empty(self.shape, dtype or np.float32)
-        lying = array.T if self._turned else array
+        lying = array.T if self._transposed else array
         for outputs in _blocks(self.numbers.shape):
             numbers = self.numbers[outputs]
             with np.errstate(invalid="ignore"):
@@ -49,7 +49,7 @@ class Int8:
     def __setitem__(self, rows, values):
         first, last = (0, len(self)) if rows is ... else rows.indices(len(self))[:2]
         values = np.broadcast_to(values, (last - first, self.shape[1]))
-        if self._turned:
+        if self._transposed:
             groups = slice(first // GROUP, -(-last // GROUP))
             _round(values.T, self.numbers[:, first:last], self.scales[:, groups])
         else:

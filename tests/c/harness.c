@@ -4,15 +4,26 @@
 const char *const FAMILIES[4] = {"openai-gpt", "gpt2", "llama", "mistral"};
 
 static const char *const GPT_NAMES[PARTS] = {
-    [PART_ROOT] = "transformer", [PART_EMBED] = "wte", [PART_POSITIONS] = "wpe", [PART_BLOCK] = "h",
-    [PART_ATTENTION] = "attn", [PART_QKV] = "c_attn", [PART_O] = "c_proj", [PART_FEED_FORWARD] = "mlp", [PART_UP] = "c_fc",
-    [PART_DOWN] = "c_proj", [PART_HEAD] = "lm_head",
+    [PART_ROOT] = "transformer", [PART_EMBED] = "wte",   [PART_POSITIONS] = "wpe", [PART_BLOCK] = "h",
+    [PART_ATTENTION] = "attn",   [PART_QKV] = "c_attn",  [PART_O] = "c_proj",      [PART_FEED_FORWARD] = "mlp",
+    [PART_UP] = "c_fc",          [PART_DOWN] = "c_proj", [PART_HEAD] = "lm_head",
 };
 static const char *const LLAMA_NAMES[PARTS] = {
-    [PART_ROOT] = "model", [PART_EMBED] = "embed_tokens", [PART_BLOCK] = "layers", [PART_FINAL_NORM] = "norm",
-    [PART_ATTENTION_NORM_IN] = "input_layernorm", [PART_ATTENTION] = "self_attn", [PART_Q] = "q_proj", [PART_K] = "k_proj",
-    [PART_V] = "v_proj", [PART_O] = "o_proj", [PART_FEED_FORWARD_NORM_IN] = "post_attention_layernorm",
-    [PART_FEED_FORWARD] = "mlp", [PART_GATE] = "gate_proj", [PART_UP] = "up_proj", [PART_DOWN] = "down_proj",
+    [PART_ROOT] = "model",
+    [PART_EMBED] = "embed_tokens",
+    [PART_BLOCK] = "layers",
+    [PART_FINAL_NORM] = "norm",
+    [PART_ATTENTION_NORM_IN] = "input_layernorm",
+    [PART_ATTENTION] = "self_attn",
+    [PART_Q] = "q_proj",
+    [PART_K] = "k_proj",
+    [PART_V] = "v_proj",
+    [PART_O] = "o_proj",
+    [PART_FEED_FORWARD_NORM_IN] = "post_attention_layernorm",
+    [PART_FEED_FORWARD] = "mlp",
+    [PART_GATE] = "gate_proj",
+    [PART_UP] = "up_proj",
+    [PART_DOWN] = "down_proj",
     [PART_HEAD] = "lm_head",
 };
 

@@ -1,6 +1,6 @@
 /* harness: tiny models of every family and calls on them, for the tests of the core without Python. */
 #pragma once
-#include "base/memory.h"
+#include "base/alloc.h"
 #include "base/rng.h"
 #include "engine/engine.h"
 #include "weights/optimizer.h"

@@ -27,10 +27,10 @@ int main(int count, char **names) {
         CHECK(!problem, "%s: %s", isa, problem);
         for (size_t t = 0; t < sizeof tests / sizeof *tests; t++) {
             if (!wanted_test(tests[t].name, count, names)) continue;
-            long before = memory_live();
+            long before = alloc_live();
             tests[t].run();
-            CHECK(memory_live() == before, "%s, %s: %ld blocks were not given back", isa, tests[t].name,
-                  memory_live() - before);
+            CHECK(alloc_live() == before, "%s, %s: %ld blocks were not given back", isa, tests[t].name,
+                  alloc_live() - before);
             printf("%s: %s\n", isa, tests[t].name);
             fflush(stdout);
         }

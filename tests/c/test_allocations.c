@@ -73,8 +73,11 @@ static bool attempt_adapters(Fixture *f, Error *e) {
     bool fine = true;
     for (int i = 0; fine && i < 3; i++) {
         const char *name = (const char *[]){"a", "b", "c"}[i];
-        fine = weights_add_adapter(&m.weights, name, pairs, 2, &copy, 1, e) && weights_set_adapters(&m.weights, &name, 1, &name, 1, e);
-        CHECK(m.weights.adapter_count == i + fine && m.weights.total == m.weights.base.count + 5 * m.weights.adapter_count, "%d", m.weights.adapter_count);
+        fine = weights_add_adapter(&m.weights, name, pairs, 2, &copy, 1, e) &&
+               weights_set_adapters(&m.weights, &name, 1, &name, 1, e);
+        CHECK(m.weights.adapter_count == i + fine &&
+                  m.weights.total == m.weights.base.count + 5 * m.weights.adapter_count,
+              "%d", m.weights.adapter_count);
     }
     fine = fine && weights_delete_adapter(&m.weights, "b", e);
     model_free(&m);
@@ -84,10 +87,10 @@ static bool attempt_adapters(Fixture *f, Error *e) {
 static bool attempt_piece(Fixture *f, Error *e) {
     (void)f;
     real x[12] = {1, 2, 3}, weight[8] = {1}, dx[12], dweight[8], dout[6] = {1};
-    Piece p = {.op = "linear", .in = {{.ndim = 2, .shape = {3, 4}, .data = x, .grad = dx},
+    Functional p = {.op = "linear", .in = {{.ndim = 2, .shape = {3, 4}, .data = x, .grad = dx},
                                       {.ndim = 2, .shape = {2, 4}, .data = weight, .grad = dweight}},
                .dout = dout, .count = 6};
-    return piece_run(&p, e, NULL);
+    return functional_run(&p, e, NULL);
 }
 
 static void check_attempts(const char *name, Fixture *f, Attempt attempt, long count, bool flat) {
@@ -96,12 +99,12 @@ static void check_attempts(const char *name, Fixture *f, Attempt attempt, long c
     long k = 1;
     for (; k < MOST; k++) {
         if (!flat) forward(f->run, &CALL, 1); /* what a failed beginning left is recorded again */
-        long before = memory_live();
+        long before = alloc_live();
         Error e = {0};
-        memory_fail(k, count);
+        alloc_fail(k, count);
         bool fine = attempt(f, &e);
-        memory_fail(0, 0);
-        long lost = memory_live() - before;
+        alloc_fail(0, 0);
+        long lost = alloc_live() - before;
         CHECK(!flat || lost == 0, "%s, allocation %ld: %ld blocks lost", name, k, lost);
         CHECK(fine || e.code == ERROR_MEMORY, "%s, allocation %ld: %d '%s'", name, k, e.code, e.message);
         double loss = forward(f->run, &CALL, 1);
@@ -120,7 +123,7 @@ void test_allocations(void) {
                  {"run_init with a past", attempt_run_with_past, true}, {"run_begin", attempt_begin, false},
                  {"run_estimate", attempt_estimate, true},  {"optimizer_init", attempt_optimizer, true},
                  {"adapters", attempt_adapters, true},
-                 {"piece_run", attempt_piece, true}};
+                 {"functional_run", attempt_piece, true}};
     int threads = pool_threads();
     CHECK(pool_set_threads(2), "two threads");
     Model m;

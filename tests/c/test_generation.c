@@ -33,7 +33,7 @@ static void logits_without_past(Model *m, int length, bool masked, real *out) {
     Run r;
     make_run(&r, m, (RunOptions){.batch = ROWS, .length = LENGTH});
     read_piece(&r, 0, length, masked);
-    memcpy(out, r.given.logits->data, ROWS * WORDS * sizeof *out);
+    memcpy(out, r.result.logits->data, ROWS * WORDS * sizeof *out);
     run_free(&r);
 }
 
@@ -48,7 +48,7 @@ static void check_cache(const char *family, int chunk, bool masked) {
             int end = start + chunk < LENGTH ? start + chunk : LENGTH;
             read_piece(&r, start, end, masked);
             logits_without_past(&m, end, masked, whole);
-            double apart = distance(whole, r.given.logits->data, ROWS * WORDS);
+            double apart = distance(whole, r.result.logits->data, ROWS * WORDS);
             CHECK(apart < 1e-9, "%s, chunks of %d, to %d: logits are %g apart", family, chunk, end, apart);
         }
         Error e = {0};
@@ -69,10 +69,10 @@ static void check_trim(void) {
     forward(&r, &p, 1);
     forward(&r, &p, 2);
     real first[ROWS * WORDS];
-    memcpy(first, r.given.logits->data, sizeof first);
+    memcpy(first, r.result.logits->data, sizeof first);
     CHECK(run_trim(&r, 12, &e) && r.cache.held == 12, "%s", e.message);
     forward(&r, &p, 2);
-    CHECK(same(first, r.given.logits->data, ROWS * WORDS), "a past that was cut back gives other logits");
+    CHECK(same(first, r.result.logits->data, ROWS * WORDS), "a past that was cut back gives other logits");
     CHECK(!run_trim(&r, 25, &e) && e.code == ERROR_CONFIG && r.cache.held == 24, "more was left than there was");
     for (int i = 0; i < 60; i++) forward(&r, &p, 3);
     e = (Error){0};
@@ -102,11 +102,12 @@ static void check_layers_that_differ(void) {
     Call c = {.pass = all, .ids = ids, .positions = positions, .inv_freq = inv_freq, .rope_factor = &factor};
     CHECK(run_begin(&whole, &c, &e) && run_forward(&whole, NULL), "%s", e.message);
     for (int i = 0; i < 600; i++) {
-        c = (Call){.pass = one, .ids = ids + i, .positions = positions + i, .inv_freq = inv_freq, .rope_factor = &factor};
+        c = (Call){
+            .pass = one, .ids = ids + i, .positions = positions + i, .inv_freq = inv_freq, .rope_factor = &factor};
         CHECK(run_begin(&cached, &c, &e) && run_forward(&cached, NULL), "%s", e.message);
     }
     CHECK(cached.cache.first[0] > 0 && cached.cache.first[1] == 0, "what was forgotten");
-    const double apart = distance(cached.given.logits->data, whole.given.logits->data, (size_t)s.V);
+    const double apart = distance(cached.result.logits->data, whole.result.logits->data, (size_t)s.V);
     CHECK(apart < 1e-9, "token by token the logits are %g apart", apart);
     run_free(&cached);
     run_free(&whole);
@@ -125,7 +126,8 @@ static void check_long_window(void) {
     for (int i = 0; i < 30; i++) {
         forward(&r, &p, (uint64_t)i);
         const int held = r.cache.held - r.cache.first[0];
-        CHECK(held <= layer->capacity && held >= layer->window && isfinite((double)r.given.logits->data[0]), "piece %d", i);
+        CHECK(held <= layer->capacity && held >= layer->window && isfinite((double)r.result.logits->data[0]),
+              "piece %d", i);
     }
     run_free(&r);
     model_free(&m);

@@ -24,7 +24,8 @@ static size_t lowest(const Parcel *taken, int count, const Parcel *next) {
         size_t offset = i < 0 ? 0 : taken[i].offset + taken[i].size;
         bool fits = offset < best;
         for (int k = 0; k < count && fits; k++)
-            fits = !together(&taken[k], next) || offset >= taken[k].offset + taken[k].size || offset + next->size <= taken[k].offset;
+            fits = !together(&taken[k], next) || offset >= taken[k].offset + taken[k].size ||
+                   offset + next->size <= taken[k].offset;
         if (fits) best = offset;
     }
     return best;
@@ -57,8 +58,8 @@ static void check(int moments, int turn, bool sorted) {
     for (int i = 0; i < COUNT; i++) {
         Parcel *p = &parcels[i];
         p->offset = packing_lowest(packing, p->first, p->last, p->size);
-        CHECK(p->offset == lowest(parcels, i, p), "%d moments, %s, %d: %zu", moments, sorted ? "sorted" : "as they come", i,
-              p->offset);
+        CHECK(p->offset == lowest(parcels, i, p), "%d moments, %s, %d: %zu", moments,
+              sorted ? "sorted" : "as they come", i, p->offset);
         CHECK(packing_take(packing, p->first, p->last, p->offset, p->size), "%s", plan.error.message);
     }
     plan_free(&plan);

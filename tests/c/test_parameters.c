@@ -41,7 +41,8 @@ static void check_dimensions(void) {
     CHECK(parameters_take(&list, &e), "%s", e.message);
     check_declared(&list);
     parameter(&p, "of_5", TENSOR_DIMS + 1, SHAPE);
-    CHECK(p.error.code == ERROR_CONFIG && strstr(p.error.message, "m.of_5: a parameter of 5 dimensions"), "%s", p.error.message);
+    CHECK(p.error.code == ERROR_CONFIG && strstr(p.error.message, "m.of_5: a parameter of 5 dimensions"), "%s",
+          p.error.message);
     const Declaration none = {.path = "none", .shape = SHAPE};
     CHECK(!parameters_add(&list, &none, STORED_REAL, &e) && e.code == ERROR_CONFIG, "a parameter without dimensions");
     CHECK(list.count == TENSOR_DIMS, "what was refused is in the list");

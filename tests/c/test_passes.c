@@ -152,7 +152,7 @@ static void check_training(const char *family) {
 
     CHECK(begin(&r, &TRAIN, false, 3, &e) && run_forward_backward(&r, NULL), "%s", e.message);
     check_ranges(&m, &r, &options);
-    r.gradients->arena->data[m.weights.base.items[1].slot] = (real)NAN;
+    r.gradients->arena->data[m.weights.base.items[1].grad_offset] = (real)NAN;
     real before = m.weights.base.arena->data[0];
     CHECK(optimizer_step(&o, r.gradients, &options, false, &norm, &e) == UPDATE_REFUSED, "a NaN was taken");
     CHECK(e.code == ERROR_NONFINITE && strstr(e.message, m.weights.base.items[1].name), "%s", e.message);

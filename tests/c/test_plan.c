@@ -1,4 +1,4 @@
-/* Steps as wide as one likes, cheap outputs anywhere among them, and what a recording refuses, on ops made up for it. */
+/* Steps of any width, cheap outputs anywhere among them, and what a recording refuses, on ops made up for it. */
 #include "harness.h"
 #include "ops/ops.h"
 
@@ -6,13 +6,13 @@
 
 enum { X, Y };
 
-/* --- out[i] = sum_k (i + k + offset) in[k] ------------------------------------------------------------------------- */
+/* --- out[i] = sum_k (i + k + offset) in[k] ------------------------------------------------------------------------ */
 typedef struct {
     int offset;
     double unused[20]; /* numbers may be many */
 } WideNumbers;
 
-static double weight_of(const Step *s, int out, int in) { return out + in + step_numbers(s, WideNumbers)->offset; }
+static double weight_of(const Step *s, int out, int in) { return out + in + attributes_of(s, WideNumbers)->offset; }
 
 static void wide_forward(const Step *s, Exec *x) {
     (void)x;
@@ -34,7 +34,7 @@ static void wide_backward(const Step *s, Exec *x) {
 
 static const Op WIDE = {.name = "wide", .forward = wide_forward, .backward = wide_backward};
 
-/* --- out[i] = in^(i + 2), each of them cheap ----------------------------------------------------------------------- */
+/* --- out[i] = in^(i + 2), each of them cheap ---------------------------------------------------------------------- */
 static int powers_taken;
 
 static void powers_forward(const Step *s, Exec *x) {
@@ -54,11 +54,11 @@ static void powers_backward(const Step *s, Exec *x) {
 }
 
 static const Op POWERS = {.name = "powers", .forward = powers_forward, .backward = powers_backward,
-                          .saved_inputs = 1 << X, .cheap = FROM(0)};
+                          .saved_inputs = 1 << X, .recomputable = FROM(0)};
 static const Op FIRST_CHEAP = {.name = "powers", .forward = powers_forward, .backward = powers_backward,
-                               .saved_inputs = 1 << X, .cheap = 1 << 0};
+                               .saved_inputs = 1 << X, .recomputable = 1 << 0};
 
-/* --- out = in * in ------------------------------------------------------------------------------------------------- */
+/* --- out = in * in ------------------------------------------------------------------------------------------------ */
 static void times_forward(const Step *s, Exec *x) {
     (void)x;
     for (int n = 0; n < COUNT; n++) s->out[0]->data[n] = s->in[X]->data[n] * s->in[Y]->data[n];
@@ -81,7 +81,7 @@ static Tensor *times(Plan *p, Tensor *a, Tensor *b) {
     return out;
 }
 
-/* --- a plan and its numbers ---------------------------------------------------------------------------------------- */
+/* --- a plan and its numbers --------------------------------------------------------------------------------------- */
 typedef struct {
     Plan plan;
     real x[COUNT], dx[COUNT], dout[COUNT];
@@ -122,7 +122,7 @@ static void end_plan(Fixture *f) {
     plan_free(&f->plan);
 }
 
-/* --- any width ----------------------------------------------------------------------------------------------------- */
+/* --- any width ---------------------------------------------------------------------------------------------------- */
 #define MANY 40 /* more than a mask has bits */
 
 static void check_width(int middle) {
@@ -138,8 +138,10 @@ static void check_width(int middle) {
     double slope = 0;
     for (int i = 0; i < middle; i++) slope += (i + 3.0) * (i + 2.0);
     for (int n = 0; n < COUNT; n++) {
-        CHECK(fabs((double)out->data[n] - slope * (double)f.x[n]) <= 1e-6 * slope, "%d tensors: %g", middle, (double)out->data[n]);
-        CHECK(fabs((double)f.dx[n] - slope * (double)f.dout[n]) <= 1e-6 * slope, "%d tensors: dx %g", middle, (double)f.dx[n]);
+        CHECK(fabs((double)out->data[n] - slope * (double)f.x[n]) <= 1e-6 * slope, "%d tensors: %g", middle,
+              (double)out->data[n]);
+        CHECK(fabs((double)f.dx[n] - slope * (double)f.dout[n]) <= 1e-6 * slope, "%d tensors: dx %g", middle,
+              (double)f.dx[n]);
     }
     end_plan(&f);
 }
@@ -150,8 +152,9 @@ static void check_masks(void) {
     for (int i = 0; i < 70; i++) CHECK(bit(FROM(3), i) == (i >= 3), "from bit 3 on: %d", i);
 }
 
-/* --- cheap outputs ------------------------------------------------------------------------------------------------- */
-/* y = x^2 * x^3, and then times x a few times over, so that x^2 and x^3 are not needed for long; `shown` of them is kept. */
+/* --- cheap outputs ------------------------------------------------------------------------------------------------ */
+/* y = x^2 * x^3, and then times x a few times over, so that x^2 and x^3 are not needed for long; `shown` of them is
+ * kept. */
 static void check_cheap(int shown) {
     Fixture f;
     begin_plan(&f);
@@ -163,7 +166,8 @@ static void check_cheap(int shown) {
     for (int i = 0; i < 3; i++) y = times(p, y, x);
     powers_taken = 0;
     replay(&f, y);
-    for (int i = 0; i < 2; i++) CHECK((power[i]->again != NULL) == (i != shown), "x^%d, with x^%d shown", i + 2, shown + 2);
+    for (int i = 0; i < 2; i++)
+        CHECK((power[i]->recomputed != NULL) == (i != shown), "x^%d, with x^%d shown", i + 2, shown + 2);
     CHECK(powers_taken == 2, "powers were taken %d times", powers_taken);
     for (int n = 0; n < COUNT; n++) {
         double wanted = 8 * pow((double)f.x[n], 7) * (double)f.dout[n];
@@ -173,7 +177,8 @@ static void check_cheap(int shown) {
     end_plan(&f);
 }
 
-/* Of two outputs the first is written anew, and with it the second, which nobody reads: nothing may have taken its place. */
+/* Of two outputs the first is written anew, and with it the second, which nobody reads: nothing may have taken its
+ * place. */
 static void check_bystander(void) {
     Fixture f;
     begin_plan(&f);
@@ -183,7 +188,7 @@ static void check_bystander(void) {
     Tensor *y = times(p, power[0], x);
     for (int i = 0; i < 3; i++) y = times(p, y, x);
     replay(&f, y);
-    CHECK(power[0]->again && !power[1]->again, "the first alone is cheap");
+    CHECK(power[0]->recomputed && !power[1]->recomputed, "the first alone is cheap");
     for (int n = 0; n < COUNT; n++) {
         double wanted = 6 * pow((double)f.x[n], 5) * (double)f.dout[n];
         CHECK(fabs((double)f.dx[n] - wanted) <= 1e-6, "dx is %g, not %g", (double)f.dx[n], wanted);
@@ -191,7 +196,7 @@ static void check_bystander(void) {
     end_plan(&f);
 }
 
-/* --- linears of one x ---------------------------------------------------------------------------------------------- */
+/* --- linears of one x --------------------------------------------------------------------------------------------- */
 #define LINEARS 5
 #define INPUTS 7
 #define OUTPUTS 4
@@ -263,16 +268,18 @@ void test_widths(void) {
     check_linears();
 }
 
-/* --- what is refused ----------------------------------------------------------------------------------------------- */
+/* --- what is refused ---------------------------------------------------------------------------------------------- */
 static void expect(Plan *p, ErrorCode code, const char *words) {
-    CHECK(p->error.code == code && strstr(p->error.message, words), "%d, not %d: %s", p->error.code, code, p->error.message);
+    CHECK(p->error.code == code && strstr(p->error.message, words), "%d, not %d: %s", p->error.code, code,
+          p->error.message);
     CHECK(!plan_finish(p, engine_kernels(PRECISION_FLOAT32)), "a failed recording was finished");
     plan_begin(p);
 }
 
 static void check_shapes(Plan *p) {
     const int shape[5] = {2, 3, 4, 5, 6};
-    for (int ndim = 1; ndim <= TENSOR_DIMS; ndim++) CHECK(tensor_new(p, ndim, shape)->ndim == ndim, "%s", p->error.message);
+    for (int ndim = 1; ndim <= TENSOR_DIMS; ndim++)
+        CHECK(tensor_new(p, ndim, shape)->ndim == ndim, "%s", p->error.message);
     CHECK(tensor_new(p, 0, shape) == &p->nowhere, "no dimension");
     expect(p, ERROR_SHAPE, "0 dimensions");
     tensor_outside(p, 5, shape, NULL);

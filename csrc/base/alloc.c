@@ -1,5 +1,5 @@
 /* memory: checked sizes, zeroed blocks, failures on demand. */
-#include "base/memory.h"
+#include "base/alloc.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +12,11 @@
 #include <stdatomic.h>
 static atomic_long fail_at, fail_count, live;
 
-void memory_fail(long k, long count) {
+void alloc_fail(long k, long count) {
     atomic_store(&fail_count, count);
     atomic_store(&fail_at, k);
 }
-long memory_live(void) { return atomic_load(&live); }
+long alloc_live(void) { return atomic_load(&live); }
 
 static bool fails(void) {
     if (atomic_load(&fail_at) == 0) return false;
@@ -40,19 +40,19 @@ static void uncount(void) {}
 bool size_mul(size_t *out, size_t a, size_t b) { return !__builtin_mul_overflow(a, b, out); }
 bool size_add(size_t *out, size_t a, size_t b) { return !__builtin_add_overflow(a, b, out); }
 
-void *memory_alloc(size_t count, size_t size) {
+void *alloc_array(size_t count, size_t size) {
     if (fails()) return NULL;
     return counted(calloc(count ? count : 1, size ? size : 1)); /* calloc checks the product */
 }
 
-void *memory_grow(void *block, size_t count, size_t size) {
+void *alloc_grow(void *block, size_t count, size_t size) {
     size_t bytes;
     if (fails() || !size_mul(&bytes, count, size)) return NULL;
     void *grown = realloc(block, bytes ? bytes : 1);
     return block ? grown : counted(grown);
 }
 
-void memory_free(void *block) {
+void alloc_free(void *block) {
     if (!block) return;
     uncount();
     free(block);
@@ -79,7 +79,7 @@ static size_t mapped_size(size_t bytes) {
     return rounded / HUGE_PAGE * HUGE_PAGE;
 }
 
-void *memory_map(size_t bytes) {
+void *alloc_map(size_t bytes) {
     if (fails()) return NULL;
     size_t whole = mapped_size(bytes);
     if (whole) return counted(map_aligned(whole));
@@ -90,7 +90,7 @@ void *memory_map(size_t bytes) {
     return counted(block);
 }
 
-void memory_unmap(void *block, size_t bytes) {
+void alloc_unmap(void *block, size_t bytes) {
     if (!block) return;
     uncount();
     size_t whole = mapped_size(bytes);

@@ -7,19 +7,19 @@
 bool size_mul(size_t *out, size_t a, size_t b);
 bool size_add(size_t *out, size_t a, size_t b);
 
-/* count*size bytes, zeroed; NULL when there is no memory or the product does not fit. Release with memory_free. */
-void *memory_alloc(size_t count, size_t size);
+/* count*size bytes, zeroed; NULL when there is no memory or the product does not fit. Release with alloc_free. */
+void *alloc_array(size_t count, size_t size);
 /* Grows to count*size bytes, keeping the contents; NULL leaves the old block valid. New bytes are not zeroed. */
-void *memory_grow(void *block, size_t count, size_t size);
-void memory_free(void *block);
+void *alloc_grow(void *block, size_t count, size_t size);
+void alloc_free(void *block);
 
 /* Large zeroed blocks, 64-byte aligned, on huge pages where the system gives them; NULL when there is no memory. */
-void *memory_map(size_t bytes);
-void memory_unmap(void *block, size_t bytes);
+void *alloc_map(size_t bytes);
+void alloc_unmap(void *block, size_t bytes);
 
 #ifdef LLMC_TESTING
 /* The k-th allocation from now on fails (k = 1: the next), and `count` of them; k = 0: none. */
-void memory_fail(long k, long count);
+void alloc_fail(long k, long count);
 /* Blocks taken and not yet given back. */
-long memory_live(void);
+long alloc_live(void);
 #endif
