@@ -17,6 +17,7 @@ _Names: TypeAlias = list[str] | tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 GROUP: int
 LAYERS_MOST: int
+ROTARIES_MOST: int
 
 def set_num_threads(n: int, /) -> None: ...
 def get_num_threads() -> int: ...

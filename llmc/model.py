@@ -396,8 +396,8 @@ class Model(Adaptable, Generative):
     # --- for the passes ----------------------------------------------------------------------------------------------
     @property
     def _position_limit(self):
-        """Learned positions there are; None where positions are computed."""
-        return None if self.config._has_rope else self.config.max_position_embeddings
+        """Learned positions there are; None where positions are computed, or where there are none."""
+        return self.config.max_position_embeddings if self._spec["position"] == "learned" else None
 
     def _frequencies(self, length):
         """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""

@@ -505,6 +505,103 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
     return norm("model.norm", x)
 
 
+NORMS = {  # norm_place: names of the norms (before, on what it gives, after the addition) of (attention, feed-forward)
+    ("in",): (("input_layernorm", None, None), ("post_attention_layernorm", None, None)),
+    ("out",): ((None, "post_attention_layernorm", None), (None, "post_feedforward_layernorm", None)),
+    ("sum",): ((None, None, "post_attention_layernorm"), (None, None, "post_feedforward_layernorm")),
+    ("in", "out"): (
+        ("input_layernorm", "post_attention_layernorm", None),
+        ("pre_feedforward_layernorm", "post_feedforward_layernorm", None),
+    ),
+}
+
+
+def each_layer(config, name):
+    """A field that is one value, or a list of one a layer: the list."""
+    value = config.get(name)
+    return value if isinstance(value, list) else [value] * config["num_hidden_layers"]
+
+
+def assembled_norm(config, W, path, x):
+    """The norm of an assembled decoder; `path` None: there is none here."""
+    if path is None:
+        return x
+    if config["norm"] == "rms":
+        return rmsnorm(x, W[path + ".weight"], config["norm_eps"])
+    weight, bias = (1, 0) if config["norm"] == "bare" else (W[path + ".weight"], W[path + ".bias"])
+    return layernorm(x, weight, bias, config["norm_eps"])
+
+
+def assembled_attention(config, W, path, x, window, attention_mask, rotate):
+    """Attention of an assembled decoder, whose heads may share keys and values; `rotate` turns queries and keys."""
+
+    def project(name, x):
+        return linear(x, W[f"{path}.{name}.weight"], W.get(f"{path}.{name}.bias"))
+
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    q = rotate(split_heads(project("q_proj", x), heads))
+    k = rotate(split_heads(project("k_proj", x), kv_heads))
+    v = split_heads(project("v_proj", x), kv_heads)
+    return project("o_proj", join_heads(attention(q, k, v, window=window, attention_mask=attention_mask)))
+
+
+def assembled_feed_forward(config, W, path, x, kind):
+    """down(act(gate(x)) * up(x)), or down(act(up(x)))."""
+
+    def project(name, x):
+        return linear(x, W[f"{path}.{name}.weight"], W.get(f"{path}.{name}.bias"))
+
+    up, act = project("up_proj", x), config["hidden_act"]
+    return project("down_proj", gated(project("gate_proj", x), up, act) if kind == "gated" else activation(up, act))
+
+
+def assembled_rotations(config, positions, inv_freq, rope_factor):
+    """For each layer, what turns heads by their positions; one row of `inv_freq` for each base, by first appearance."""
+    if config["position"] != "rope":
+        return [lambda x: x] * config["num_hidden_layers"]
+    bases = each_layer(config, "rope_theta")
+    different = list(dict.fromkeys(bases))
+    if inv_freq is None:
+        inv_freq = [config_inv_freq({**config, "rope_theta": base}) for base in different]
+    factors = np.broadcast_to(rope_factor, len(different))
+
+    def rotation(table):
+        return lambda x: rope(x, positions, inv_freq=inv_freq[table], factor=factors[table])
+
+    return [rotation(different.index(base)) for base in bases]
+
+
+def assembled_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor):
+    """A decoder that says its kinds: which norms stand where, how positions count, how branches follow each other."""
+    place = config["norm_place"]
+    norms = NORMS[(place,) if isinstance(place, str) else tuple(place)]
+    rotations = assembled_rotations(config, positions, inv_freq, rope_factor)
+    windows, kinds = each_layer(config, "sliding_window"), each_layer(config, "feed_forward")
+    x = embedding(ids, W["model.embed_tokens.weight"])
+    if config["position"] == "learned":
+        x = x + embedding(positions, W["model.embed_positions.weight"])
+    for layer in range(config["num_hidden_layers"]):
+        path = f"model.layers.{layer}"
+
+        def norm(name, x):
+            return assembled_norm(config, W, name and f"{path}.{name}", x)
+
+        def attend(x):
+            own = windows[layer], attention_mask, rotations[layer]
+            return assembled_attention(config, W, f"{path}.self_attn", x, *own)
+
+        def feed_forward(x):
+            return assembled_feed_forward(config, W, f"{path}.mlp", x, kinds[layer])
+
+        if config["order"] == "parallel":
+            n = norm(norms[0][0], x)
+            x = x + attend(n) + feed_forward(n)
+            continue
+        for branch, (before, gives, after) in zip((attend, feed_forward), norms):
+            x = norm(after, x + norm(gives, branch(norm(before, x))))
+    return assembled_norm(config, W, "model.norm" if config["final_norm"] else None, x)
+
+
 def config_inv_freq(config):
     """The inverse frequencies of a config whose rope type is the default one.
 
@@ -527,6 +624,7 @@ EMBEDDING = {
     "gpt2": "transformer.wte.weight",
     "llama": "model.embed_tokens.weight",
     "mistral": "model.embed_tokens.weight",
+    "llmc": "model.embed_tokens.weight",
 }
 
 
@@ -539,6 +637,8 @@ def model_hidden(config, params, ids, attention_mask=None, position_ids=None, in
         return gpt_hidden(config, W, ids, attention_mask, positions)
     if config["model_type"] == "gpt2":
         return gpt2_hidden(config, W, ids, attention_mask, positions)
+    if config["model_type"] == "llmc":
+        return assembled_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor)
     inv_freq = config_inv_freq(config) if inv_freq is None else inv_freq
     return llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor)
 
@@ -557,9 +657,9 @@ def model_logits(config, params, ids, attention_mask=None, position_ids=None, in
         0 hides a token from the others.
     position_ids : (B, T) or None
         None counts the tokens that the mask lets through, from 0.
-    inv_freq : (D/2) or None
+    inv_freq : (D/2), of an assembled decoder (R, D/2) for its R different bases, or None
         Inverse frequencies for rope types other than the default.
-    rope_factor : float
+    rope_factor : float, or (R)
         What multiplies cos and sin.
 
     Returns

@@ -86,7 +86,8 @@ static int add_constants(PyObject *module) {
     }
     Py_DECREF(words);
     return PyModule_AddIntConstant(module, "GROUP", GROUP) |
-           PyModule_AddIntConstant(module, "LAYERS_MOST", LAYERS_MOST);
+           PyModule_AddIntConstant(module, "LAYERS_MOST", LAYERS_MOST) |
+           PyModule_AddIntConstant(module, "ROTARIES_MOST", ROTARIES_MOST);
 }
 
 #ifdef LLMC_TESTING

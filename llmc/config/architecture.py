@@ -1,8 +1,10 @@
 """Architecture: a decoder assembled by saying which norm, feed-forward, position and cache it uses."""
 
+from llmc.calls import public
 from llmc.config.config import Config
 
 
+@public
 class Architecture(Config):
     """The configuration of a decoder that has no model_type of its own; `llmc.Model` makes and trains it.
 

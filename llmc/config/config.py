@@ -173,7 +173,7 @@ class Config:
             theta = self.rope_theta
             self._set_rope({**self._extra, name: value, **({"rope_theta": theta} if theta else {})})
         else:
-            self._rope[name] = value
+            self._rope[name] = rope.as_base(value) if name == "rope_theta" else value
 
     def _set_generation(self, name, value):
         if self._generation is None:

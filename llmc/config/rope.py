@@ -14,6 +14,7 @@ import numpy as np
 
 from llmc import calls
 from llmc.checks import flag, number, whole, wrong
+from llmc.core import _core
 from llmc.errors import ConfigError, shown
 
 DEFAULT_THETA = 10000.0
@@ -65,8 +66,7 @@ def standardise(given, theta, fields):
     if parameters.get("partial_rotary_factor", 1.0) is None:
         del parameters["partial_rotary_factor"]
     kind = parameters.setdefault("rope_type", parameters.get("type", "default"))
-    if parameters.get("rope_theta") is None:
-        parameters["rope_theta"] = theta
+    parameters["rope_theta"] = as_base(theta if parameters.get("rope_theta") is None else parameters["rope_theta"])
     if fields.get("partial_rotary_factor") is not None:
         parameters.setdefault("partial_rotary_factor", fields["partial_rotary_factor"])
     if isinstance(kind, str) and ORIGINAL in TYPES.get(kind, [()])[0]:
@@ -74,6 +74,11 @@ def standardise(given, theta, fields):
             parameters[ORIGINAL] = fields[ORIGINAL]
         parameters.setdefault(ORIGINAL, fields.get("max_position_embeddings"))
     return parameters
+
+
+def as_base(theta):
+    """A base as it is kept; several, one a layer, are a list."""
+    return list(theta) if isinstance(theta, tuple) else theta
 
 
 def validate(config):
@@ -89,7 +94,10 @@ def validate(config):
     ConfigError
         Naming the field, its value, and what it should be.
     """
-    for parameters in tables(config):
+    found = tables(config)
+    if len(found) > _core.ROTARIES_MOST:
+        raise ConfigError(f"rope_theta has {len(found)} different values; there can be {_core.ROTARIES_MOST}")
+    for parameters in found:
         _validate(config, parameters)
 
 
@@ -148,7 +156,8 @@ def tables(config):
     theta = parameters["rope_theta"]
     if not isinstance(theta, list) or not config._family.by_layer:
         return [parameters]
-    return [{**parameters, "rope_theta": base} for base in dict.fromkeys(theta)]
+    different = [base for layer, base in enumerate(theta) if base not in theta[:layer]]  # they need not be numbers yet
+    return [{**parameters, "rope_theta": base} for base in different]
 
 
 def grows(config):

@@ -57,8 +57,8 @@ def _validate_sizes(config):
         )
     if config.num_hidden_layers > _core.LAYERS_MOST:
         raise ConfigError(f"{said('num_hidden_layers')} is above {_core.LAYERS_MOST}; take fewer")
-    tables = ("vocab_size", "intermediate_size") + (() if config._has_rope else ("max_position_embeddings",))
-    for canonical in tables:
+    learned = config._family.kinds(config)["position"] == "learned"
+    for canonical in ("vocab_size", "intermediate_size") + (("max_position_embeddings",) if learned else ()):
         if _most(config._value(canonical)) * width > _LARGEST_TENSOR:
             raise ConfigError(
                 f"{said(canonical)} x {said('hidden_size')} is a matrix larger than any memory; make one smaller"

@@ -34,8 +34,12 @@ def _each(check):
     return check_each
 
 
-def _size_or_none(value, name):
-    return None if value is None else whole(value, name, 1, mistyped=ConfigError)
+def _size(value, name):
+    return whole(value, name, 1, mistyped=ConfigError)
+
+
+def _or_none(check):
+    return lambda value, name: None if value is None else check(value, name)
 
 
 def _true_or_false(value, name):
@@ -44,7 +48,7 @@ def _true_or_false(value, name):
 
 def _place(value, name):
     places = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else None
-    if places not in _NORMS:
+    if places not in tuple(_NORMS):
         raise ConfigError(wrong(name, value, "'in', 'out', 'sum' or ('in', 'out')"))
     return places[0] if len(places) == 1 else list(places)
 
@@ -53,7 +57,7 @@ def _bias(value, name):
     if isinstance(value, bool):
         return value
     words = (value,) if isinstance(value, str) else value
-    if not isinstance(words, (list, tuple)) or not set(words) <= set(BIASES):
+    if not isinstance(words, (list, tuple)) or any(word not in BIASES for word in words):
         raise ConfigError(wrong(name, value, f"true, false or some of {', '.join(BIASES)}"))
     return [word for word in BIASES if word in words]
 
@@ -103,8 +107,6 @@ class Assembled(Row):
                 f"order 'parallel' with norm_place {config.norm_place!r}: both branches read what one norm before them "
                 "gives; take norm_place='in', or order='sequential'"
             )
-        if config.sliding_window == [] or config.intermediate_size == []:
-            raise ConfigError("an empty list gives no layer its value")
 
 
 _DEFAULTS = dict(
@@ -137,9 +139,10 @@ add(
             "feed_forward": _each(_one_of("gated", "mlp")),
             "order": _one_of("sequential", "parallel"),
             "bias": _bias,
-            "sliding_window": _each(_size_or_none),
-            "intermediate_size": _each(_size_or_none),
+            "sliding_window": _each(_or_none(_size)),
+            "intermediate_size": _or_none(_each(_size)),
         },
+        heads_divide_width=False,
         pads=True,
         by_layer=True,
     )
