@@ -19,14 +19,14 @@ KINDS = {  # what differs from LLaMA's kinds; together they have every value of 
     "LLaMA's": dict(),
     "LayerNorm after the sum, learned positions, mlp, biases": dict(
         norm="layer", norm_place="sum", final_norm=False, position="learned", feed_forward="mlp", hidden_act="gelu_new",
-        bias=True, tie_word_embeddings=True),
+        bias=("o", "mlp"), tie_word_embeddings=True),
     "norms on both sides, windows and bases by layer": dict(
         norm_place=("in", "out"), num_key_value_heads=2, head_dim=10, hidden_act="gelu_pytorch_tanh",
         sliding_window=[3, None, 5], rope_theta=[100.0, 10000.0, 100.0]),
     "norms on what branches give, no positions": dict(
-        norm_place="out", position="none", bias=("qkv",), sliding_window=4),
+        norm_place="out", position="none", bias=("o",), sliding_window=4),
     "parallel, feed-forwards and widths by layer": dict(
-        order="parallel", feed_forward=["mlp", "gated", "mlp"], intermediate_size=[11, 27, 9], bias=("o", "mlp"),
+        order="parallel", feed_forward=["mlp", "gated", "mlp"], intermediate_size=[11, 27, 9], bias=("qkv", "mlp"),
         num_key_value_heads=1, tie_word_embeddings=True, hidden_act="mish"),
     "parallel LayerNorm, a window": dict(norm="layer", order="parallel", feed_forward="mlp", sliding_window=6,
                                          hidden_act="tanh", rope_theta=333.0),
@@ -37,7 +37,7 @@ KINDS = {  # what differs from LLaMA's kinds; together they have every value of 
     "LayerNorm on what mlps give, four times the width": dict(
         norm="layer", norm_place="out", feed_forward="mlp", intermediate_size=None, final_norm=False, norm_eps=0.1),
     "bare norms": dict(norm="bare"),
-    "bare norms on both sides, biases": dict(norm="bare", norm_place=("in", "out"), bias=True, position="learned"),
+    "bare norms on both sides, biases": dict(norm="bare", norm_place=("in", "out"), bias=True),
     "bare norms after the sum": dict(norm="bare", norm_place="sum", final_norm=False, feed_forward="mlp",
                                      hidden_act="gelu", position="none", tie_word_embeddings=True),
     "scaled bases by layer": dict(
@@ -131,6 +131,16 @@ def test_gradients_are_slopes_under_dropout_and_left_padding(case):
     assert_gradients_are_slopes(model, run, call, directions=1)
 
 
+@pytest.mark.parametrize("position", ["learned", "none"])
+def test_biases_of_keys_that_are_not_rotated_change_nothing(position):
+    """They add one number to all scores of a query."""
+    model, ids = tiny_model({**SMALL, "bias": True, "position": position}, double=True), random_ids(SMALL, 2, 9)
+    run = model.run(2, 9, backward=True)
+    run.forward_backward(ids)
+    for name in model._parameters:
+        assert (np.abs(run.grad(name)).max() < 1e-14) == name.endswith("k_proj.bias"), name
+
+
 # --- generation
 @each_kind
 def test_the_cache_changes_no_text(case):
@@ -209,6 +219,9 @@ def test_parameters_have_llamas_names_and_those_of_their_kinds():
     assert "model.embed_positions.weight" in names and "model.norm.bias" in names
     assert {name.split("mlp.")[1] for name in names if "mlp." in name} == {"up_proj.weight", "down_proj.weight"}
     assert {name.rsplit(".", 2)[1] for name in names if name.endswith("proj.bias")} == {"o_proj"}
+
+
+def test_bare_norms_have_no_parameters():
     assert not any("norm" in name for name in llmc.Model(architecture(norm="bare")).state_dict())
 
 
@@ -340,7 +353,7 @@ class Rows:
         return {"input_ids": [(index + 3 * t) % 31 for t in range(9)]}
 
 
-@each_kind
+@pytest.mark.parametrize("case", [name for name in KINDS if "by layer" in name or "bare" in name])
 def test_training_lowers_the_loss(case, tmp_path):
     model = llmc.Model(llmc.Config(**{**fields(case), "initializer_range": 0.02}))
     arguments = llmc.TrainingArguments(str(tmp_path), max_steps=30, per_device_train_batch_size=8, learning_rate=1e-2,
@@ -362,12 +375,13 @@ def test_narrow_weights_compute_as_the_numbers_they_hold(case, dtype):
 
 
 def stream_of(run, config, branch):
-    """What a branch joins: what the norm before it reads, or where there is none it itself."""
+    """What a branch joins: what the norm before it reads, or where there is none it itself; attention joins first."""
     block, _, leaf = branch.rpartition(".")
+    if config["order"] == "parallel":
+        stream = run.input(f"{block}.input_layernorm")
+        return stream + run.output(f"{block}.self_attn") if leaf == "mlp" else stream
     place = config["norm_place"]
     before, _, _ = reference.NORMS[(place,) if isinstance(place, str) else tuple(place)][leaf == "mlp"]
-    if config["order"] == "parallel":
-        before = "input_layernorm"
     return run.input(f"{block}.{before}" if before else branch)
 
 
