@@ -406,7 +406,7 @@ class Model(Adaptable, Generative):
         key = length if rope.grows(self.config) else 0
         if key not in self._cached_frequencies:
             pairs = [rope.inverse_frequencies(self.config, length, i) for i in range(self._spec["rotaries"])]
-            real = next(view.dtype for view in self._parameters.values() if view.ndim == 1)
+            real = np.double if self._core.info()["real"] == "double" else np.single
             self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
 

@@ -47,7 +47,8 @@ def text(model):
         for name in path.split("."):
             node = node.setdefault(name, {})
     beside = overview.in_tree(model.adapters, model.adapters.states())
-    kinds = {path: _CONTAINERS.get(part) for path, (part, _) in modules.items()}
+    bare = f"LayerNorm(({model.config.hidden_size},), eps={model._spec['norm_eps']:g}, elementwise_affine=False)"
+    kinds = {path: bare if part == "norm" else _CONTAINERS.get(part) for path, (part, _) in modules.items()}
     kinds |= {path: _kind(model, modules[path][0], weights[path]) + beside.get(path, "")
               for path in weights if path in modules}
     name = (model.config.architectures or [type(model).__name__])[0]

@@ -111,6 +111,7 @@ def test_a_checkpoint_is_located_once_and_recorded_once(tmp_path, monkeypatch, c
 
     class Core:
         Model, Run = staticmethod(counting("recorded", llmc.Model._core.Model)), llmc.Model._core.Run
+        info = staticmethod(llmc.Model._core.info)
 
     monkeypatch.setattr(llmc.Model, "_core", Core)
     monkeypatch.setattr(hub, "folder", counting("located", hub.folder))

@@ -21,7 +21,7 @@ typedef struct {
     const char *const *words; /* of a WORD, in the order of its enum */
 } Field;
 
-static const char *const norms[] = {"layer", "rms", NULL};
+static const char *const norms[] = {"layer", "rms", "bare", NULL};
 static const char *const orders[] = {"sequential", "parallel", NULL};
 static const char *const positions[] = {"none", "learned", "rope", NULL};
 static const char *const feed_forwards[] = {"mlp", "gated", NULL};

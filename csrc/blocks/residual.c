@@ -5,7 +5,9 @@
 Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part) {
     if (!s->names[part]) return x;
     enter(p, part, s->names[part]);
-    Tensor *y = s->norm == NORM_LAYER ? layernorm(p, x, s->eps) : rmsnorm(p, x, s->eps);
+    Tensor *y = s->norm == NORM_RMS     ? rmsnorm(p, x, s->eps)
+                : s->norm == NORM_LAYER ? layernorm(p, x, s->eps)
+                                        : bare_layernorm(p, x, s->eps);
     leave(p, x, y);
     return y;
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include "ops/ops.h"
 
-typedef enum { NORM_LAYER, NORM_RMS } NormKind;
+typedef enum { NORM_LAYER, NORM_RMS, NORM_BARE } NormKind; /* bare: a LayerNorm without weights */
 typedef enum {
     ORDER_SEQUENTIAL,
     ORDER_PARALLEL

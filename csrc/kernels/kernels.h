@@ -104,7 +104,7 @@ typedef struct Kernels {
     void (*embedding_backward)(real *dweight, size_t ldw, const real *dout, size_t ldd, const int32_t *ids, int N,
                                int C, int32_t padding);
 
-    /* layernorm.c   out = (inp - mean) * rstd * weight + bias over the last axis
+    /* layernorm.c   out = (inp - mean) * rstd * weight + bias over the last axis (weight NULL: without both)
      * backward: dinp (NULL: not wanted) as accumulate says; dweight, dbias (NULL: not wanted) are always added to */
     void (*layernorm_forward)(real *out, real *mean, real *rstd, const real *inp, const real *weight, const real *bias,
                               int N, int C, real eps);

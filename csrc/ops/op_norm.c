@@ -10,7 +10,7 @@ typedef struct {
     bool layer; /* LayerNorm, with a bias and a mean; else RMSNorm */
 } Attributes;
 
-enum { X, WEIGHT, BIAS };   /* in; bias of a LayerNorm alone */
+enum { X, WEIGHT, BIAS };   /* in; bias of a LayerNorm alone; a bare one has X alone */
 enum { OUT, RSTD, MEAN };   /* out; mean of a LayerNorm alone */
 
 typedef struct {
@@ -19,6 +19,9 @@ typedef struct {
     size_t each; /* rows of a task */
 } Job;
 
+/* NULL: it has none. */
+static const real *weight_of(const Step *s, int input) { return s->ins > input ? s->in[input]->data : NULL; }
+
 static void norm_rows(const Step *s, const Exec *x, size_t first, size_t count, real *spare) {
     const Attributes *n = attributes_of(s, Attributes);
     const Tensor *in = s->in[X], *out = s->out[OUT];
@@ -26,8 +29,8 @@ static void norm_rows(const Step *s, const Exec *x, size_t first, size_t count, 
     real *y = write_to(out, first * out->cols, spare);
     const real *read = in->data + first * in->cols;
     if (n->layer)
-        x->k->layernorm_forward(y, s->out[MEAN]->data + first, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data,
-                                s->in[BIAS]->data, N, C, n->eps);
+        x->k->layernorm_forward(y, s->out[MEAN]->data + first, s->out[RSTD]->data + first, read, weight_of(s, WEIGHT),
+                                weight_of(s, BIAS), N, C, n->eps);
     else
         x->k->rmsnorm_forward(y, s->out[RSTD]->data + first, read, s->in[WEIGHT]->data, N, C, n->eps);
     write_back(out, first * out->cols, count * out->cols, spare, x);
@@ -64,13 +67,13 @@ static void backward_rows(void *context, size_t index, int slot) {
     int N = (int)(end - first), C = (int)in->cols;
     real *dinp = grad_of(s, X);
     if (dinp) dinp += first * in->cols;
-    real *dweight = grad_of(s, WEIGHT) ? j->x->workspace + index * part_size(s) : NULL;
+    real *dweight = s->ins > WEIGHT && grad_of(s, WEIGHT) ? j->x->workspace + index * part_size(s) : NULL;
     real *dbias = s->ins > BIAS && grad_of(s, BIAS) ? j->x->workspace + index * part_size(s) + part_size(s) / 2 : NULL;
     if (dweight || dbias) memset(j->x->workspace + index * part_size(s), 0, part_size(s) * sizeof(real));
     const real *dy = dout->data + first * dout->cols, *x = in->data + first * in->cols;
     if (attributes_of(s, Attributes)->layer)
         j->x->k->layernorm_backward(dinp, dweight, dbias, dy, s->out[MEAN]->data + first, s->out[RSTD]->data + first, x,
-                                    s->in[WEIGHT]->data, N, C, grad_adds(s, j->x, X));
+                                    weight_of(s, WEIGHT), N, C, grad_adds(s, j->x, X));
     else
         j->x->k->rmsnorm_backward(dinp, dweight, dy, s->out[RSTD]->data + first, x, s->in[WEIGHT]->data, N, C,
                                   grad_adds(s, j->x, X));
@@ -94,7 +97,7 @@ static void add_weights(void *context, size_t index, int slot) {
 static void backward(const Step *s, Exec *x) {
     Job job = {s, x, rows_each(s)};
     parallel(x, (size_t)slice_count(s->in[X]->rows, job.each), backward_rows, &job);
-    parallel(x, (size_t)(s->ins - WEIGHT), add_weights, &job);
+    if (s->ins > WEIGHT) parallel(x, (size_t)(s->ins - WEIGHT), add_weights, &job);
 }
 
 static size_t workspace(const Step *s, const Kernels *k) {
@@ -107,14 +110,9 @@ static size_t scratch(const Step *s, const Kernels *k) {
     return s->out[OUT]->is_bfloat16 ? spare_rows(s->out[OUT]) * s->out[OUT]->cols : 0;
 }
 
-static const Op LAYERNORM = {.name = "layernorm",
-                             .forward = forward,
-                             .backward = backward,
-                             .scratch = scratch,
-                             .workspace = workspace,
-                             .saved_inputs = 1 << X | 1 << WEIGHT,
-                             .saved_outputs = 1 << RSTD | 1 << MEAN,
-                             .recomputable = 1 << OUT,
+static const Op LAYERNORM = {.name = "layernorm", .forward = forward, .backward = backward, .scratch = scratch,
+                             .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
+                             .saved_outputs = 1 << RSTD | 1 << MEAN, .recomputable = 1 << OUT,
                              .may_be_bfloat16 = 1 << OUT};
 static const Op RMSNORM = {.name = "rmsnorm", .forward = forward, .backward = backward, .scratch = scratch,
                            .workspace = workspace, .saved_inputs = 1 << X | 1 << WEIGHT,
@@ -128,6 +126,13 @@ Tensor *layernorm(Plan *p, Tensor *x, real eps) {
     Tensor *out = tensor_like(p, x), *rstd = statistic(p, x), *mean = statistic(p, x);
     Attributes n = {eps, true};
     record(p, &LAYERNORM, 3, TENSORS(x, weight, bias), 3, TENSORS(out, rstd, mean), &n, sizeof n);
+    return out;
+}
+
+Tensor *bare_layernorm(Plan *p, Tensor *x, real eps) {
+    Tensor *out = tensor_like(p, x), *rstd = statistic(p, x), *mean = statistic(p, x);
+    Attributes n = {eps, true};
+    record(p, &LAYERNORM, 1, TENSORS(x), 3, TENSORS(out, rstd, mean), &n, sizeof n);
     return out;
 }
 

@@ -14,6 +14,7 @@ Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding);
 
 /* op_norm.c   x (…,C) -> (…,C) */
 Tensor *layernorm(Plan *p, Tensor *x, real eps);
+Tensor *bare_layernorm(Plan *p, Tensor *x, real eps); /* without weights */
 Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
 
 /* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) or NULL */

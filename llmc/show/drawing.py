@@ -88,7 +88,7 @@ class _Block:
         return [f"{self._name(step.path):30}RMSNorm"]
 
     def _layernorm(self, step):
-        return [f"{self._name(step.path):30}LayerNorm"]
+        return [f"{self._name(step.path):30}LayerNorm{' without weights' * (self.spec['norm'] == 'bare')}"]
 
     def _linear(self, step):
         return [f"{self._name(name):30}{self._inputs(name)} → {width}" for _, name, width in step.outs]
