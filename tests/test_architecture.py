@@ -277,6 +277,8 @@ def test_an_unknown_word_is_refused_with_the_nearest():
         architecture(norm_plce="in")
     with pytest.raises(TypeError, match="Config.replace has no argument 'norm_plce'.*norm_place"):
         architecture().replace(norm_plce="in")
+    with pytest.warns(UserWarning, match="norm_plce is not a field of llmc; did you mean norm_place"):
+        llmc.Config("llmc", **SIZES, norm_plce="in")
     with pytest.raises(llmc.ConfigError, match="vocab_size is not given; an assembled decoder has no default"):
         llmc.Config("llmc", hidden_size=12)
     with pytest.raises(llmc.ConfigError, match="attention_bias True: llmc has no such field"):

@@ -49,7 +49,7 @@ class Config:
         if self._has_rope:
             rope.warn(self)
         for name in self._extra:
-            close = difflib.get_close_matches(name, CANONICAL, n=1, cutoff=0.85)
+            close = difflib.get_close_matches(name, self._names, n=1, cutoff=0.85)
             if close and name not in REFUSED:
                 warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?")
 
@@ -79,7 +79,13 @@ class Config:
 
     def _canonical(self, name):
         """The canonical name of a field, or None."""
-        return CANONICAL.get(name, name if name in self._family.checks else None)
+        return self._names.get(name)
+
+    @property
+    def _names(self):
+        """{name under which a field is known in this family: its canonical name}."""
+        own = {spelling: field for field, spelling in self._family.spellings.items()}
+        return CANONICAL | {name: name for name in self._family.checks} | own
 
     @property
     def _has_rope(self):
@@ -127,7 +133,7 @@ class Config:
             return self._rope_value(name)
         if name in self._extra:
             return self._extra[name]
-        near = nearest(name, [*CANONICAL, *self._extra])
+        near = nearest(name, [*self._names, *self._extra])
         raise AttributeError(f"a {self.model_type} configuration has no {name}; {near}")
 
     def _value(self, canonical):
@@ -215,7 +221,7 @@ class Config:
             canonical = self._canonical(name)
             known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
             if not known and not (name in ROPE_FIELDS and self._has_rope):
-                near = nearest(name, [*CANONICAL, *self._family.checks, *ROPE_FIELDS, *self._extra])
+                near = nearest(name, [*self._names, *ROPE_FIELDS, *self._extra])
                 raise TypeError(f"{call} has no argument {name!r}; it is no field of {self.model_type}, nor of this "
                                 f"configuration; {near}")
 
@@ -237,7 +243,7 @@ class Config:
         self.__dict__.update(copy.deepcopy(state), _family=row_of(state["model_type"]), _frozen=False)
 
     def __dir__(self):
-        return sorted({*super().__dir__(), *CANONICAL, *ROPE_FIELDS, *self._extra})
+        return sorted({*super().__dir__(), *self._names, *ROPE_FIELDS, *self._extra})
 
     def __eq__(self, other):
         return self.to_dict() == other.to_dict() if isinstance(other, Config) else NotImplemented
