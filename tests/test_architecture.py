@@ -1,6 +1,8 @@
 """Assembled decoders: every kind against the reference, in double; and all that a model of a family can do."""
 
+import copy
 import itertools
+import pickle
 
 import lim_reference
 import numpy as np
@@ -297,6 +299,25 @@ def test_a_value_of_every_layer_is_that_value_once():
     one = dict(sliding_window=3, rope_theta=50.0, feed_forward="mlp", intermediate_size=13)
     each = {name: [value] * 3 for name, value in one.items()}
     assert np.array_equal(llmc.Model(architecture(**one))(ids), llmc.Model(architecture(**each))(ids))
+
+
+def test_layer_types_say_what_the_windows_do():
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = llmc.Config("llmc", **SIZES, sliding_window=[3, None, 4], layer_types=kinds)
+    assert config.layer_types == kinds
+    with pytest.raises(llmc.ConfigError, match="layer_types.*full.*the 3 layers of llmc are .*sliding"):
+        config.replace(sliding_window=[3, 3, 4])
+
+
+def test_copies_are_equal_and_can_be_changed():
+    config = architecture(rope_theta=[5.0, 7.0, 5.0], norm_place=("in", "out"), bias=("qkv",))
+    frozen = llmc.Model(config).config
+    for other in (copy.copy(config), copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen)), frozen.replace()):
+        assert other == config and isinstance(other, llmc.Architecture)
+        other.rope_theta, other.norm = (5.0, 7.0, 9.0), "layer"
+        assert llmc.Model(other).config == other != config
+    with pytest.raises(llmc.ConfigError, match="read-only.*replace"):
+        frozen.rope_theta[0] = 3.0
 
 
 def test_one_family_alone_takes_lists():

@@ -78,12 +78,14 @@ def _validate_refused(config):
     kinds = config._extra.get("layer_types")
     if kinds is None:
         return
-    kind = "full_attention" if config.sliding_window is None else "sliding_attention"
-    if kinds != [kind] * config.num_hidden_layers:
-        raise ConfigError(
-            f"layer_types {shown(kinds)}: with sliding_window {config.sliding_window} every one of the "
-            f"{config.num_hidden_layers} layers of {config.model_type} is {kind}; leave it out"
-        )
+    windows, layers = config.sliding_window, config.num_hidden_layers
+    by_layer = isinstance(windows, list)
+    each = ["full_attention" if own is None else "sliding_attention" for own in (windows if by_layer else [windows])]
+    if kinds != (each if by_layer else each * layers):
+        said = f"the {layers} layers of {config.model_type} are {shown(each)}"
+        if not by_layer:
+            said = f"every one of the {layers} layers of {config.model_type} is {each[0]}"
+        raise ConfigError(f"layer_types {shown(kinds)}: with sliding_window {windows} {said}; leave it out")
 
 
 def _most(value):
