@@ -9,7 +9,7 @@ import numpy as np
 from llmc.calls import public, warn
 from llmc.checks import number, one_of, whole
 from llmc.errors import ConfigError, NonFiniteError, ShapeError, UnknownNameError, nearest
-from llmc.parameter_groups import grouped, rate, restored
+from llmc.weights.parameter_groups import grouped, rate, restored
 from llmc.run import Run
 
 

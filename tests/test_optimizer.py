@@ -162,7 +162,7 @@ def test_a_group_lets_its_rate_alone_be_set(model):
     ("eps", -1, llmc.ConfigError), ("eps", math.nan, llmc.ConfigError), ("weight_decay", -0.1, llmc.ConfigError),
     ("weight_decay", [0.1], TypeError), ("max_grad_norm", 0, llmc.ConfigError), ("max_grad_norm", -1, llmc.ConfigError),
     ("max_grad_norm", math.nan, llmc.ConfigError), ("max_grad_norm", "1", TypeError),
-    ("on_nonfinite", "stop", llmc.ConfigError), ("on_nonfinite", None, TypeError),
+    ("on_nonfinite", "stop", llmc.ConfigError), ("on_nonfinite", 3, llmc.ConfigError),
 ])  # fmt: skip
 def test_settings_are_checked_when_made_and_when_set(name, value, error, model):
     with pytest.raises(error, match=name):
