@@ -41,6 +41,7 @@ def add_brook():
         ),
         may_be_none=("num_key_value_heads", "head_dim", "intermediate_size"),
         peft_targets=("ask", "value"),
+        rope_theta=500000.0,
     ))  # fmt: skip
 
 

@@ -112,7 +112,7 @@ class Config:
         if given and not self._has_rope:
             name, value = next(iter(given.items()))
             raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no rotary positions; leave it out")
-        theta = given.get("rope_theta", rope.DEFAULT_THETA)
+        theta = given.get("rope_theta", self._family.rope_theta)
         parameters = given.get("rope_scaling") or given.get("rope_parameters")
         sizes = {"max_position_embeddings": self._fields["max_position_embeddings"]}
         self.__dict__["_rope"] = rope.standardise(parameters, theta, {**fields, **sizes})

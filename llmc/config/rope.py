@@ -17,7 +17,6 @@ from llmc.checks import flag, number, whole, wrong
 from llmc.core import _core
 from llmc.errors import ConfigError, shown
 
-DEFAULT_THETA = 10000.0
 ORIGINAL = "original_max_position_embeddings"
 
 # rope type -> (keys it must have, keys it may have besides rope_theta and partial_rotary_factor)

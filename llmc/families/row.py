@@ -54,6 +54,8 @@ class Row:
         What peft adapts when `target_modules` is None; empty: it has no default.
     by_layer : bool
         Whether fields that a layer has may be lists of one value a layer.
+    rope_theta : float
+        The rotary base where a configuration gives none.
     """
 
     model_type: str
@@ -75,6 +77,7 @@ class Row:
     deviations: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
     by_layer: bool = False
+    rope_theta: float = 10000.0
 
     def kinds(self, config):
         """The kinds of a model of this configuration, as words of the core.
