@@ -45,7 +45,7 @@ class Module:
 
 _KINDS = {"root": "model", "block": "block", "attention": "attention", "feed_forward": "feed-forward", "norm": "norm",
           "embed": "embedding", "positions": "embedding", "head": "head",
-          "pattern": "attention"}  # the rest are linears
+          "pattern": "attention", "router": "router"}  # the rest are linears
 
 
 def modules(parts, shapes):
