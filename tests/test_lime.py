@@ -7,7 +7,7 @@ import pytest
 import reference
 from conftest import TINY, TOLERANCE, needs_bfloat16
 from test_identities import assert_same, close_but_rounding, stepwise
-from test_truth import assert_gradients_are_slopes, left_mask, right_mask, truth
+from test_truth import assert_gradients_are_slopes, left_mask, right_mask, slope, truth
 from tiny import close, close_relative, random_ids, tiny_model
 
 import llmc
@@ -183,6 +183,55 @@ def test_routers_show_own_and_routed_keys_and_values():
     found = run.parts()
     assert found[f"{path}.lime_router.keys"] == ("router", 2)
     assert not any(name.startswith("model.layers.0.self_attn.lime_router") for name in found)
+
+
+def test_gradients_at_modules_are_slopes_of_what_is_written_there():
+    model = tiny_model(SHARED, double=True)
+    ids = random_ids(SHARED, 2, LENGTH)
+    run = model.run(2, LENGTH, backward=True, keep="all")
+    run.forward(ids, labels=ids)
+    run.backward()
+    rng = np.random.default_rng(3)
+    for name in [name for name in run.names() if name.split(".")[-1] in ("k_proj", "v_proj", "keys", "values")]:
+        gradient, at = run.grad(name, copy=True), model.run(2, LENGTH, keep=[name])
+        direction = rng.standard_normal(gradient.shape)
+
+        def loss(by):
+            at.forward(ids, labels=ids, until=name)
+            at.output(name)[...] += by * direction
+            return at.resume()
+
+        difference = slope(loss) - float((gradient * direction).sum())
+        assert abs(difference) <= TOLERANCE["slope"] * float(np.linalg.norm(gradient)), name
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_gradients_around_a_written_pattern_are_slopes(layer):
+    model = tiny_model(SHARED, double=True)
+    ids, name = random_ids(SHARED, 2, LENGTH), f"model.layers.{layer}.self_attn"
+    run = model.run(2, LENGTH, backward=True)
+    run.forward(ids, labels=ids, until=f"{name}.pattern")
+    written = run.output(f"{name}.pattern")[:, :, ::-1].copy()
+
+    def loss():
+        run.forward(ids, labels=ids, until=f"{name}.pattern")
+        run.output(f"{name}.pattern")[...] = written
+        return run.resume()
+
+    loss()
+    run.backward()
+    rng = np.random.default_rng(2)
+    for weight in (f"{name}.k_proj.weight", f"{name}.v_proj.weight", ROUTER.format(2)):
+        array, gradient = model._parameters[weight], run.grad(weight, copy=True)
+        start, direction = array.copy(), rng.standard_normal(array.shape)
+
+        def moved(by):
+            array[...] = start + by * direction
+            return loss()
+
+        difference = slope(moved) - float((gradient * direction).sum())
+        array[...] = start
+        assert abs(difference) <= TOLERANCE["slope"] * float(np.linalg.norm(gradient)), weight
 
 
 def test_trees_and_tables_show_routers():

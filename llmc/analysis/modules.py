@@ -12,7 +12,8 @@ class Module:
     name : str
         Its dotted path.
     kind : str
-        "embedding", "norm", "linear", "adapter", "attention", "feed-forward", "block", "head" or "model".
+        "embedding", "norm", "linear", "adapter", "attention", "router", "feed-forward", "block", "head" or
+        "model".
     layer : int or None
         Its block; None outside the blocks.
     part : str
