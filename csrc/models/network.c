@@ -13,18 +13,17 @@ static Tensor *embedded(Plan *p, const Spec *s, Part part, int rows, EmbedBy by,
     return x;
 }
 
-static Memory memory_for(Plan *p, int L) {
-    const size_t bytes = (size_t)L * sizeof(Tensor *);
-    Memory memory = {plan_take(p, bytes), plan_take(p, bytes)};
-    if (memory.keys && memory.values) memset(memory.keys, 0, bytes), memset(memory.values, 0, bytes);
-    return memory;
+/* Of no offers yet; NULL when there is no memory. */
+static Tensor **no_offers(Plan *p, int L) {
+    Tensor **offers = plan_take(p, (size_t)L * sizeof *offers);
+    return offers ? memset(offers, 0, (size_t)L * sizeof *offers) : NULL;
 }
 
 static Tensor *stream(Plan *p, const Spec *s, const Request *w) {
     Tensor *rotary[ROTARIES_MOST];
     Past past = {.rotary = s->position == POSITION_ROPE ? rotary : NULL, .keys = w->keys, .values = w->values};
-    const Memory memory = memory_for(p, s->L);
-    if (!memory.values) return &p->nowhere;
+    const Memory memory = {.keys = no_offers(p, s->L), .values = no_offers(p, s->L)};
+    if (!memory.keys || !memory.values) return &p->nowhere;
     enter(p, PART_ROOT, s->names[PART_ROOT]);
     Tensor *x = embedded(p, s, PART_EMBED, s->V, BY_IDS, s->padding);
     if (s->position == POSITION_LEARNED)
