@@ -12,7 +12,11 @@ def _modules(model):
     for op, path, _, count_of_step, *_ in run._core.steps():
         if op != "low_rank":  # an adapter's, which has its own place
             flops[path] = flops.get(path, 0.0) + count_of_step
-    return {path: (part, flops.get(path, 0.0)) for path, (part, _) in run.parts().items()}
+    found = {path: (part, flops.get(path, 0.0)) for path, (part, _) in run.parts().items()}
+    for path in [path for path, (part, _) in found.items() if part == "router"]:  # what both share holds the weights
+        router = path.rpartition(".")[0]
+        found[router] = "router", found.get(router, ("", 0.0))[1] + found[path][1]
+    return found
 
 
 def _weights(model):
@@ -28,6 +32,8 @@ _NORMS = {"layer": "LayerNorm", "rms": "RMSNorm"}
 
 
 def _kind(model, part, weights):
+    if part == "router":
+        return "Router"
     weight = weights["weight"]
     if part in ("embed", "positions"):
         return f"Embedding({weight.shape[0]}, {weight.shape[1]})"
@@ -89,7 +95,7 @@ def _lines(node, kinds, prefix, depth):
     return lines
 
 
-_CONTAINERS = {"attention": "Attention", "feed_forward": "MLP"}
+_CONTAINERS = {"attention": "Attention", "feed_forward": "MLP", "router": "Route()"}
 
 
 def _container(name, child, kind):
@@ -106,7 +112,8 @@ def summary(model):
     for path in sorted((path for path in modules if path in weights), key=_order(modules)):
         part, flops = modules[path]
         kind = _kind(model, part, weights[path]).partition("(")[0]
-        rows.append(_row(path, kind, {} if path == tied else weights[path], weights[path]["weight"].shape, flops))
+        shape = weights[path].get("weight", next(iter(weights[path].values()))).shape
+        rows.append(_row(path, kind, {} if path == tied else weights[path], shape, flops))
         rows += [row for name, state in model.adapters.states().items()
                  for row in _adapter_rows(path, name, state, weights)]
     note = f"{model.num_parameters():,} parameters, {count(sum(row['FLOPs'] for row in rows), 'FLOP')} a token"

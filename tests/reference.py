@@ -473,8 +473,13 @@ def gpt2_hidden(config, W, ids, attention_mask, positions):
     return norm("transformer.ln_f", x)
 
 
+def lime_routed(weight, offers):
+    """Heads (B, T, G, D) made of the heads of a list of such offers, of layer 0 and those behind it."""
+    return np.einsum("gc,btcd->btgd", weight, np.concatenate(offers, axis=2))
+
+
 def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor):
-    """LLaMA and Mistral, which differ in their numbers only: the window and the biases."""
+    """LLaMA and Mistral, which differ in their numbers only: the window and the biases; LIMe, which routes."""
     eps = config.get("rms_norm_eps", 1e-6)
     act = config.get("hidden_act", "silu")
     heads = config["num_attention_heads"]
@@ -490,14 +495,17 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
     def rotate(x):
         return rope(x, positions, inv_freq=inv_freq, factor=rope_factor)
 
+    keys, values = [], []
     x = embedding(ids, W["model.embed_tokens.weight"])
     for layer in range(config["num_hidden_layers"]):
         path = f"model.layers.{layer}"
         n = norm(path + ".input_layernorm", x)
         q = rotate(split_heads(project(path + ".self_attn.q_proj", n), heads))
-        k = rotate(split_heads(project(path + ".self_attn.k_proj", n), kv_heads))
-        v = split_heads(project(path + ".self_attn.v_proj", n), kv_heads)
-        mixed = join_heads(attention(q, k, v, window=window, attention_mask=attention_mask))
+        keys.append(split_heads(project(path + ".self_attn.k_proj", n), kv_heads))
+        values.append(split_heads(project(path + ".self_attn.v_proj", n), kv_heads))
+        router = W.get(path + ".self_attn.lime_router.static_weights")
+        k, v = (offers[-1] if router is None else lime_routed(router, offers) for offers in (keys, values))
+        mixed = join_heads(attention(q, rotate(k), v, window=window, attention_mask=attention_mask))
         x = x + project(path + ".self_attn.o_proj", mixed)
         n = norm(path + ".post_attention_layernorm", x)
         hidden = gated(project(path + ".mlp.gate_proj", n), project(path + ".mlp.up_proj", n), act)
@@ -624,6 +632,7 @@ EMBEDDING = {
     "gpt2": "transformer.wte.weight",
     "llama": "model.embed_tokens.weight",
     "mistral": "model.embed_tokens.weight",
+    "lime": "model.embed_tokens.weight",
     "llmc": "model.embed_tokens.weight",
 }
 

@@ -25,7 +25,7 @@ static const char *const norms[] = {"layer", "rms", "bare", NULL};
 static const char *const orders[] = {"sequential", "parallel", NULL};
 static const char *const positions[] = {"none", "learned", "rope", NULL};
 static const char *const feed_forwards[] = {"mlp", "gated", NULL};
-static const char *const memories[] = {"own", NULL};
+static const char *const memories[] = {"own", "lime", NULL};
 static const char *const residuals[] = {"plain", NULL};
 
 static const Field fields[] = {
@@ -138,7 +138,8 @@ static bool names_suffice(const State *s, const Spec *p) {
                  {PART_UP, true},           {PART_DOWN, true},
                  {PART_HEAD, true},         {PART_Q, !fused},
                  {PART_K, !fused},          {PART_V, !fused},
-                 {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED}};
+                 {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED},
+                 {PART_ROUTER, p->memory == MEMORY_LIME}};
     for (size_t i = 0; i < COUNT(needs); i++) {
         if (!needs[i].needed || p->names[needs[i].part]) continue;
         PyErr_Format(s->config, "names: '%s' is missing", part_word(needs[i].part));

@@ -11,12 +11,17 @@ typedef struct {
     Tensor *const *keys, *const *values; /* (B,G,capacity,D) a layer; NULL without a past */
 } Past;
 
-typedef Tensor *(*Branch)(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
+/* What layers offer those behind them: keys and values (B,T,G*D), before positions turn them. */
+typedef struct {
+    Tensor **keys, **values; /* L each; NULL: that layer makes no offer */
+} Memory;
+
+typedef Tensor *(*Branch)(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
 
 /* Each enters and leaves the module of its name. */
-Tensor *block(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
-Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
-Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, Tensor *x, int l);
+Tensor *block(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
+Tensor *self_attention(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
+Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
 /* x itself where the family names no such norm. */
 Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part);
 
@@ -28,6 +33,7 @@ typedef struct {
 extern const Site ATTENTION, FEED_FORWARD;
 
 /* Reads the stream into a branch and gives it back. */
-Tensor *residual(Plan *p, const Spec *s, const Past *past, Tensor *x, int l, const Site *site);
+Tensor *residual(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l, const Site *site);
 /* The same, of what `read` is instead of the stream itself. */
-Tensor *rejoined(Plan *p, const Spec *s, const Past *past, Tensor *x, Tensor *read, int l, const Site *site);
+Tensor *rejoined(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, Tensor *read, int l,
+                 const Site *site);

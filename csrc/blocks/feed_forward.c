@@ -13,8 +13,8 @@ static Tensor *hidden_of(Plan *p, const Spec *s, const Layer *layer, Tensor *x) 
     return activate(p, out[0], s->act);
 }
 
-Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, Tensor *x, int l) {
-    (void)past;
+Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l) {
+    (void)past, (void)memory;
     enter(p, PART_FEED_FORWARD, s->names[PART_FEED_FORWARD]);
     Tensor *hidden = hidden_of(p, s, &s->layers[l], x), *out;
     linears(p, hidden, 1, &(Linear){PART_DOWN, s->names[PART_DOWN], s->C}, s->feed_forward_bias, s->in_out, &out);

@@ -19,14 +19,15 @@ static Tensor *joined(Plan *p, const Spec *s, Tensor *x, Tensor *y) {
     return x;
 }
 
-Tensor *rejoined(Plan *p, const Spec *s, const Past *past, Tensor *x, Tensor *read, int l, const Site *site) {
+Tensor *rejoined(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, Tensor *read, int l,
+                 const Site *site) {
     if (skipped(p, s->names[site->part])) return x;
-    Tensor *y = site->branch(p, s, past, read, l);
+    Tensor *y = site->branch(p, s, past, memory, read, l);
     joins(p, x);
     return joined(p, s, x, norm(p, s, y, site->norm_out));
 }
 
-Tensor *residual(Plan *p, const Spec *s, const Past *past, Tensor *x, int l, const Site *site) {
+Tensor *residual(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l, const Site *site) {
     Tensor *read = norm(p, s, x, site->norm_in);
-    return norm(p, s, rejoined(p, s, past, x, read, l, site), site->norm_sum);
+    return norm(p, s, rejoined(p, s, past, memory, x, read, l, site), site->norm_sum);
 }

@@ -22,10 +22,31 @@ static Heads heads_of(Plan *p, const Spec *s, Tensor *x) {
     return (Heads){out[0], out[1], out[2]};
 }
 
+static Tensor *routed_as(Plan *p, const Spec *s, const char *name, Tensor *weight, Tensor *const *offers, int l) {
+    enter(p, PART_ROUTER, name);
+    Tensor *out = route(p, weight, offers, l + 1, s->G, s->D);
+    leave(p, offers[l], out);
+    return out;
+}
+
+/* One matrix mixes keys and values alike. The first layer has nothing before it to read. */
+static Heads routed(Plan *p, const Spec *s, const Memory *memory, Heads own, int l) {
+    memory->keys[l] = own.k;
+    memory->values[l] = own.v;
+    if (l == 0) return own;
+    enter(p, PART_ROUTER, s->names[PART_ROUTER]);
+    Tensor *weight = parameter(p, "static_weights", 2, (int[]){s->G, (l + 1) * s->G});
+    own.k = routed_as(p, s, "keys", weight, memory->keys, l);
+    own.v = routed_as(p, s, "values", weight, memory->values, l);
+    leave_container(p);
+    return own;
+}
+
 /* Whose keys and values a head reads. */
-static Heads memory_of(const Spec *s, Heads own) {
+static Heads memory_of(Plan *p, const Spec *s, const Memory *memory, Heads own, int l) {
     switch (s->memory) {
     case MEMORY_OWN: return own;
+    case MEMORY_LIME: return routed(p, s, memory, own, l);
     }
     return own;
 }
@@ -60,9 +81,9 @@ static Tensor *attended(Plan *p, Heads h, AttendAttributes n) {
     return mixed;
 }
 
-Tensor *self_attention(Plan *p, const Spec *s, const Past *past, Tensor *x, int l) {
+Tensor *self_attention(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l) {
     enter(p, PART_ATTENTION, s->names[PART_ATTENTION]);
-    Heads h = with_past(p, s, past, memory_of(s, heads_of(p, s, x)), l);
+    Heads h = with_past(p, s, past, memory_of(p, s, memory, heads_of(p, s, x), l), l);
     AttendAttributes n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .layer = l,
                        .cached = past->keys != NULL, .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,

@@ -9,7 +9,10 @@ typedef enum {
 } Order; /* the branches one after the other, or both reading the stream */
 typedef enum { POSITION_NONE, POSITION_LEARNED, POSITION_ROPE } Position;
 typedef enum { FEED_FORWARD_MLP, FEED_FORWARD_GATED } FeedForward;
-typedef enum { MEMORY_OWN } MemoryKind;                  /* whose keys and values a head may read */
+typedef enum {
+    MEMORY_OWN,
+    MEMORY_LIME
+} MemoryKind; /* whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own */
 typedef enum { RESIDUAL_PLAIN } ResidualKind;            /* how a branch rejoins the stream */
 
 /* What may differ from layer to layer. */

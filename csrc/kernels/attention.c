@@ -281,7 +281,7 @@ ALWAYS_INLINE real operand_dot(const real *dout, const Matrix *out, int t, int D
 
 static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
                                size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k,
-                               Matrix v, const Attention *a, int s0, int s1, bool accumulate, real *work) {
+                               Matrix v, const Attention *a, int s0, int s1, bool add_k, bool add_v, real *work) {
     const int D = a->D, T = a->T;
     BackwardWork w;
     backward_work(&w, work, D);
@@ -290,9 +290,9 @@ static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, rea
         delta[t] = out.storage == STORED_BFLOAT16 ? operand_dot(dout + t * lddo, &out, t, D, STORED_BFLOAT16)
                                                   : operand_dot(dout + t * lddo, &out, t, D, STORED_REAL);
     }
-    for (int s = s0; s < s1 && !accumulate; s++) {
-        memset(dk + s * lddk, 0, D * sizeof(real));
-        memset(dv + s * lddv, 0, D * sizeof(real));
+    for (int s = s0; s < s1; s++) {
+        if (!add_k) memset(dk + s * lddk, 0, D * sizeof(real));
+        if (!add_v) memset(dv + s * lddv, 0, D * sizeof(real));
     }
     for (int s = s0; s < s1; s += KEYS) {
         const int count = smaller(KEYS, s1 - s);

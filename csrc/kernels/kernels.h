@@ -124,6 +124,14 @@ typedef struct Kernels {
     void (*rope_forward)(real *out, const real *inp, const real *table, int N, int heads, int D);
     void (*rope_backward)(real *dinp, const real *dout, const real *table, int N, int heads, int D, bool accumulate);
 
+    /* route.c   out[n,g,:] = sum_c weight[g*row + c*col] inp[n,c,:];   out, inp, dout (N, G*D) with row strides
+     * dweight[g*row + c] += sum_{n,d} dout[n,g,d] inp[n,c,d]
+     * the gradient of inp is a route of dout with row and col exchanged */
+    void (*route)(real *out, size_t ldo, const real *inp, size_t ldi, const real *weight, size_t row, size_t col,
+                  int N, int G, int D, bool accumulate);
+    void (*route_backward)(real *dweight, size_t row, const real *dout, size_t ldd, const real *inp, size_t ldi, int N,
+                           int G, int D);
+
     /* activation.c   out = act(inp);  dinp = dout * act'(inp).  n elements */
     void (*activation_forward)(real *out, const real *inp, Activation act, size_t n);
     void (*activation_backward)(real *dinp, const real *dout, const real *inp, Activation act, size_t n,
@@ -139,15 +147,15 @@ typedef struct Kernels {
      * out[t,:] = sum_s p[t,s] v[s,:],  p = softmax(scale q.k);  logsumexp[t] kept for the backward pass.
      * Pointers and matrices (as stored) begin with the head's row 0 (not t0), but forward's out with row t0.
      * A query that sees no key gives zeros and logsumexp = -inf; its gradients are zero.
-     * backward: keys [s0, s1) of one query head; dk, dv (Tk,D), never NULL, as accumulate says (heads that share keys
-     * are called one after another); dq is added to, but the call with s0 = 0, which comes first, overwrites it and
-     * fills delta (T), which later calls read.
+     * backward: keys [s0, s1) of one query head; dk, dv (Tk,D), never NULL, overwritten or added to, as add_k, add_v
+     * say (heads that share keys are called one after another); dq is added to, but the call with s0 = 0, which comes
+     * first, overwrites it and fills delta (T), which later calls read.
      * pattern: the probabilities p (T,Tk) of one head, zeros where unseen. work: attention_work(D) reals */
     void (*attention_forward)(real *out, size_t ldo, real *logsumexp, Matrix q, Matrix k, Matrix v, const Attention *a,
                               int t0, int t1, real *work);
     void (*attention_backward)(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv, const real *dout,
                                size_t lddo, Matrix out, real *delta, const real *logsumexp, Matrix q, Matrix k,
-                               Matrix v, const Attention *a, int s0, int s1, bool accumulate, real *work);
+                               Matrix v, const Attention *a, int s0, int s1, bool add_k, bool add_v, real *work);
     void (*attention_pattern)(real *pattern, size_t ldp, const real *logsumexp, Matrix q, Matrix k, const Attention *a,
                               real *work);
     size_t (*attention_work)(int D);

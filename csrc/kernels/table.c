@@ -10,6 +10,7 @@
 #include "kernels/layernorm.c"
 #include "kernels/rmsnorm.c"
 #include "kernels/rope.c"
+#include "kernels/route.c"
 #include "kernels/activation.c"
 #include "kernels/gated.c"
 #include "kernels/attention.c"
@@ -39,6 +40,8 @@ const Kernels LLMC_TABLE = {
     .rope_table = rope_table,
     .rope_forward = rope_forward,
     .rope_backward = rope_backward,
+    .route = route,
+    .route_backward = route_backward,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .gated_forward = gated_forward,

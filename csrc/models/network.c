@@ -4,6 +4,7 @@
 #include "ops/ops.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static Tensor *embedded(Plan *p, const Spec *s, Part part, int rows, EmbedBy by, int padding) {
     enter(p, part, s->names[part]);
@@ -12,16 +13,24 @@ static Tensor *embedded(Plan *p, const Spec *s, Part part, int rows, EmbedBy by,
     return x;
 }
 
+/* Of no offers yet; NULL when there is no memory. */
+static Tensor **no_offers(Plan *p, int L) {
+    Tensor **offers = plan_take(p, (size_t)L * sizeof *offers);
+    return offers ? memset(offers, 0, (size_t)L * sizeof *offers) : NULL;
+}
+
 static Tensor *stream(Plan *p, const Spec *s, const Request *w) {
     Tensor *rotary[ROTARIES_MOST];
     Past past = {.rotary = s->position == POSITION_ROPE ? rotary : NULL, .keys = w->keys, .values = w->values};
+    const Memory memory = {.keys = no_offers(p, s->L), .values = no_offers(p, s->L)};
+    if (!memory.keys || !memory.values) return &p->nowhere;
     enter(p, PART_ROOT, s->names[PART_ROOT]);
     Tensor *x = embedded(p, s, PART_EMBED, s->V, BY_IDS, s->padding);
     if (s->position == POSITION_LEARNED)
         x = add(p, x, embedded(p, s, PART_POSITIONS, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
     for (int i = 0; past.rotary && i < s->rotaries; i++) rotary[i] = rope_table(p, s->D, i);
-    for (int l = 0; l < s->L; l++) x = block(p, s, &past, x, l);
+    for (int l = 0; l < s->L; l++) x = block(p, s, &past, &memory, x, l);
     x = norm(p, s, x, PART_FINAL_NORM);
     leave(p, NULL, x);
     return x;

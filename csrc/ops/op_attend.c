@@ -116,7 +116,12 @@ static Tensor part_gradient(const Job *j, int input, int part) {
     return t;
 }
 
-static void backward_keys(const Job *j, int b, int h, int s0, int part, bool accumulate, int slot) {
+/* Whether a part adds to dk or dv: a head before it in the part has written, or a step that came sooner. */
+static bool part_adds(const Job *j, int input, int part, bool later) {
+    return later || (part == 0 && grad_adds(j->s, j->x, input));
+}
+
+static void backward_keys(const Job *j, int b, int h, int s0, int part, bool later, int slot) {
     const Step *s = j->s;
     const AttendAttributes *n = attributes_of(s, AttendAttributes);
     const Tensor *q = s->in[Q], *k = s->in[K], *v = s->in[V], *out = s->out[OUT];
@@ -129,7 +134,7 @@ static void backward_keys(const Job *j, int b, int h, int s0, int part, bool acc
                                 head_at(out->grad, b, j->T, h, n->D), out->grad->stride, head_of(out, b, j->T, h, n->D),
                                 j->x->workspace + row, s->out[LOGSUMEXP]->data + row, head_of(q, b, j->T, h, n->D),
                                 head_of(k, b, j->keys, g, n->D), head_of(v, b, j->keys, g, n->D), &a, s0, s1,
-                                accumulate, scratch_of(j->x, slot));
+                                part_adds(j, K, part, later), part_adds(j, V, part, later), scratch_of(j->x, slot));
 }
 
 static void backward_part(void *context, size_t index, int slot) {

@@ -40,6 +40,10 @@ Tensor *observe(Plan *p, Tensor *x, Tensor *y);
 Tensor *rope_table(Plan *p, int D, int which);
 Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
 
+/* op_route.c   the last offer's shape: head g of it is sum_{j,c} weight[g, j*G + c] * head c of the offer of layer j.
+ * weight (G, layers*G), offers (B,T,G*D) of every layer up to this one, the last; NULL: that layer makes none */
+Tensor *route(Plan *p, Tensor *weight, Tensor *const *offers, int layers, int G, int D);
+
 /* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) of a layer and gives the cache */
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer);
 

@@ -8,6 +8,7 @@ static const char *const words[PARTS] = {
     [PART_ATTENTION] = "attention",
     [PART_FEED_FORWARD] = "feed_forward",
     [PART_PATTERN] = "pattern",
+    [PART_ROUTER] = "router",
     [PART_EMBED] = "embed",
     [PART_POSITIONS] = "positions",
     [PART_ATTENTION_NORM_IN] = "attention_norm_in",

@@ -8,6 +8,7 @@ typedef enum {
     /* modules that hold others */
     PART_ROOT, PART_BLOCK, PART_ATTENTION, PART_FEED_FORWARD,
     PART_PATTERN, /* what attention weighs values by */
+    PART_ROUTER,  /* what mixes the heads of this layer and of those before it */
     /* tables, whose rows are gathered */
     PART_EMBED, PART_POSITIONS,
     /* norms, by where they stand: before a branch, on what it gives, after the addition, behind the blocks */

@@ -288,6 +288,10 @@ void give(Plan *p, Tensor *output) {
     if (output != &p->nowhere && !output->name) output->name = keep_text(p, p->path);
 }
 
+void leave_container(Plan *p) {
+    if (p->depth > 0) p->path[p->open[--p->depth].length] = '\0';
+}
+
 void leave(Plan *p, Tensor *input, Tensor *output) {
     if (p->depth == 0) return;
     const char *name = keep_text(p, p->path);

@@ -113,6 +113,7 @@ static inline Tensor *adapted(Plan *p, Tensor *x, Tensor *y) { return p->adapt ?
 void enter(Plan *p, Part part, const char *name);
 void enter_block(Plan *p, const char *name, int layer); /* the block `name`.`layer` */
 void leave(Plan *p, Tensor *input, Tensor *output);
+void leave_container(Plan *p); /* of modules, which is none itself: no hook point */
 void give(Plan *p, Tensor *output); /* what a step recorded elsewhere writes for the module being recorded */
 /* The branch just left joins `stream`: observes its output against it. */
 void joins(Plan *p, Tensor *stream);

@@ -12,7 +12,8 @@ class Module:
     name : str
         Its dotted path.
     kind : str
-        "embedding", "norm", "linear", "adapter", "attention", "feed-forward", "block", "head" or "model".
+        "embedding", "norm", "linear", "adapter", "attention", "router", "feed-forward", "block", "head" or
+        "model".
     layer : int or None
         Its block; None outside the blocks.
     part : str
@@ -45,7 +46,7 @@ class Module:
 
 _KINDS = {"root": "model", "block": "block", "attention": "attention", "feed_forward": "feed-forward", "norm": "norm",
           "embed": "embedding", "positions": "embedding", "head": "head",
-          "pattern": "attention"}  # the rest are linears
+          "pattern": "attention", "router": "router"}  # the rest are linears
 
 
 def modules(parts, shapes):

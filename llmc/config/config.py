@@ -33,7 +33,7 @@ class Config:
     Parameters
     ----------
     model_type : str
-        "openai-gpt", "gpt2", "llama" or "mistral".
+        "openai-gpt", "gpt2", "llama", "mistral" or "lime".
     **fields
         As in config.json; what is not given has transformers' default.
 
@@ -219,7 +219,8 @@ class Config:
         """Raise TypeError, naming the call, unless the family or this configuration has the fields."""
         for name in fields:
             canonical = self._canonical(name)
-            known = canonical in self._fields or canonical in self._family.fixed or name in self._extra
+            family = self._family
+            known = name in self._extra or any(canonical in has for has in (self._fields, family.fixed, family.checks))
             if not known and not (name in ROPE_FIELDS and self._has_rope):
                 near = nearest(name, [*self._names, *ROPE_FIELDS, *self._extra])
                 raise TypeError(f"{call} has no argument {name!r}; it is no field of {self.model_type}, nor of this "

@@ -1,5 +1,10 @@
 """LLaMA (Touvron et al., 2023): RMSNorm before each branch, rotary positions, a gated feed-forward."""
 
+import math
+
+import numpy as np
+
+from llmc.checks import one_of
 from llmc.families.row import Row, add
 
 MODULES = {
@@ -9,6 +14,23 @@ MODULES = {
     "feed_forward_norm_in": "post_attention_layernorm", "feed_forward": "mlp",
     "gate": "gate_proj", "up": "up_proj", "down": "down_proj",
 }  # fmt: skip
+
+
+def kv_init(value, name):
+    """How `k_proj` and `v_proj` start: as a LLaMA's, or as in the code of LIMe's authors."""
+    return one_of(value, name, ("llama", "authors"))
+
+
+def _uniform(generator, out, rows, layer):
+    generator.random(dtype=np.float32, out=out)
+    out -= np.float32(0.5)
+    out *= np.float32(2 / math.sqrt(out.shape[1]))
+
+
+def start_of_keys_and_values(config):
+    """Uniform up to 1 / sqrt(inputs), as torch starts a matrix that no rule of a family reaches."""
+    return _uniform if config.kv_init == "authors" else None
+
 
 LLAMA = Row(
     model_type="llama",
@@ -28,6 +50,8 @@ LLAMA = Row(
         embd_pdrop=0.0, resid_pdrop=0.0, sliding_window=None, scale_attn_weights=True,
         scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False,
     ),
+    checks={"kv_init": kv_init},
+    starts={"k": start_of_keys_and_values, "v": start_of_keys_and_values},
     pads=True,
     peft_targets=("q_proj", "v_proj"),
 )  # fmt: skip

@@ -16,6 +16,8 @@ add(
         | dict(intermediate_size=14336, num_key_value_heads=8, max_position_embeddings=131072, sliding_window=4096),
         fixed={name: value for name, value in LLAMA.fixed.items() if name != "sliding_window"}
         | {name: False for name in _BIASES},
+        checks={},
+        starts={},
         heads_divide_width=False,
     )
 )

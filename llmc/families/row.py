@@ -27,9 +27,9 @@ class Row:
         Linears of the blocks are stored (inputs, outputs), as transformers' Conv1D is.
     modules : dict
         {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
-        "k", "v" or "qkv", "o", "feed_forward", "gate", "up", "down", "final_norm", "head", and the norms of each
-        branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives), "attention_norm_sum" (after
-        the addition), likewise "feed_forward_norm_…". What is not named is not there.
+        "k", "v" or "qkv", "o", "router" (of memory "lime"), "feed_forward", "gate", "up", "down", "final_norm", "head",
+        and the norms of each branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives),
+        "attention_norm_sum" (after the addition), likewise "feed_forward_norm_…". What is not named is not there.
     spellings : dict
         {canonical name of a field: the spelling that this family writes}, where they differ.
     defaults : dict
@@ -52,6 +52,11 @@ class Row:
         `initializer_range`.
     peft_targets : tuple of str
         What peft adapts when `target_modules` is None; empty: it has no default.
+    starts : dict
+        {part: function of the configuration}: how its weights start where that is not normal; a function
+        `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
+    memory : "own" or "lime"
+        Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
     by_layer : bool
         Whether fields that a layer has may be lists of one value a layer.
     rope_theta : float
@@ -75,7 +80,9 @@ class Row:
     heads_divide_width: bool = True
     pads: bool = False
     deviations: dict[str, Callable] = field(default_factory=dict)
+    starts: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
+    memory: str = "own"
     by_layer: bool = False
     rope_theta: float = 10000.0
 
@@ -86,7 +93,7 @@ class Row:
         -------
         dict
         """
-        return {"norm": self.norm, "order": self.order, "position": self.position, "memory": "own",
+        return {"norm": self.norm, "order": self.order, "position": self.position, "memory": self.memory,
                 "residual": "plain", "in_out": self.in_out}  # fmt: skip
 
     def names(self, config):

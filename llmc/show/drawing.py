@@ -23,9 +23,12 @@ def drawing(config, core):
     spec = config.spec()
     rows, modules = core.plan()
     steps = [_Step(*row) for row in rows]
+    ops = {}
+    for step in steps:
+        ops.setdefault(modules.get(step.path, (None, None))[1], []).append(step.op)
     layers = {}  # equal ones together
     for i, layer in enumerate(spec["layers"]):
-        layers.setdefault(tuple(sorted(layer.items())), []).append(i)
+        layers.setdefault((*sorted(layer.items()), *ops[i]), []).append(i)
     blocks = {row[1]: name for name, row in modules.items() if row[0] == "block"}
     parts = []
     for same in layers.values():
@@ -98,6 +101,10 @@ class _Block:
 
     def _rope(self, step):
         return [f"{'rope':30}on {self._name(self.made_by[step.ins[0]])}"]
+
+    def _route(self, step):
+        heads = self.spec["num_key_value_heads"]
+        return [f"{self._name(step.path):30}{heads} heads routed from this layer and those before it"]
 
     def _attend(self, step):
         heads, groups = self.spec["num_attention_heads"], self.spec["num_key_value_heads"]

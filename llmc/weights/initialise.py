@@ -1,5 +1,6 @@
 """Initialisation: every parameter filled as the family's transformers model fills it."""
 
+import functools
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ _BLOCK = 1 << 20  # numbers that have a generator of their own, so that threads 
 def initialise(parameters, layout, config, seed=0):
     """Fill every parameter in place.
 
-    Biases are zero, norms one, other weights normal with the deviation that the family's row gives their part, by
-    default `initializer_range`; a family that pads zeroes the embedding of `pad_token_id`.
+    Biases are zero, norms one, other weights as the family's row says of their part, or normal with the deviation that
+    it gives the part, by default `initializer_range`; a family that pads zeroes the embedding of `pad_token_id`.
 
     A tensor depends on its name, its shape and the seed alone: not on the others, on their order, on how many threads
     fill it, or on how it is stored, which only rounds its numbers.
@@ -32,20 +33,20 @@ def initialise(parameters, layout, config, seed=0):
     seed : int
         Any whole number of at least 0.
     """
-    normal = []
+    random = []
     for name, values in parameters.items():
-        part = layout[name][0]
+        part, layer = layout[name][:2]
         if name.endswith(".bias"):
             values[...] = 0
         elif part == "norm":
             values[...] = 1
         else:
-            normal.append((name, values, deviation(part, config)))
+            random.append((name, values, layer, _start(part, config)))
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        blocks = ((*weight, rows) for weight in normal for rows in _blocks(weight[1].shape))
+        blocks = ((*weight, rows) for weight in random for rows in _blocks(weight[1].shape))
         for _ in pool.map(lambda block: _fill(*block, seed), blocks):
             pass  # an error, or Ctrl-C, ends it here
-    for name, values, _ in normal:
+    for name, values, *_ in random:
         if config.padding_idx is not None and layout[name][0] == "embed":
             values[config.padding_idx : config.padding_idx + 1] = 0
 
@@ -66,6 +67,18 @@ def deviation(part, config):
     return own(config) if own else config.initializer_range or 0.02  # transformers takes 0 for "not given" here
 
 
+def _start(part, config):
+    """What fills rows of a weight: the family's own start of the part, or normal numbers."""
+    own = config._family.starts.get(part)
+    start = own(config) if own else None
+    return start or functools.partial(_normal, np.float32(deviation(part, config)))
+
+
+def _normal(scale, generator, out, rows, layer):
+    generator.standard_normal(dtype=np.float32, out=out)
+    out *= scale
+
+
 def generator(name, seed, row=0):
     """The random numbers that belong to a tensor from one of its rows on, the same on every platform."""
     key = hashlib.blake2b(f"{seed}/{name}/{row}".encode(), digest_size=16).digest()
@@ -78,11 +91,10 @@ def _blocks(shape):
     return [slice(row, min(row + step, shape[0])) for row in range(0, shape[0], step)]
 
 
-def _fill(name, values, scale, rows, seed):
+def _fill(name, values, layer, start, rows, seed):
     shape = (rows.stop - rows.start, *values.shape[1:])
     in_place = isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous
     out = values[rows] if in_place else np.empty(shape, np.float32)
-    generator(name, seed, rows.start).standard_normal(dtype=np.float32, out=out)
-    out *= np.float32(scale)
+    start(generator(name, seed, rows.start), out, rows, layer)
     if not in_place:
         values[rows] = out
