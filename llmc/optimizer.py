@@ -35,6 +35,12 @@ def _reaction(value, name):
     return one_of(value, name, ("raise", "skip"))
 
 
+def _decays(name, ndim):
+    """Whether weight decay is usual for a parameter: for the matrices of linears and embeddings it is, not for those
+    that mix heads or streams as they are."""
+    return ndim > 1 and not name.rpartition(".")[2].startswith("static_")
+
+
 class _Setting:
     """A setting of an optimizer: what is set is checked first, whoever sets it."""
 
@@ -68,7 +74,7 @@ class AdamW:
     max_grad_norm : float or None
         Gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)), as torch does; None: never.
     decay : "matrices" or "all"
-        Weight decay on matrices and embeddings alone, or on biases and norms too.
+        Weight decay on linears and embeddings alone, or on biases, norms and the static weights of routers too.
     on_nonfinite : "raise" or "skip"
         What a gradient norm that is not finite does; nothing is changed either way.
     groups : list of dict, optional
@@ -106,7 +112,7 @@ class AdamW:
         dimensions = {name: view.ndim for name, view in self._core.moments()[0].items()}
         self._groups = grouped(groups, list(dimensions), self._settings)
         place = {name: i for i, group in enumerate(self._groups) for name in group["params"]}
-        self._members = [(place[name], decay == "all" or ndim > 1) for name, ndim in dimensions.items()]
+        self._members = [(place[name], decay == "all" or _decays(name, ndim)) for name, ndim in dimensions.items()]
 
     @property
     def groups(self):

@@ -284,6 +284,7 @@ def test_keys_and_values_start_as_the_authors_in_both_families():
 def test_kv_init_of_a_llama_is_written_when_it_was_given():
     plain = llmc.Config(**TINY["llama"])
     assert "kv_init" not in plain.to_dict()
+    assert plain.kv_init == "llama"
     assert plain.replace(kv_init="authors").to_dict()["kv_init"] == "authors"
     lime = llmc.Config(**SHARED).to_dict()
     assert (lime["kv_init"], lime["router_init"], lime["architectures"]) == ("authors", "authors", ["LIMeForCausalLM"])
@@ -363,3 +364,19 @@ def test_bfloat16_products_train_it():
         found.append({name: run.grad(name, copy=True) for name in routers(SHARED)})
     for name in routers(SHARED):
         close_relative(found[1][name], found[0][name], 0.1, name)
+
+
+@pytest.mark.parametrize("decay, decayed", [("matrices", False), ("all", True)])
+def test_static_weights_decay_only_with_everything(decay, decayed):
+    ids, stepped = random_ids(SHARED, 2, LENGTH), []
+    for weight_decay in (0.0, 0.5):
+        model = tiny_model(SHARED)
+        run = model.run(2, LENGTH, backward=True)
+        run.forward(ids, labels=ids)
+        run.backward()
+        llmc.AdamW(model, lr=0.1, weight_decay=weight_decay, decay=decay).step(run)
+        stepped.append({name: array.copy() for name, array in model._parameters.items()})
+    plain, other = stepped
+    assert (plain[ROUTER.format(2)] != other[ROUTER.format(2)]).any() == decayed
+    query = "model.layers.2.self_attn.q_proj.weight"
+    assert (plain[query] != other[query]).any()

@@ -141,7 +141,7 @@ class Config:
             return self._generation.get(canonical)
         value = self._fields.get(canonical)
         if value is None:
-            value = self._family.fixed.get(canonical)
+            value = self._family.fixed.get(canonical, self._family.implied.get(canonical))
         return self._derived(canonical) if value is None and canonical in DERIVED else value
 
     def _derived(self, canonical):

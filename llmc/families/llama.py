@@ -51,6 +51,7 @@ LLAMA = Row(
         scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False,
     ),
     checks={"kv_init": kv_init},
+    implied={"kv_init": "llama"},
     starts={"k": start_of_keys_and_values, "v": start_of_keys_and_values},
     pads=True,
     peft_targets=("q_proj", "v_proj"),

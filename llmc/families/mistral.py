@@ -17,6 +17,7 @@ add(
         fixed={name: value for name, value in LLAMA.fixed.items() if name != "sliding_window"}
         | {name: False for name in _BIASES},
         checks={},
+        implied={},
         starts={},
         heads_divide_width=False,
     )

@@ -52,6 +52,8 @@ class Row:
         `initializer_range`.
     peft_targets : tuple of str
         What peft adapts when `target_modules` is None; empty: it has no default.
+    implied : dict
+        {field of `checks`: the value that it has where it was not given}; then it is not written either.
     starts : dict
         {part: function of the configuration}: how its weights start where that is not normal; a function
         `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
@@ -80,6 +82,7 @@ class Row:
     heads_divide_width: bool = True
     pads: bool = False
     deviations: dict[str, Callable] = field(default_factory=dict)
+    implied: dict = field(default_factory=dict)
     starts: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
     memory: str = "own"

@@ -41,7 +41,7 @@ class TrainingArguments:
     warmup_ratio : float, optional
         That share under its older name; `warmup_steps` goes before it.
     weight_decay, adam_beta1, adam_beta2, adam_epsilon : float
-        Of AdamW; decay on matrices and embeddings alone.
+        Of AdamW; decay on linears and embeddings alone.
     max_grad_norm : float or None
         Gradients are clipped to this norm; 0 or None: never.
     logging_steps : int, or float below 1
