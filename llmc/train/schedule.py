@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the rate of every optimizer step, with the values of transformers' get_scheduler."""
+"""Learning-rate schedules: the rate of every optimizer step, those of transformers with its get_scheduler's values."""
 
 import math
 import numbers
@@ -44,6 +44,13 @@ def cosine_with_min_lr(step, rate, warmup_steps, max_steps, num_cycles=0.5, min_
     return max(0, wave * (1 - lowest) + lowest)
 
 
+def cosine_with_floor(step, rate, warmup_steps, max_steps, floor=0.0):
+    """The cosine where it lies above `floor` times the full rate, that share behind it (LIMe's authors train so)."""
+    if isinstance(floor, bool) or not isinstance(floor, numbers.Real) or not 0 <= floor <= 1:
+        raise ConfigError(f"cosine_with_floor: floor is {floor!r}, not a share of the rate, from 0 to 1")
+    return max(floor, cosine(step, rate, warmup_steps, max_steps))
+
+
 def polynomial(step, rate, warmup_steps, max_steps, lr_end=1e-7, power=1.0):
     """A power of the remaining share, from the full rate to `lr_end` at `max_steps`."""
     if not rate > lr_end:
@@ -63,8 +70,8 @@ def inverse_sqrt(step, rate, warmup_steps, max_steps, timescale=None):
 SCHEDULES = {
     function.__name__: function
     for function in (
-        linear, cosine, cosine_with_restarts, cosine_with_min_lr, polynomial, constant, constant_with_warmup,
-        inverse_sqrt,
+        linear, cosine, cosine_with_restarts, cosine_with_min_lr, cosine_with_floor, polynomial, constant,
+        constant_with_warmup, inverse_sqrt,
     )
 }
 
@@ -75,8 +82,8 @@ def schedule(name, step, *, learning_rate, warmup_steps=0, max_steps, **options)
     Parameters
     ----------
     name : str
-        `linear`, `cosine`, `cosine_with_restarts`, `cosine_with_min_lr`, `polynomial`, `constant`,
-        `constant_with_warmup` or `inverse_sqrt`.
+        `linear`, `cosine`, `cosine_with_restarts`, `cosine_with_min_lr`, `cosine_with_floor`, `polynomial`,
+        `constant`, `constant_with_warmup` or `inverse_sqrt`.
     step : int
         Optimizer steps already taken: 0 for the first one. The first step of a warm-up has rate 0.
     learning_rate : float
@@ -86,12 +93,12 @@ def schedule(name, step, *, learning_rate, warmup_steps=0, max_steps, **options)
     max_steps : int
         Steps of the whole training.
     **options
-        What the schedule itself takes: `num_cycles`, `min_lr`, `min_lr_rate`, `lr_end`, `power`, `timescale`.
+        What the schedule itself takes: `num_cycles`, `min_lr`, `min_lr_rate`, `floor`, `lr_end`, `power`, `timescale`.
 
     Returns
     -------
     float
-        Bit for bit what transformers' `get_scheduler` sets for that step.
+        Bit for bit what transformers' `get_scheduler` sets for that step, where it has the schedule.
 
     Raises
     ------
