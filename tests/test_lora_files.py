@@ -151,6 +151,16 @@ def test_saved_and_loaded_adapters_compute_the_same_bits(tmp_path, family):
     assert (again(ids) == model(ids)).all()
 
 
+@pytest.mark.parametrize("name", ["default", "b"])
+def test_no_folder_is_not_the_working_directory(tmp_path, monkeypatch, name):
+    model = tiny_model(TINY["llama"])
+    model.add_adapter(llmc.LoraConfig(r=2, target_modules=["up_proj"]), name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        model.save_adapter("", name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_adapter_of_another_name_lies_in_a_folder_of_its_name(tmp_path):
     model = saved(tmp_path)
     model.add_adapter(llmc.LoraConfig(r=2, target_modules=["up_proj"], init_lora_weights=False), "b")

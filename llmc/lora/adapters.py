@@ -1,5 +1,7 @@
 """Adapters: those of a model, by name, the state each is in, and how they come and go."""
 
+import errno
+import os
 from collections.abc import Mapping
 
 from llmc.calls import warn
@@ -87,6 +89,8 @@ class Adapters(Mapping):
         """Write peft's files: the default adapter's in `directory`, others' in its folder `name`."""
         keys, tensors = self[name].keys(name), self.parameters(name)
         arrays = {key: tensors[tensor] for key, tensor in keys.items()}
+        if not os.fspath(directory):  # joined with a name it would be a folder of the working directory
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
         folder = adapter_files.folder_of(directory, name)
         adapter_files.save(folder, self.saved_config(name, base), arrays, safe_serialization)
 
