@@ -1,4 +1,4 @@
-"""Config: the fields of Hugging Face's config.json, in every spelling, checked, for the families of families.py."""
+"""Config: the fields of Hugging Face's config.json, in every spelling, checked, for every family of llmc.families."""
 
 import copy
 import difflib
