@@ -11,6 +11,7 @@ from test_truth import assert_gradients_are_slopes, left_mask, right_mask, slope
 from tiny import close, close_relative, random_ids, tiny_model
 
 import llmc
+from llmc.analysis.lim_grid import grid_of
 from llmc.errors import ConfigError
 
 LENGTH = 17
@@ -380,3 +381,11 @@ def test_static_weights_decay_only_with_everything(decay, decayed):
     assert (plain[ROUTER.format(2)] != other[ROUTER.format(2)]).any() == decayed
     query = "model.layers.2.self_attn.q_proj.weight"
     assert (plain[query] != other[query]).any()
+
+
+def test_a_heat_map_shows_routers_where_they_stand():
+    model = llmc.Model(llmc.Config(**SHARED))
+    grid = grid_of(llmc.analysis.lim(model, random_ids(SHARED, 1, LENGTH)).rows, "lim")
+    places = [grid.parts.index(f"self_attn.{part}") for part in ("v_proj", "lime_router.keys", "lime_router.values",
+                                                                  "o_proj")]  # fmt: skip
+    assert places == list(range(places[0], places[0] + 4)), "though the first layer has none"

@@ -1,5 +1,7 @@
 """The rows of a report as a heat map: layers by submodules, what each cell says, and the scale of a metric."""
 
+from collections import Counter
+
 from llmc.analysis.modules import path_within
 from llmc.analysis.shapes import SAME, SKIPPED
 from llmc.show import colours, grid
@@ -37,7 +39,9 @@ def grid_of(rows, metric):
     rows = [row for row in rows if row["kind"] != "adapter"]
     telling = {_part(row) for row in rows if row[metric] is not None or _is_gone(row, metric)}
     inside = [row for row in rows if row["layer"] is not None and _part(row) in telling]
-    parts = sorted(dict.fromkeys(map(_part, inside)), key=lambda part: part == BLOCK)
+    of_layer = Counter(row["layer"] for row in inside)  # the layers that have most show where the others' parts stand
+    in_order = sorted(inside, key=lambda row: -of_layer[row["layer"]])
+    parts = sorted(dict.fromkeys(map(_part, in_order)), key=lambda part: part == BLOCK)
     outside = [row for row in rows if row["layer"] is None and row["kind"] != "model"]
     if not any(_part(row) in telling for row in outside):
         outside = []
