@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 import llmc
-from llmc.checkpoint.atomic import atomic_write
+from llmc.system.atomic import atomic_write
 from llmc.cli.demo import BLOCK, config
 from llmc.show.colours import COOL, GREY, INK, LINE, WARM
 from llmc.show.table import Table

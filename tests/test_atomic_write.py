@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import llmc.checkpoint
-from llmc.checkpoint import atomic, manifest
+from llmc.checkpoint import manifest
+from llmc.system import atomic
 from llmc.errors import CheckpointError
 
 SYSTEM_CALLS = ("mkdir", "rename", "replace", "link", "fsync", "remove", "rmdir", "unlink", "open", "close")

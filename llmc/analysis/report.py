@@ -9,7 +9,7 @@ from llmc.analysis import lim_page, lim_picture
 from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
-from llmc.checkpoint.atomic import atomic_write, write_json
+from llmc.system.atomic import atomic_write, write_json
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.show.grid import brief
 from llmc.show.table import Table

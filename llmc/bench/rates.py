@@ -4,7 +4,7 @@ import datetime
 
 import llmc
 from llmc.bench.machine import UNITS, WORDS
-from llmc.checkpoint.atomic import atomic_write, write_json
+from llmc.system.atomic import atomic_write, write_json
 from llmc.show.table import Table, count
 
 MUCH = 0.1  # of the processors, taken by others

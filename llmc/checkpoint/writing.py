@@ -13,7 +13,7 @@ import secrets
 import numpy as np
 
 from llmc.calls import public
-from llmc.checkpoint.atomic import require_space, sweep, sync, temporary_directory, write_json
+from llmc.system.atomic import require_space, sweep, sync, temporary_directory, write_json
 from llmc.checkpoint.formats.dtypes import FLOATING, SAFETENSORS, SAFETENSORS_NAME, STORED_FLOATS
 from llmc.checkpoint.reading import MAX_INDEX
 from llmc.errors import CheckpointError, ConfigError

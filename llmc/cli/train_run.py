@@ -134,7 +134,7 @@ def forecast(model, training, data, length):
 
 
 def _remember(command, output_dir, settings):
-    from llmc.checkpoint.atomic import write_json
+    from llmc.system.atomic import write_json
 
     paths = {name: settings[name] and list(map(os.path.abspath, settings[name])) for name in ("data", "eval_data")}
     os.makedirs(output_dir, exist_ok=True)

@@ -8,7 +8,7 @@ import types
 
 from llmc.calls import public, warn
 from llmc.config import rope, validation
-from llmc.checkpoint.atomic import write_json
+from llmc.system.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown

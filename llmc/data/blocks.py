@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from llmc.calls import public
-from llmc.checkpoint.atomic import atomic_write, write_json
+from llmc.system.atomic import atomic_write, write_json
 from llmc.data.documents import documents
 from llmc.data.items import check_block_size, id_limit, item, resolve_index
 from llmc.data.pieces import encode_documents

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from llmc import checkpoint
-from llmc.checkpoint.atomic import sync, temporary_directory
+from llmc.system.atomic import sync, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError, ShapeError, nearest
 from llmc.lora import lora_config
 from llmc.system.small_file import is_there

@@ -7,7 +7,7 @@ import os
 import re
 
 from llmc.calls import public
-from llmc.checkpoint.atomic import write_json
+from llmc.system.atomic import write_json
 from llmc.checks import flag, number, whole, wrong
 from llmc.config.json_files import check_writable, read_json
 from llmc.errors import ConfigError, nearest, shown

@@ -5,7 +5,7 @@ matplotlib is imported when the first one is drawn.
 
 import os
 
-from llmc.checkpoint.atomic import atomic_write
+from llmc.system.atomic import atomic_write
 from llmc.errors import ConfigError
 from llmc.show.colours import GREY, LINE
 

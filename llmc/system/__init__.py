@@ -1,1 +1,1 @@
-"""The machine around the process: the hub, free memory, the terminal."""
+"""The machine around the process: files that appear whole, the hub, free memory, the terminal."""

@@ -2,7 +2,7 @@
 
 import os
 
-from llmc.checkpoint.atomic import atomic_write
+from llmc.system.atomic import atomic_write
 from llmc.errors import CheckpointError
 from llmc.system.small_file import is_there, read_small
 

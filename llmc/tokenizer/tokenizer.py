@@ -8,7 +8,7 @@ import tokenizers
 
 from llmc.calls import public
 from llmc.checks import LARGEST
-from llmc.checkpoint.atomic import atomic_write, write_json
+from llmc.system.atomic import atomic_write, write_json
 from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
 from llmc.inputs import IGNORE

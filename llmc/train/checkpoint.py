@@ -9,7 +9,7 @@ import numpy as np
 
 from llmc.calls import warn
 from llmc import checkpoint
-from llmc.checkpoint.atomic import require_space, staged_directory, temporary_directory
+from llmc.system.atomic import require_space, staged_directory, temporary_directory
 from llmc.errors import CheckpointError, ConfigError, NonFiniteError
 from llmc.lora import adapter_files
 from llmc.train import trained

@@ -4,7 +4,7 @@ import io
 import json
 import os
 
-from llmc.checkpoint.atomic import atomic_write, named
+from llmc.system.atomic import atomic_write, named
 from llmc.system.small_file import is_there, open_small
 
 LOG = "log.jsonl"

@@ -7,7 +7,7 @@ import time
 
 from llmc.calls import warn
 from llmc.train import checkpoint as checkpoints
-from llmc.checkpoint.atomic import sweep
+from llmc.system.atomic import sweep
 from llmc.errors import ConfigError, DataError, NonFiniteError
 from llmc.inputs import IGNORE
 from llmc.optimizer import AdamW

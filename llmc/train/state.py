@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from llmc.checkpoint.formats import strict_json
-from llmc.checkpoint.atomic import write_json
+from llmc.system.atomic import write_json
 from llmc.errors import CheckpointError
 from llmc.system.small_file import is_there
 

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-from llmc.checkpoint.atomic import atomic_write, require_space
+from llmc.system.atomic import atomic_write, require_space
 from llmc.checkpoint.formats.dtypes import TORCH_STORAGE
 from llmc.errors import CheckpointError
 
