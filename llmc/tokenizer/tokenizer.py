@@ -133,7 +133,7 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, name, revision=None, local_files_only=False):
-        """Open a tokenizer: a folder, a tokenizer.json, a vocab.json with its merges.txt, or a hub name.
+        """Open a tokenizer: a folder, a tokenizer.json, a vocab.json with its merges.txt, a .gguf file, or a hub name.
 
         Reads `tokenizer.json`, or GPT-2's and GPT's `vocab.json` and `merges.txt`; special tokens from
         `tokenizer_config.json` and `special_tokens_map.json`. Everything is checked before the library sees it.
@@ -156,7 +156,7 @@ class Tokenizer:
         tokenizer = cls(backend, config)
         with library(CheckpointError, path):
             tokenizer._special = configure(backend, config, path)
-        tokenizer._chat_templates = read_chat_templates(path.parent)
+        tokenizer._chat_templates = read_chat_templates(path.parent) if path.suffix != ".gguf" else {}
         return tokenizer
 
     def save_pretrained(self, folder):
