@@ -13,6 +13,7 @@ from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
 from llmc.inputs import IGNORE
 from llmc.tokenizer.chat_templates import read_chat_templates, write_chat_templates
+from llmc.tokenizer.conversational import Conversations
 from llmc.tokenizer.tokenizer_config import check_added_ids, configure, habitual
 from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder, sides
 from llmc.tokenizer.training import refuse_surrogates, train_backend
@@ -41,7 +42,7 @@ def _special(name):
 
 
 @public
-class Tokenizer:
+class Tokenizer(Conversations):
     """Text to token ids and back.
 
     Made by `Tokenizer.train` or `Tokenizer.from_pretrained`. Special tokens that stand in a text are recognised, as in
