@@ -29,7 +29,7 @@ class Row:
         {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
         "k", "v" or "qkv", "o", "router" (of memory "lime"), "feed_forward", "gate", "up", "down", "final_norm", "head",
         and the norms of each branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives),
-        "attention_norm_sum" (after the addition), likewise "feed_forward_norm_…". What is not named is not there.
+        "attention_norm_sum" (after the addition), likewise `feed_forward_norm_…`. What is not named is not there.
     spellings : dict
         {canonical name of a field: the spelling that this family writes}, where they differ.
     defaults : dict

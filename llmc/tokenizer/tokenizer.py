@@ -111,7 +111,7 @@ class Tokenizer(Conversations):
             Special tokens and the 256 bytes included; 2**20 at most.
         special_tokens : list of str, or dict
             They get the first ids. In a list, the end of text and its kin are known by their usual names
-            ("<|endoftext|>", "</s>", "<pad>" …); a dict says it: `{"eos_token": "<end>"}`.
+            (`<|endoftext|>`, `</s>`, `<pad>` …); a dict says it: `{"eos_token": "<end>"}`.
         min_frequency : int
             Pairs that are rarer are not merged.
         progress : bool
