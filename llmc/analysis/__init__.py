@@ -1,4 +1,4 @@
-"""Looking at what a model does: LIM and its kin, and the analyses of LIMe, which are imported when they are asked for."""
+"""Looking at what a model does: LIM and its kin, and the analyses of LIMe, imported when they are asked for."""
 
 from importlib import import_module
 

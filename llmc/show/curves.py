@@ -110,7 +110,7 @@ def _line(axes, line, colour, whole):
         axes.plot(np.repeat(x, columns.shape[1]), columns.ravel(), linestyle="none", marker="o", markersize=3.2,
                   color=colour, alpha=0.35, markeredgewidth=0)  # fmt: skip
     if line.spread is not None:
-        axes.fill_between(x, y - line.spread, y + line.spread, color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(x, y - line.spread, y + line.spread, color=colour, alpha=0.1, linewidth=0)
     marked = dict(marker="o", markersize=4.2, markeredgecolor="white", markeredgewidth=0.8) \
         if whole and len(x) <= 40 else {}  # fmt: skip
     return axes.plot(x, y, color=colour, linewidth=1.9, solid_capstyle="round", linestyle="--" if line.dashed else "-",

@@ -62,7 +62,7 @@ def head(figure, title, handles=(), names=()):
     """
     names = names if len(names) > 1 else ()
     width, height = figure.get_size_inches()
-    columns = max(int(width / (0.55 + 0.085 * max(map(len, names), default=1))), 1)
+    columns = max(int(width / (0.45 + 0.075 * max(map(len, names), default=1))), 1)
     title_high, legend_high = 0.36 * bool(title), 0.24 * -(-len(names) // columns) + 0.06 * bool(names)
     whole = height + title_high + legend_high
     figure.set_size_inches(width, whole)
@@ -71,9 +71,12 @@ def head(figure, title, handles=(), names=()):
         figure.text(0.12 / width, 1 - 0.12 / whole, title, ha="left", va="top", color=INK, fontsize=13,
                     fontweight="bold")  # fmt: skip
     if names:
-        figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.02 / width, 1 - title_high / whole),
-                      frameon=False, ncols=min(columns, len(names)), labelcolor=INK, fontsize=9.5, handlelength=1.5,
-                      columnspacing=1.5, borderaxespad=0.2)  # fmt: skip
+        legend = figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.02 / width, 1 - title_high / whole),
+                               frameon=False, ncols=min(columns, len(names)), labelcolor=INK, fontsize=9.5,
+                               handlelength=1.5, columnspacing=1.5, borderaxespad=0.2)  # fmt: skip
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):
+                handle.set_sizes([30])  # points of a cloud may be small
 
 
 def ending(path):

@@ -46,7 +46,7 @@ def flops(config, length=2048):
     return total
 
 
-# --- what the counter sees of each family ------------------------------------------------------------------------------
+# --- what the counter sees of each family ----------------------------------------------------------------------------
 def llama_flops(V, C, F, L, H, G, D, T):
     """Of a LLaMA."""
     linears = L * (2 * C * H * D + 2 * C * G * D + 3 * C * F) + C * V
@@ -86,7 +86,7 @@ def routes(L):
     return L * (L + 1) // 2 - 1
 
 
-# --- what a configuration is -------------------------------------------------------------------------------------------
+# --- what a configuration is -----------------------------------------------------------------------------------------
 def require_counted(config):
     """Raise what `flops` raises for a configuration."""
     if not isinstance(config, Config):

@@ -1,4 +1,4 @@
-"""What modules give while a model reads texts, piece by piece: never more at once than a pass of a few thousand tokens."""
+"""What modules give while a model reads texts, piece by piece: a pass is of a few thousand tokens at most."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def outputs(model, texts, names):
     texts : iterable of Text
         Rows of which no token counts are not read.
     names : list of str
-        Hook points in the order of a pass, which stops behind the last of them.
+        Hook points in the order of a pass, which goes no further than the last of them where it can.
 
     Yields
     ------
@@ -48,12 +48,13 @@ class _Reader:
         piece = min(length, max(self.tokens // len(ids), 1))
         run = self._run_for(len(ids), piece, length if piece < length else 0)
         whole = run._arguments(ids, None, mask, None, None, ())
+        until = self._names[-1] if piece == length else None  # what is read on behind has to be read to its end
         run._core.trim(0)
         for start in range(0, length, piece):
             read = slice(start, start + piece)
             part = {name: None if whole[name] is None else np.ascontiguousarray(whole[name][:, read])
                     for name in ("ids", "positions", "mask")}  # fmt: skip
-            run._core.forward(**{**whole, **part, "shape": part["ids"].shape}, until=self._names[-1], last=0)
+            run._core.forward(**{**whole, **part, "shape": part["ids"].shape}, until=until, last=1)
             yield chosen[:, read], [run.output(name) for name in self._names]
 
     def _run_for(self, *size):

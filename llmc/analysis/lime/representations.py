@@ -59,7 +59,7 @@ def gathered(model, given, of):
 
 
 def looked_at(model, given, of):
-    """Yields pieces of texts: which tokens count (n, t), and of each layer an array (n, t, width) that holds till then."""
+    """Yields pieces of texts: which tokens count (n, t), and of each layer a view (n, t, width), as `outputs` does."""
     names = _places(model, of)
     for chosen, views in outputs(model, given, names):
         yield chosen, [_features(view, model.config, of) for view in views]

@@ -89,7 +89,7 @@ def cut(n, folds, seed):
     order = np.arange(n)
     np.random.RandomState(seed).shuffle(order)
     held = [np.sort(rows) for rows in np.array_split(order, folds)]
-    return [np.setdiff1d(order, rows, assume_unique=True) for rows in held], held
+    return [np.setdiff1d(np.arange(n), rows, assume_unique=True) for rows in held], held
 
 
 def _train(x, classes, kept, rng, epochs, lr, batch_size):
