@@ -67,7 +67,7 @@ class Panel:
     reference: tuple | None = None
 
 
-def draw(panels, path, title="", size=PANEL):
+def draw(panels, path, title="", size=PANEL, across=3):
     """Draw panels side by side.
 
     Parameters
@@ -78,6 +78,8 @@ def draw(panels, path, title="", size=PANEL):
     title : str
     size : (width, height)
         Of a panel, inches.
+    across : int
+        Panels in a row at most.
 
     Raises
     ------
@@ -89,11 +91,13 @@ def draw(panels, path, title="", size=PANEL):
     picture.ending(path)
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.series if line.name))
     colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)} | {"": SERIES[0]}
-    figure = picture.blank(size[0] * len(panels), size[1], layout="constrained")
+    columns = min(across, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = picture.blank(size[0] * columns, size[1] * rows, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.09, wspace=0.03)
     handles = {}
     for place, panel in enumerate(panels):
-        axes = picture.unframed(figure.add_subplot(1, len(panels), place + 1), "y")
+        axes = picture.unframed(figure.add_subplot(rows, columns, place + 1), "y")
         for line in panel.series:
             handles[line.name] = _line(axes, line, line.colour or colours[line.name], panel.whole)
         _dress(axes, panel)

@@ -10,7 +10,7 @@ from llmc.show.colours import GREY, INK, LINE, RISING
 SIDE = 11.5  # inches across at most
 
 
-def draw(maps, path, title, x, y, most=None):
+def draw(maps, path, title, x, y, most=None, columns=None):
     """Draw heat maps in rows.
 
     Parameters
@@ -23,6 +23,8 @@ def draw(maps, path, title, x, y, most=None):
         Of the picture, and what the columns and lines of each map are.
     most : float, optional
         Where the scale ends; by default the largest value.
+    columns : int, optional
+        Maps in a row; by default as many as make a picture that is not too high.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def draw(maps, path, title, x, y, most=None):
     picture.ending(path)
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
-    columns = _columns(len(maps))
+    columns = _columns(len(maps)) if columns is None else columns
     lines = -(-len(maps) // columns)
     tall = max(array.shape[0] / array.shape[1] for array in maps.values())
     width = SIDE / columns if columns > 2 else 5.2

@@ -3,6 +3,7 @@
 from llmc.calls import public
 from llmc.checks import whole
 from llmc.config import Config
+from llmc.core import _core
 from llmc.errors import ConfigError
 
 
@@ -119,5 +120,7 @@ def streams(config):
 
 
 def has_gains(config):
-    """Whether norms stand before the branches that have gains."""
-    return "attention_norm_in" in config.spec()["names"]
+    """Whether the norms before the branches have gains."""
+    names, shapes = config.spec()["names"], _core.Model(config.spec(), False).shapes()
+    norm = names.get("attention_norm_in")
+    return norm is not None and any(name.endswith(f".{norm}.weight") for name in shapes)

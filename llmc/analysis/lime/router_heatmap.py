@@ -36,14 +36,14 @@ def router_heatmap(model, ids=None, attention_mask=None, plot=None):
 
 
 def draw_maps(weights, path, title):
-    """Draw {name of a model: (L, heads, L)}."""
-    maps, by_layer = {}, True
-    for name, array in weights.items():
-        array = np.asarray(array, float)
-        by_layer = len(array) <= MAPS
-        before = f"{name}, " if name else ""
-        maps |= _of_layers(array, before) if by_layer else _of_heads(array, before)
-    draw(maps, path, title, "representation (0: embeddings)", "head" if by_layer else "layer")
+    """Draw {name of a model: (L, heads, L)}, models of one depth."""
+    arrays = {f"{name}, " if name else "": np.asarray(array, float) for name, array in weights.items()}
+    by_layer = max(map(len, arrays.values())) <= MAPS
+    split, maps = _of_layers if by_layer else _of_heads, {}
+    for before, array in arrays.items():
+        maps |= split(array, before)
+    columns = len(maps) // len(arrays) if len(arrays) > 1 else None  # a row of each model
+    draw(maps, path, title, "representation (0: embeddings)", "head" if by_layer else "layer", columns=columns)
 
 
 def _of_layers(weights, before):
