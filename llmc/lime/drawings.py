@@ -19,6 +19,8 @@ from llmc.analysis.lime.token_separability import separability_panel
 from llmc.analysis.lime.tsne import draw_clouds
 from llmc.show.curves import Panel, Series, draw
 
+MODELS = ("llama", "lime", "lime1-static", "lime1-dynamic", "lime1-top-p", "hc", "hc-paper", "llama-kv", "lime-fair",
+          "lime-kv")  # each has one colour in all figures
 WIDE, SMALL = (8.2, 4.4), (3.9, 2.9)  # inches: a panel alone, and one of many
 
 
@@ -78,7 +80,7 @@ def file_of(key):
 # --- each figure's way -----------------------------------------------------------------------------------------------
 def _alone(panel_of):
     """One panel of {name: values}."""
-    return lambda entry, path, words: draw([panel_of(entry)], path, size=WIDE)
+    return lambda entry, path, words: draw([panel_of(entry)], path, size=WIDE, known=MODELS)
 
 
 def _losses(by):
@@ -134,7 +136,7 @@ def _accuracies(entry, path, words):
         series.append(Series(x, np.nanmean(seeds[there], axis=1), name, beside=seeds[there]))
     panel = Panel("Arithmetic task: right answers in free generation, each seed a point", "operands",
                   "share of right answers", series, bounds=(0, 1.03))  # fmt: skip
-    draw([panel], path, size=WIDE)
+    draw([panel], path, size=WIDE, known=MODELS)
 
 
 def _floats(entry):

@@ -74,7 +74,7 @@ def _table(key, entry):
 
 def _plain(rows):
     columns = columns_of(rows)
-    return page.table(columns, [[_shown(row.get(column)) for column in columns] for row in rows])
+    return page.table(columns, [[_shown(row.get(column)) for column in columns] for row in rows], form=",.6g")
 
 
 def _circuits(rows):
@@ -99,15 +99,17 @@ def _efficiency(rows):
         ours.append([row["name"], f"{row['parameters']:,}", _percent(row["parameters_change"], 4), f"{row['flops']:,}",
                      _percent(row["flops_change"], 2), f"{row['train_memory']:,}", f"{row['inference_memory']:,}"])
         if row["name"] in printed.TABLE6:
-            theirs.append([row["name"], *printed.TABLE6[row["name"]], printed.TABLE6_WHY.get(row["name"], "")])
+            theirs.append([row["name"], *printed.TABLE6[row["name"]]])
     head = ["model", "parameters", "change", "FLOPs", "change", "memory in training", "in inference"]
     note = page.quiet("FLOPs of one sequence's forward pass in the authors' convention; memories are numbers, not "
                       "bytes, that are held beside a LLaMA's.")  # fmt: skip
     if not theirs:
         return page.table(head, ours) + note
-    return (page.table(head, ours) + note + page.quiet("As the paper prints it, and what cannot be derived:")
-            + page.table(["model", "parameters (10⁹)", "change (%)", "FLOPs (10¹²)", "change (%)", "why they differ"],
-                         theirs))  # fmt: skip
+    why = "".join(page.quiet(f"{row['name']}: {printed.TABLE6_WHY[row['name']]}") for row in rows
+                  if row["name"] in printed.TABLE6_WHY)  # fmt: skip
+    return (page.table(head, ours) + note + page.quiet("As the paper prints it:")
+            + page.table(["model", "parameters (10⁹)", "change (%)", "FLOPs (10¹²)", "change (%)"], theirs)
+            + page.quiet("What of it cannot be derived:") * bool(why) + why)  # fmt: skip
 
 
 def _arithmetic(entry):
@@ -132,7 +134,8 @@ def _percent(share, digits):
 
 
 def _shown(value):
-    """A cell: lists without brackets, whole numbers with commas."""
+    """A cell: lists without brackets, words in quotes, whole numbers to the last digit."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(f"{each:.3g}" if isinstance(each, float) else str(each) for each in value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+        return ", ".join(f"{each:.3g}" if isinstance(each, float) else f"“{each}”" if isinstance(each, str)
+                         else str(each) for each in value)  # fmt: skip
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10**6 else value

@@ -28,7 +28,6 @@ class Series:
         What it is the course of, as a light line.
     colour : str
         "" is the colour of its place among the names.
-    dashed : bool
     """
 
     x: np.ndarray
@@ -38,7 +37,6 @@ class Series:
     beside: np.ndarray | None = None
     light: tuple | None = None
     colour: str = ""
-    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Panel:
     reference: tuple | None = None
 
 
-def draw(panels, path, title="", size=PANEL, across=3):
+def draw(panels, path, title="", size=PANEL, across=3, known=()):
     """Draw panels side by side.
 
     Parameters
@@ -80,6 +78,8 @@ def draw(panels, path, title="", size=PANEL, across=3):
         Of a panel, inches.
     across : int
         Panels in a row at most.
+    known : sequence of str
+        Names that have the colours of their places in it, whichever of them are drawn; others follow.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def draw(panels, path, title="", size=PANEL, across=3):
     """
     picture.ending(path)
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.series if line.name))
-    colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)} | {"": SERIES[0]}
+    palette = dict.fromkeys([*known, *names])
+    colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(palette)} | {"": SERIES[0]}
     columns = min(across, len(panels))
     rows = -(-len(panels) // columns)
     figure = picture.blank(size[0] * columns, size[1] * rows, layout="constrained")
@@ -99,13 +100,13 @@ def draw(panels, path, title="", size=PANEL, across=3):
     for place, panel in enumerate(panels):
         axes = picture.unframed(figure.add_subplot(rows, columns, place + 1), "y")
         for line in panel.series:
-            handles[line.name] = _line(axes, line, line.colour or colours[line.name], panel.whole)
+            handles[line.name] = _line(axes, line, line.colour or colours[line.name], panel)
         _dress(axes, panel)
     picture.head(figure, title, [handles[name] for name in names], names)
     picture.save(figure, path)
 
 
-def _line(axes, line, colour, whole):
+def _line(axes, line, colour, panel):
     x, y = np.asarray(line.x, float), np.asarray(line.y, float)
     if line.light is not None:
         axes.plot(*line.light, color=colour, alpha=0.22, linewidth=0.7)
@@ -114,11 +115,11 @@ def _line(axes, line, colour, whole):
         axes.plot(np.repeat(x, columns.shape[1]), columns.ravel(), linestyle="none", marker="o", markersize=3.2,
                   color=colour, alpha=0.35, markeredgewidth=0)  # fmt: skip
     if line.spread is not None:
-        axes.fill_between(x, y - line.spread, y + line.spread, color=colour, alpha=0.1, linewidth=0)
+        axes.fill_between(x, y - line.spread, y + line.spread, color=colour, alpha=min(0.13, 0.4 / len(panel.series)),
+                          linewidth=0)  # fmt: skip
     marked = dict(marker="o", markersize=4.2, markeredgecolor="white", markeredgewidth=0.8) \
-        if whole and len(x) <= 40 else {}  # fmt: skip
-    return axes.plot(x, y, color=colour, linewidth=1.9, solid_capstyle="round", linestyle="--" if line.dashed else "-",
-                     **marked)[0]  # fmt: skip
+        if panel.whole and len(x) <= 40 else {}  # fmt: skip
+    return axes.plot(x, y, color=colour, linewidth=1.9, solid_capstyle="round", **marked)[0]
 
 
 def _dress(axes, panel):

@@ -72,7 +72,7 @@ def losses_panel(found, by):
         course = smoothed(y)
         losses.append(course)
         series.append(Series(x, course, name, light=(x, y)))
-    low, high = min(each.min() for each in losses), max(np.quantile(each, 0.97) for each in losses)
+    low, high = min(each.min() for each in losses), max(np.quantile(each, 0.93) for each in losses)
     margin = 0.06 * (high - low) or 0.05  # the first steps, which all have alike, shall not flatten the rest
     return Panel("Training loss", {"flops": "training FLOPs", "tokens": "tokens"}[by], "loss (nats per token)", series,
                  whole=False, bounds=(low - margin, high + margin))  # fmt: skip
