@@ -101,17 +101,17 @@ def require_counted(config):
 
 def is_routed(config):
     """Whether key/value heads are routed."""
-    return "router_init" in config._family.defaults
+    return config.spec()["memory"] == "lime"
 
 
 def is_mixed(config):
     """Whether heads read mixtures of streams."""
-    return config._family.memory not in ("own", "lime")
+    return config.spec()["memory"] in ("static", "dynamic")
 
 
 def is_dynamic(config):
     """Whether mixtures depend on the token."""
-    return is_mixed(config) and not hasattr(config, "router_top_p")
+    return config.spec()["memory"] == "dynamic"
 
 
 def streams(config):
