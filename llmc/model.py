@@ -20,6 +20,7 @@ from llmc.inputs import as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
+from llmc.config.gguf_fields import is_gguf
 from llmc.config.json_files import locate_in
 from llmc.run import Run
 from llmc.weights.places import has_own_head, places
@@ -91,13 +92,15 @@ class Model(Adaptable, Generative):
     @classmethod
     def from_pretrained(cls, source, dtype="float32", precision=None, *, config=None, revision=None,
                         local_files_only=False, **fields):  # fmt: skip
-        """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded.
+        """Open a checkpoint: config.json and safetensors or pytorch_model files, single or sharded; or a GGUF file.
 
         Parameters
         ----------
         source : path or str
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
-            base that it names, with the adapter attached; a folder that holds both opens as both.
+            base that it names, with the adapter attached; a folder that holds both opens as both. A .gguf file of
+            llama.cpp (LLaMA, GPT-2; a Mistral, which is stored as a LLaMA, with `sliding_window=`) is read tensor by
+            tensor into the storage that is asked for.
         dtype, precision
             As for `Model`; `torch_dtype` is dtype.
         config : Config, optional
@@ -123,14 +126,15 @@ class Model(Adaptable, Generative):
             and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
         dtype = fields.pop("torch_dtype", dtype)
-        folder = hub.folder(source, revision, local_files_only)
+        folder = hub.folder(source, revision, local_files_only) if not is_gguf(source) else os.fspath(source)
         if base := base_of(folder):
             model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
                                         **fields)  # fmt: skip
             model.load_adapter(folder)
             return model
         if config is None:
-            config = Config._from_files(*locate_in(folder), **fields)
+            config = (Config._from_gguf(folder, **fields) if is_gguf(source)
+                      else Config._from_files(*locate_in(folder), **fields))
         elif fields:
             raise TypeError(f"config= and {next(iter(fields))}=: give one of them, or config.replace(…)")
         else:
@@ -171,6 +175,42 @@ class Model(Adaptable, Generative):
         config = copy.deepcopy(self.config)
         config.dtype = dtype
         config.save_pretrained(directory)
+
+    def save_gguf(self, path, tokenizer=None, dtype="float32"):
+        """Write one GGUF file with the tokenizer in it, which llama.cpp and transformers open.
+
+        Parameters
+        ----------
+        path : path
+            It appears whole or not at all.
+        tokenizer : Tokenizer, optional
+            By default that of the folder or file that the model lies in.
+        dtype : "float32", "float16", "bfloat16" or "q8_0"
+            Of matrices; vectors stay float32. "q8_0": 32 numbers of a row share a scale; other rows stay float32.
+
+        Raises
+        ------
+        ConfigError
+            When adapters are attached (merge first), when there is no tokenizer, or when such a file has no word for
+            the family, its positions or the tokenizer's splitting.
+        OSError
+            When the place cannot be written to, or is full; what was there stays.
+        """
+        from llmc.weights.gguf_saving import save_gguf
+
+        self.adapters.refuse_unmerged("save_gguf")
+        save_gguf(os.fspath(path), self.config, Readable(self._parameters), self._model.shapes(),
+                  tokenizer or self._own_tokenizer(), dtype)
+
+    def _own_tokenizer(self):
+        from llmc.tokenizer import Tokenizer
+
+        if self._name_or_path is None:
+            raise ConfigError("save_gguf: this model lies in no folder whose tokenizer could be taken; give tokenizer=")
+        try:
+            return Tokenizer.from_pretrained(self._name_or_path)
+        except FileNotFoundError as error:
+            raise ConfigError(f"save_gguf: no tokenizer where the model lies ({error}); give tokenizer=") from None
 
     # --- parameters --------------------------------------------------------------------------------------------------
     def state_dict(self):

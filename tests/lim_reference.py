@@ -51,6 +51,11 @@ def relative_contribution(x, y, stream=None):
     return (np.linalg.norm(y - x, axis=-1) / np.linalg.norm(x, axis=-1)).mean()
 
 
+def lim_per_token(x, y):
+    """||y - x|| / ||x|| per token, mean, over the common leading features."""
+    return relative_contribution(x, y)
+
+
 def cka(x, y):
     """||Yc' Xc||^2 / (||Xc' Xc|| ||Yc' Yc||)."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

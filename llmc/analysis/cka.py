@@ -23,7 +23,7 @@ def measure_cka(run, batch, measurement, adapters):
     adapters : Adapters
     """
     run.forward(batch.ids, attention_mask=batch.mask)
-    real, grams = batch.real, {}
+    real, grams = batch.counted, {}
     for module in measurement.modules:
         name = module.name
         if measurement.cases[name] == SKIPPED:

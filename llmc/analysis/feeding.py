@@ -18,16 +18,29 @@ class Batch:
     mask : (B, T) uint8, or None when every token is real
     labels : (B, T) int32
         -100 where the loss does not count.
+    skipped : int
+        Tokens at the beginning of each row that are read and do not count.
     """
 
     ids: np.ndarray
     mask: np.ndarray | None
     labels: np.ndarray
+    skipped: int = 0
 
     @property
     def real(self):
         """(B, T) booleans: the tokens that are not padding."""
         return np.ones(self.ids.shape, dtype=bool) if self.mask is None else self.mask.astype(bool)
+
+    @property
+    def positions(self):
+        """(B, T): which token of its row each is, padding not counted."""
+        return np.cumsum(self.real, axis=1) - 1
+
+    @property
+    def counted(self):
+        """(B, T) booleans: the tokens that count."""
+        return self.real & (self.positions >= self.skipped)
 
     @property
     def targets(self):
@@ -54,7 +67,7 @@ def is_single(ids):
     return False
 
 
-def batches(ids, attention_mask, labels, vocab_size):
+def batches(ids, attention_mask, labels, vocab_size, skip_first=0):
     """Yield every `Batch` of an array or of an iterable.
 
     Parameters
@@ -63,22 +76,24 @@ def batches(ids, attention_mask, labels, vocab_size):
     attention_mask, labels : as `ids`, or None
         For an iterable: iterables as long. A mapping's own stand in for those that are None.
     vocab_size : int
+    skip_first : int
+        Tokens at the beginning of each row that do not count, nor their labels.
 
     Raises
     ------
     DataError
-        For no batch, a batch without tokens or one that is all padding, an id out of range.
+        For no batch, a batch without tokens that count, an id out of range.
     ShapeError, TypeError
         For arrays that do not belong together, or that are none.
     """
     if is_single(ids):
-        yield _batch(ids, attention_mask, labels, vocab_size, "ids")
+        yield _batch(ids, attention_mask, labels, vocab_size, "ids", skip_first)
         return
     masks, targets = _parallel(attention_mask, "attention_mask"), _parallel(labels, "labels")
     count = 0
     for each in _iterate(ids):
         where = f"batch {count}"
-        yield _batch(each, _next(masks, where), _next(targets, where), vocab_size, where)
+        yield _batch(each, _next(masks, where), _next(targets, where), vocab_size, where, skip_first)
         count += 1
     if not count:
         raise DataError("there is no batch in ids: the text is empty")
@@ -117,7 +132,7 @@ def _next(parallel, where):
         raise ShapeError(f"{where}: {name} has no entry for it; pass one for each batch of ids") from None
 
 
-def _batch(ids, mask, labels, vocab_size, where):
+def _batch(ids, mask, labels, vocab_size, where, skip_first):
     if _is_item(ids):
         mask = ids.get("attention_mask") if mask is None else mask
         labels = ids.get("labels") if labels is None else labels
@@ -131,4 +146,9 @@ def _batch(ids, mask, labels, vocab_size, where):
     targets = as_targets(labels, ids, mask, vocab_size)
     labels = np.full_like(ids, IGNORE)
     labels[:, 1:] = np.where(targets[:, :-1] < 0, IGNORE, targets[:, :-1])
-    return Batch(ids, mask, labels)
+    batch = Batch(ids, mask, labels, skip_first)
+    if skip_first:
+        if not batch.counted.any():
+            raise DataError(f"{where}: no row has more than skip_first={skip_first} tokens, so none counts")
+        labels[~batch.counted] = IGNORE
+    return batch

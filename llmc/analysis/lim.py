@@ -1,6 +1,7 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
 from llmc.calls import public
+from llmc.checks import whole
 from llmc.analysis.ablation import measure_ablation
 from llmc.analysis.adapted import Adapters
 from llmc.analysis.feeding import batches, length
@@ -20,7 +21,8 @@ LOGITS_AT_ONCE = 1 << 25  # 128 MB; a long text under a large vocabulary would t
 
 
 @public
-def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate", labels=None, disable_tqdm=None):
+def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate", labels=None, skip_first=0,
+        disable_tqdm=None):  # fmt: skip
     """How much every module of a forward pass changes its input.
 
     Parameters
@@ -40,15 +42,21 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
         "angular_distance" : arccos of it / pi, mean over tokens (Gromov et al., 2024).
         "relative_contribution" : ||out - in|| / ||in|| per token, mean; for a branch its output against the residual
         stream it joins.
+        "lim_per_token" : ||out - in|| / ||in|| of each token by lim's shape rules, mean over tokens. Where one token is
+        much longer than all others, as the first of a text is in many models, "lim" is that token's.
         "cka" : linear centred kernel alignment of input and output (Kornblith et al., 2019); one more pass.
         "ablation" : the loss with a block replaced by the identity, or a branch by zero, minus the loss; a pass for
         every block and branch.
+        A name alone may be given, or "all".
     projections : {"truncate", "feature-mean"}
         Where widths differ, the common leading features are compared; "feature-mean" compares the output of an
         attention projection with the mean of its input over the features instead, in `lim` and
         `relative_contribution`.
     labels : as `ids`, optional
         Of the loss for "ablation"; by default the ids without padding.
+    skip_first : int
+        Leave the first tokens of each row, padding not counted, out of every metric, and their labels out of the
+        ablation; they are read all the same.
     disable_tqdm : bool or None
         None: a bar in a terminal and in a notebook.
 
@@ -77,7 +85,8 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     metrics = checked(metrics)
     if projections not in PROJECTIONS:
         raise ConfigError(f"projections={projections!r}: 'truncate' or 'feature-mean' is needed")
-    given, total = batches(ids, attention_mask, labels, model.config.vocab_size), length(ids)
+    skip_first = whole(skip_first, "skip_first")
+    given, total = batches(ids, attention_mask, labels, model.config.vocab_size, skip_first), length(ids)
     slow = [metric for metric in metrics if metric not in OBSERVED]
     if slow:
         given = list(given)
@@ -89,7 +98,7 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
     if "ablation" in slow:
         _ablate(model, given, measurement, disable_tqdm)
     title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
-    return Report(title, metrics, projections, measurement)
+    return Report(title, metrics, projections, measurement, skip_first)
 
 
 def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
@@ -100,11 +109,11 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
     with Passes("lim", total, disable_tqdm if total != 1 else True) as progress:
         for batch in given:
             run = runs.of(batch)
-            sums = observed(run, batch, adapters, runs.piece)
+            sums, positions = observed(run, batch, adapters, runs.piece)
             if measurement is None:
                 shapes = adapters.among(_of_whole_texts(run.shapes(), batch.ids.shape[1]))
                 measurement = Measurement(run.parts(), shapes, metrics, projections, batch.ids.shape)
-            measurement.observe(sums, cheap)
+            measurement.observe(sums, cheap, positions)
             progress.step()
     return measurement
 

@@ -8,7 +8,8 @@ from llmc.show import colours, grid
 from llmc.show.grid import Cell, Grid
 
 BLOCK = "block"  # the name of the block itself among its parts
-SIGNED = ("negative_cosine", "ablation", "difference")
+CHANGE = "relative_change"  # of a comparison
+SIGNED = ("negative_cosine", "ablation", CHANGE)
 LARGEST = {"negative_cosine": 1.0, "angular_distance": 1.0, "cka": 1.0}
 MARKS = {grid.CORNER: "widths differ", grid.SKIPPED: "skipped", grid.GONE: "no value"}
 
@@ -56,7 +57,7 @@ def _part(row):
 def _cell(row, metric):
     value, change = row[metric], _width_change(row)
     mark = grid.GONE if _is_gone(row, metric) else grid.SKIPPED if row["shape_case"] == SKIPPED else ""
-    return Cell(row["name"], value, mark, bool(change) and metric != "difference", change, _tip(row, metric))
+    return Cell(row["name"], value, mark, bool(change) and metric != CHANGE, change, _tip(row, metric))
 
 
 def _is_gone(row, metric):

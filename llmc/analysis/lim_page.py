@@ -11,6 +11,7 @@ MEANING = {
     "block_influence": "1 − the cosine of a token's input and output, mean: 0 nothing is turned",
     "angular_distance": "the angle between a token's input and output ÷ π, mean",
     "relative_contribution": "‖out − in‖ ÷ ‖in‖ per token, mean; of a branch, ‖out‖ ÷ ‖the stream it joins‖",
+    "lim_per_token": "‖out − in‖ ÷ ‖in‖ of each token, mean: long tokens count no more than others",
     "cka": "linear centred kernel alignment of input and output: 1 the same geometry",
     "ablation": "the loss without this block or branch minus the loss: what it is worth, in nats per token",
 }
@@ -28,7 +29,8 @@ def in_notebook(report):
 
 
 def _head(report):
-    return heading("What each module does to its input", f"{report.title} · {report.text}")
+    notes = bullets(report.notes) if report.notes else ""
+    return heading("What each module does to its input", f"{report.title} · {report.text}") + notes
 
 
 def _maps(report):

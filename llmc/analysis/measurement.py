@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from llmc.analysis.metrics import INPUT, OUTPUT, PER_TOKEN, Course, tokens
+from llmc.analysis.metrics import INPUT, OUTPUT, PER_TOKEN, WHOLE_INPUT, Course, tokens
 from llmc.analysis.modules import modules
 from llmc.analysis.observe import STREAM
 from llmc.analysis.shapes import SKIPPED, mismatch_line, shape_case
@@ -33,11 +33,16 @@ class Measurement:
         self.tokens = self.batches = 0
         self._courses = {(m.name, metric): Course() for m in self.modules for metric in metrics}
         self._missing = {}  # (name, metric) -> (why, how many values)
+        self._squares = {}  # name -> sum of x^2 of its input, by position
 
-    def observe(self, sums, metrics):
+    def observe(self, sums, metrics, positions):
         """Take in what `observed` saw of a batch; `tokens` and `batches` count what was seen."""
         self.batches += 1
         self.tokens += len(next(iter(sums.values())))
+        for module in self.modules:
+            if module.kind != "adapter" and module.name in sums:
+                squares = np.bincount(positions, sums[module.name][:, WHOLE_INPUT])
+                self._squares[module.name] = _added(self._squares.get(module.name), squares)
         for module in self.modules:
             name, case = module.name, self.cases[module.name]
             if case == SKIPPED or name not in sums:
@@ -82,12 +87,31 @@ class Measurement:
         return row
 
     @property
+    def sinks(self):
+        """The modules of whose input one position holds more than half of the squared norm, of several.
+
+        Returns
+        -------
+        list of dict
+            `name, layer, position, share`.
+        """
+        found = []
+        for module in self.modules:
+            squares = self._squares.get(module.name)
+            if squares is None or np.count_nonzero(squares) < 2 or not np.isfinite(squares).all():
+                continue
+            position, share = int(squares.argmax()), float(squares.max() / squares.sum())
+            if share > 0.5:
+                found.append({"name": module.name, "layer": module.layer, "position": position, "share": share})
+        return found
+
+    @property
     def mismatches(self):
         """A line for every module whose shapes differ, and for every value that does not exist."""
         lines = []
         for module in self.modules:
             name = module.name
-            if self.shapes[name][0] != self.shapes[name][1]:
+            if module.kind != "adapter" and self.shapes[name][0] != self.shapes[name][1]:
                 lines.append(mismatch_line(name, *self.shapes[name]))
             gone, partly = {}, {}
             for metric in self.metrics:
@@ -104,6 +128,15 @@ class Measurement:
             lines += [f"layer {name}: {why}: no {', '.join(which)}" for why, which in gone.items()]
             lines += [f"layer {name}: {why}, left out of {', '.join(which)}" for why, which in partly.items()]
         return lines
+
+
+def _added(one, two):
+    """The sums of two courses by position, of which one may be longer."""
+    if one is None or len(one) < len(two):
+        one, two = two, one
+    if two is not None:
+        one[: len(two)] += two
+    return one
 
 
 def _why(sums):

@@ -13,7 +13,7 @@ from llmc.errors import ConfigError, UnknownNameError, nearest
 
 DOT, INPUT, OUTPUT, APART, FROM_MEAN, WHOLE_INPUT = range(6)
 
-OBSERVED = ("lim", "negative_cosine", "block_influence", "angular_distance", "relative_contribution")
+OBSERVED = ("lim", "negative_cosine", "block_influence", "angular_distance", "relative_contribution", "lim_per_token")
 PER_TOKEN = OBSERVED[1:]
 OF_COSINE = OBSERVED[1:4]
 METRICS = (*OBSERVED, "cka", "ablation")
@@ -29,6 +29,8 @@ def checked(metrics):
     ConfigError
         For none.
     """
+    if metrics == "all":
+        return METRICS
     asked = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
     for metric in asked:
         if metric not in METRICS:
@@ -73,6 +75,8 @@ def tokens(metrics, sums, stream, case):
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value, and is reported
         if "lim" in metrics:
             found["lim"] = _ratio(sums[:, apart].sum(keepdims=True), sums[:, whole].sum(keepdims=True))
+        if "lim_per_token" in metrics:
+            found["lim_per_token"] = _ratio(sums[:, apart], sums[:, whole])
         if "relative_contribution" in metrics:
             of, to, by = (sums, apart, whole) if stream is None else (stream, OUTPUT, INPUT)
             found["relative_contribution"] = _ratio(of[:, to], of[:, by])

@@ -21,12 +21,17 @@ def observed(run, batch, adapters, piece):
 
     Returns
     -------
-    dict
-        {name: (N, 6) float64} over the tokens that are not padding, in the columns that `metrics` names; the name of a
-        branch with "@stream" behind: its output against the stream it joins.
+    sums : dict
+        {name: (N, 6) float64} over the tokens that count, in the columns that `metrics` names; the name of a branch
+        with "@stream" behind: its output against the stream it joins.
+    positions : (N,)
+        Which token of its row each is.
     """
-    seen = [_seen(run, batch.real[:, read], adapters) for read in _pieces(run, batch, piece)]
-    return {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
+    counted, places, seen, positions = batch.counted, batch.positions, [], []
+    for read in _pieces(run, batch, piece):
+        seen.append(_seen(run, counted[:, read], adapters))
+        positions.append(places[:, read][counted[:, read]])
+    return {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}, np.concatenate(positions)
 
 
 def _pieces(run, batch, piece):
@@ -41,10 +46,10 @@ def _pieces(run, batch, piece):
         yield read
 
 
-def _seen(run, real, adapters):
-    """What a pass did to its tokens that are not padding."""
-    found = {name: sums[real].astype(np.float64) for name, sums in run.observed().items()}
+def _seen(run, counted, adapters):
+    """What a pass did to its tokens that count."""
+    found = {name: sums[counted].astype(np.float64) for name, sums in run.observed().items()}
     for name in adapters.names:
         read, given = adapters.flow(run, name)
-        found[name] = sums_of(read[real], given[real])
+        found[name] = sums_of(read[counted], given[counted])
     return found

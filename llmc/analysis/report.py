@@ -9,6 +9,7 @@ from llmc.analysis import lim_page, lim_picture
 from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
+from llmc.analysis.sinks import sentences
 from llmc.system.atomic import atomic_write, write_json
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.show.grid import brief
@@ -31,15 +32,23 @@ class Report:
     metrics : tuple of str
     tokens, batches : int
         How much text it rests on.
+    skip_first : int
+        Tokens at the beginning of each row that were left out.
+    sinks : list of dict
+        `name, layer, position, share` of every module of whose input one position holds more than half of the squared
+        norm; `notes` says it in lines.
+    notes : list of str
     rank_correlation : dict
         {metric: {"blocks": float or None, "branches": float or None}}: Spearman's correlation with the ablation, over
         the blocks and over their branches; empty without an ablation.
     """
 
-    def __init__(self, title, metrics, projections, measurement):
+    def __init__(self, title, metrics, projections, measurement, skip_first=0):
         self.title, self.metrics, self.projections = title, metrics, projections
         self.rows, self.mismatches = measurement.rows, measurement.mismatches
-        self.tokens, self.batches = measurement.tokens, measurement.batches
+        self.tokens, self.batches, self.skip_first = measurement.tokens, measurement.batches, skip_first
+        self.sinks = measurement.sinks
+        self.notes = sentences(self.sinks, {module.name: (module.kind, module.part) for module in measurement.modules})
         self.rank_correlation = self._rank_correlation()
 
     def _rank_correlation(self):
@@ -60,7 +69,9 @@ class Report:
     def text(self):
         """On what it rests: "1,024 tokens in 2 batches"."""
         batches = "" if self.batches == 1 else f" in {self.batches:,} batches"
-        return f"{self.tokens:,} token{'s' * (self.tokens != 1)}{batches}"
+        first = "first" if self.skip_first == 1 else f"first {self.skip_first:,}"
+        without = f", without the {first} of each row" if self.skip_first else ""
+        return f"{self.tokens:,} token{'s' * (self.tokens != 1)}{batches}{without}"
 
     # --- elsewhere ---------------------------------------------------------------------------------------------------
     def to_dataframe(self):
@@ -101,7 +112,7 @@ class Report:
         return {
             "title": self.title, "tokens": self.tokens, "batches": self.batches, "metrics": list(self.metrics),
             "projections": self.projections, "rank_correlation": self.rank_correlation, "rows": self.rows,
-            "mismatches": self.mismatches,
+            "mismatches": self.mismatches, "skip_first": self.skip_first, "sinks": self.sinks, "notes": self.notes,
         }  # fmt: skip
 
     def _csv(self):
@@ -150,8 +161,8 @@ class Report:
         Returns
         -------
         list of dict
-            `name, kind, layer`, the two values and `difference` (other - this) of every module that both have; None
-            where a value does not exist.
+            `name, kind, layer`, the two values, `difference` (other - this) and `relative_change` (that over the
+            absolute value of this) of every module that both have; None where a value does not exist.
 
         Raises
         ------
@@ -184,7 +195,8 @@ class Report:
     # --- in a terminal, in a notebook --------------------------------------------------------------------------------
     def __str__(self):
         first = self.metrics[0]
-        pieces = [f"{self.title}; {self.text}", f"{first}, layers by submodules\n{self._map(first)}"]
+        pieces = ["\n".join([f"{self.title}; {self.text}", *self.notes]),
+                  f"{first}, layers by submodules\n{self._map(first)}"]
         if len(self.metrics) > 1:
             pieces.append(f"the blocks\n{self._blocks()}")
         if self.rank_correlation:
@@ -223,5 +235,14 @@ def _sign(value):
 def _pair(row, other, metric, names):
     before, after = row[metric], other[metric]
     difference = None if before is None or after is None else after - before
+    relative = None if difference is None or before == 0 and difference else difference / abs(before or 1.0)
     return {"name": row["name"], "kind": row["kind"], "layer": row["layer"], names[0]: before, names[1]: after,
-            "difference": difference}  # fmt: skip
+            "difference": difference, "relative_change": relative}  # fmt: skip
+
+
+def most_changed(rows, names, count=10):
+    """A table of the modules of a comparison whose value changed most, relative to what it was."""
+    there = [row for row in rows if row["relative_change"] is not None]
+    there.sort(key=lambda row: -abs(row["relative_change"]))
+    shown = [row | {"relative_change": f"{row['relative_change']:+.2%}"} for row in there[:count]]
+    return Table(["name", *names, "difference", "relative_change"], shown)

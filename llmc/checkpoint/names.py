@@ -11,7 +11,7 @@ _OLD_SPELLING = {"gamma": "weight", "beta": "bias"}
 # Constants that older releases stored; they follow from the configuration.
 _BUFFER = re.compile(
     r"(?:.*\.)?(?:attn\.bias|attn\.masked_bias|attention\.bias|attention\.masked_bias|position_ids"
-    r"|rotary_emb\.inv_freq|rotary_emb\.cos_cached|rotary_emb\.sin_cached)"
+    r"|rotary_emb\.inv_freq|rotary_emb\.cos_cached|rotary_emb\.sin_cached|rope_freqs\.weight)"
 )
 
 

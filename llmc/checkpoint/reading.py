@@ -10,6 +10,7 @@ from llmc.calls import public
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.regular_file import RegularFile
+from llmc.checkpoint.formats.gguf_file import read_gguf
 from llmc.checkpoint.roles import role
 from llmc.checkpoint.formats.safetensors_file import read_safetensors
 from llmc.checkpoint.formats.torch_file import read_torch
@@ -19,7 +20,7 @@ from llmc.errors import CheckpointError, ShapeError, UnknownNameError, hint, quo
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 INDEX_SUFFIX = ".index.json"
 SUFFIXES = {".safetensors": read_safetensors, ".bin": read_torch, ".pt": read_torch, ".pth": read_torch,
-            ".ckpt": read_torch}
+            ".ckpt": read_torch, ".gguf": read_gguf}
 MAX_INDEX = 256 << 20
 _PIECE = 1 << 20  # bytes of a matrix that is compared
 
@@ -157,7 +158,11 @@ class Checkpoint(Mapping):
         return self._entry(name).shape
 
     def dtype(self, name):
-        """The tensor's `numpy.dtype`, as stored."""
+        """The tensor's `numpy.dtype`, as stored; of a GGUF file, whose numbers are read as float32, a word ("q4_1")."""
+        return self._entry(name).stored
+
+    def reads_as(self, name):
+        """The `numpy.dtype` of the tensor's array."""
         return self._entry(name).dtype
 
     def nbytes(self, name):
@@ -188,7 +193,7 @@ def open_checkpoint(path):
     ----------
     path : str or PathLike
         A folder (model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json,
-        in this order), one such file, or any .safetensors, .bin, .pt or .pth file.
+        in this order), one such file, or any .safetensors, .bin, .pt, .pth or .gguf file.
 
     Returns
     -------
@@ -284,4 +289,4 @@ def _reader(opened):
     kind, words = magic.identify(opened.head())
     if kind is None:
         opened.fail(f"not a checkpoint: the file is {words or 'in no format that is known here'}")
-    return read_safetensors if kind == "safetensors" else read_torch
+    return {"safetensors": read_safetensors, "gguf": read_gguf}.get(kind, read_torch)

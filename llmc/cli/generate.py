@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+from llmc.cli.conversation import answers, questions, require_template
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import model_and_tokenizer
@@ -25,7 +26,10 @@ SAMPLING = {
 def arguments(parser):
     """Its words."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    parser.add_argument("prompt", help="the text to continue; - reads it from the standard input")
+    parser.add_argument("prompt", nargs="?", help="the text to continue; - reads it from the standard input")
+    parser.add_argument("--chat", action="store_true",
+                        help="the prompt is a question to a chat model; without one, a conversation: a line is a "
+                             "question, the end of the input (Ctrl-D) its end")
     parser.add_argument("--max-new-tokens", type=whole(1), metavar="N", help="[the model's own, else 64]")
     parser.add_argument("--min-new-tokens", type=whole(0), metavar="N", help="no end before these [the model's own]")
     parser.add_argument("--do-sample", action=argparse.BooleanOptionalAction,
@@ -44,30 +48,48 @@ def arguments(parser):
 
 
 def run(args):
-    """Print the prompt and what the model goes on with."""
+    """Print the prompt and what the model goes on with, or the answers of a conversation."""
+    if args.prompt is None and not args.chat:
+        raise Usage("generate: a prompt is needed, the text to continue; or --chat for a conversation")
     model, tokenizer = model_and_tokenizer(args.model, dtype=args.dtype, precision=args.precision)
-    prompt = _prompt(args.prompt)
-    ids = tokenizer.encode(prompt)
-    if not ids:
-        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if first is None:
-            raise Usage("generate: the prompt is empty, and the tokenizer has no token that begins a text")
-        ids = [first]
     options = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     if options and args.do_sample is None:
         args.do_sample = True
     options |= {name: getattr(args, name) for name in ("do_sample", "max_new_tokens", "min_new_tokens",
                                                         "repetition_penalty", "eos_token_id", "prefill_chunk",
                                                         "use_cache")}
-    begin, new = time.perf_counter(), Counted(model.stream([ids], **options))
+    if args.chat:
+        require_template(tokenizer, args.model)
+        for ids, answer in answers(tokenizer, questions(None if args.prompt is None else _prompt(args.prompt))):
+            answer += _continued(model, tokenizer, ids, options)
+        return
+    prompt = _prompt(args.prompt)
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        ids = [_beginning(tokenizer)]
     sys.stdout.write(prompt)
+    _continued(model, tokenizer, ids, options)
+
+
+def _beginning(tokenizer):
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise Usage("generate: the prompt is empty, and the tokenizer has no token that begins a text")
+    return first
+
+
+def _continued(model, tokenizer, ids, options):
+    """Write what the model goes on with, and how fast it came; the pieces of the text."""
+    begin, new, pieces = time.perf_counter(), Counted(model.stream([ids], **options)), []
     try:
         for piece in written(tokenizer, ids, new):
+            pieces.append(piece)
             sys.stdout.write(piece)
             sys.stdout.flush()
     finally:
         sys.stdout.write("\n")
     say(f"{new.count} tokens, {new.count / (time.perf_counter() - begin):,.1f} tokens/s")
+    return pieces
 
 
 class Counted:

@@ -18,8 +18,10 @@ def arguments(parser):
     """Its words."""
     texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
-                        help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, cka, "
-                             "ablation, with commas between; or all (%(default)s)")
+                        help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, "
+                             "lim_per_token, cka, ablation, with commas between; or all (%(default)s)")
+    parser.add_argument("--skip-first", type=whole(0), default=0, metavar="N",
+                        help="leave the first N tokens of each row out of every metric (%(default)s)")
     parser.add_argument("--projections", choices=("truncate", "feature-mean"), default="truncate",
                         help="what an attention projection of another width is compared with (%(default)s)")
     parser.add_argument("--compare", metavar="DIR",
@@ -33,22 +35,26 @@ def arguments(parser):
 def run(args):
     """Print the report, and write what --out names."""
     from llmc.analysis import METRICS, lim
+    from llmc.analysis.report import most_changed
 
     _check_out(args)
     metrics = METRICS if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
     model, tokenizer = texts.opened(args)
     batches = _batches(args, model, tokenizer)
-    report = lim(model, batches, metrics=metrics, projections=args.projections)
+    options = dict(metrics=metrics, projections=args.projections, skip_first=args.skip_first)
+    report = lim(model, batches, **options)
     print(report)
     if not args.compare:
         for path in args.out:
             report.save(path) if path.endswith(TABLES) else report.plot(path)
         return
-    other = lim(_other(args, model), batches, metrics=metrics, projections=args.projections)
+    other = lim(_other(args, model), batches, **options)
     print(f"\n{args.compare}: {other}")
     names = tuple(os.path.basename(os.path.normpath(name)) for name in (args.model, args.compare))
+    names = names if names[0] != names[1] else ("before", "after")
+    print(f"\nwhat changed most\n{most_changed(report.compare(other, names=names), names)}")
     for path in args.out:
-        report.compare(other, path, names=names if names[0] != names[1] else ("before", "after"))
+        report.compare(other, path, names=names)
 
 
 def _check_out(args):

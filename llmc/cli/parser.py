@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         Usage
             When a flag is unknown, a word is missing, surplus, or of the wrong type.
         """
-        args, surplus = self.parse_known_args(argv)
+        args, surplus = self.parse_known_intermixed_args(argv)  # flags may stand between words
         if surplus:
             word = next((word for word in surplus if word.startswith("-")), surplus[0])
             if word.startswith("-"):

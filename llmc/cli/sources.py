@@ -3,6 +3,7 @@
 import os
 
 from llmc.cli.outcome import Usage, say
+from llmc.config.gguf_fields import is_gguf
 
 
 def located(name):
@@ -16,15 +17,16 @@ def located(name):
 
 
 def located_model(name):
-    """The same for a model, which is a folder.
+    """The same for a model, which is a folder, or a .gguf file.
 
     Raises
     ------
     NotADirectoryError
-        When it is a file.
+        When it is another file.
     """
-    if os.path.exists(name) and not os.path.isdir(name):
-        raise NotADirectoryError(f"{name}: a file; give the folder of a checkpoint, with its config.json")
+    if os.path.exists(name) and not os.path.isdir(name) and not is_gguf(name):
+        raise NotADirectoryError(f"{name}: a file; give the folder of a checkpoint, with its config.json, or a .gguf "
+                                 "file")
     return located(name)
 
 

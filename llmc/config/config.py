@@ -7,7 +7,7 @@ import os
 import types
 
 from llmc.calls import public, warn
-from llmc.config import rope, validation
+from llmc.config import gguf_fields, rope, validation
 from llmc.system.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
@@ -387,7 +387,8 @@ class Config:
         ----------
         source : str or os.PathLike
             A folder with config.json (and perhaps generation_config.json, whose eos, bos and pad ids then count for
-            generation, as in transformers), the path of a config.json, or the name of a repository on the hub.
+            generation, as in transformers), the path of a config.json or of a .gguf file, or the name of a repository
+            on the hub.
         revision : str, optional
             Branch, tag or commit on the hub.
         local_files_only : bool
@@ -406,12 +407,31 @@ class Config:
         ConfigError
             When what it says is impossible, or llmc does not do it.
         """
+        if gguf_fields.is_gguf(source):
+            return cls._from_gguf(os.fspath(source))
         return cls._from_files(*locate(os.fspath(source), revision, local_files_only))
+
+    @classmethod
+    def _from_gguf(cls, path, **given):
+        """From a GGUF file, whose fields come after those given."""
+        window = given.get("sliding_window")
+        fields, divisors = gguf_fields.read_fields(path, window)
+        config = cls._filled(path, fields, given)
+        if divisors is not None:
+            gguf_fields.check_divisors(config, divisors, path)
+        return config
 
     @classmethod
     def _from_files(cls, path, beside, **given):
         """From config.json and generation_config.json (or None), where fields that are given go before the file's."""
-        fields = read_json(path)
+        config = cls._filled(path, read_json(path), given)
+        if beside is not None:
+            config._read_generation(beside)
+        return config
+
+    @classmethod
+    def _filled(cls, path, fields, given):
+        """Of the fields of a file, and those that go before them."""
         config = cls.__new__(cls)
         try:
             if "model_type" not in fields:
@@ -424,8 +444,6 @@ class Config:
             raise ConfigError(f"{path}: {error}") from None
         if config._has_rope:
             rope.warn(config)
-        if beside is not None:
-            config._read_generation(beside)
         return config
 
     def _read_generation(self, path):

@@ -13,6 +13,7 @@ from llmc.data.pieces import special_frame
 from llmc.errors import CheckpointError, DataError, nearest
 from llmc.inputs import IGNORE
 from llmc.tokenizer.chat_templates import read_chat_templates, write_chat_templates
+from llmc.tokenizer.conversational import Conversations
 from llmc.tokenizer.tokenizer_config import check_added_ids, configure, habitual
 from llmc.tokenizer.tokenizer_files import SPECIAL_NAMES, library, locate, read_folder, sides
 from llmc.tokenizer.training import refuse_surrogates, train_backend
@@ -41,7 +42,7 @@ def _special(name):
 
 
 @public
-class Tokenizer:
+class Tokenizer(Conversations):
     """Text to token ids and back.
 
     Made by `Tokenizer.train` or `Tokenizer.from_pretrained`. Special tokens that stand in a text are recognised, as in
@@ -133,7 +134,7 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, name, revision=None, local_files_only=False):
-        """Open a tokenizer: a folder, a tokenizer.json, a vocab.json with its merges.txt, or a hub name.
+        """Open a tokenizer: a folder, a tokenizer.json, a vocab.json with its merges.txt, a .gguf file, or a hub name.
 
         Reads `tokenizer.json`, or GPT-2's and GPT's `vocab.json` and `merges.txt`; special tokens from
         `tokenizer_config.json` and `special_tokens_map.json`. Everything is checked before the library sees it.
@@ -156,7 +157,7 @@ class Tokenizer:
         tokenizer = cls(backend, config)
         with library(CheckpointError, path):
             tokenizer._special = configure(backend, config, path)
-        tokenizer._chat_templates = read_chat_templates(path.parent)
+        tokenizer._chat_templates = read_chat_templates(path.parent) if path.suffix != ".gguf" else {}
         return tokenizer
 
     def save_pretrained(self, folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 from llmc.system import hub
 from llmc.checkpoint.formats.magic import identify
 from llmc.errors import CheckpointError
+from llmc.tokenizer.gguf_vocabulary import read_gguf
 from llmc.system.small_file import is_there, read_small
 
 MAX_BYTES = 64 << 20  # the largest tokenizer.json in use has about 33 MB
@@ -118,7 +119,7 @@ def holds_tokenizer(folder):
 
 
 def read_folder(path):
-    """Open a tokenizer's folder, its tokenizer.json, or its vocab.json.
+    """Open a tokenizer's folder, its tokenizer.json, its vocab.json, or the .gguf file that has it inside.
 
     Returns
     -------
@@ -130,6 +131,10 @@ def read_folder(path):
         The file the vocabulary came from.
     """
     path = Path(path)
+    if path.suffix.lower() == ".gguf":
+        tokenizer, config = read_gguf(path)
+        check(tokenizer, path)
+        return tokenizer, config, path
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         path = next((folder / name for name in VOCABULARIES if is_there(folder / name)), None)

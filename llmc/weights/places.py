@@ -67,6 +67,6 @@ def _check(files, name, shape):
     if tuple(files.shape(name)) != shape:
         raise ShapeError(f"{files.file(name)}: {name} has shape {tuple(files.shape(name))}, config.json asks for "
                          f"{shape}")
-    if files.dtype(name) not in FLOATS:
+    if files.reads_as(name) not in FLOATS:
         raise CheckpointError(f"{files.file(name)}: {name} has dtype {files.dtype(name)}; weights are float32, "
                               f"float16, bfloat16 or float64")

@@ -99,7 +99,7 @@ def read_into(files, name, out):
     if not isinstance(out, Int8):
         files.read_into(name, out)
         return
-    array = np.empty(out.shape, files.dtype(name))
+    array = np.empty(out.shape, files.reads_as(name))
     files.read_into(name, array)
     out[...] = array
 

@@ -26,6 +26,11 @@ class Entry:
     swapped: bool = False
 
     @property
+    def stored(self):
+        """What is stored: the dtype."""
+        return self.dtype
+
+    @property
     def nbytes(self):
         """Bytes of the elements, as an array of its own would hold them."""
         return count(self.shape) * self.dtype.itemsize

@@ -13,7 +13,6 @@ _TEXTS = (
     (rb"\{", "a JSON text, not weights; open the folder that holds it"),
 )
 _MAGICS = (
-    (b"GGUF", "a GGUF file (llama.cpp); fetch the model's safetensors files instead"),
     (b"tjgg", "a GGML file (llama.cpp); fetch the model's safetensors files instead"),
     (b"lmgg", "a GGML file (llama.cpp); fetch the model's safetensors files instead"),
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
@@ -33,8 +32,8 @@ def identify(head):
 
     Returns
     -------
-    kind : {"safetensors", "zip", "legacy", None}
-        The formats that are read here: safetensors, torch's zip, torch's stream of before 1.6.
+    kind : {"safetensors", "zip", "legacy", "gguf", None}
+        The formats that are read here: safetensors, torch's zip, torch's stream of before 1.6, llama.cpp's.
     words : str or None
         For everything but safetensors that is recognised: words to put after "the file is", with the remedy.
     """
@@ -44,6 +43,8 @@ def identify(head):
         return "zip", "a zip archive, as torch.save writes; if torch wrote it, name it .bin"
     if _LEGACY.match(head):
         return "legacy", "a checkpoint of torch before 1.6; name it .bin"
+    if head.startswith(b"GGUF"):
+        return "gguf", "a GGUF file (llama.cpp); name it .gguf, and open it by its own name"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for pattern, words in _TEXTS:
         if re.match(pattern, text):
