@@ -30,7 +30,8 @@ __all__ = ["METRICS", "Report", "lim", *_LIME]
 def __getattr__(name):
     if name not in _LIME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"llmc.analysis.lime.{_LIME[name]}"), name)
+    globals()[name] = found = getattr(import_module(f"llmc.analysis.lime.{_LIME[name]}"), name)
+    return found
 
 
 def __dir__():
