@@ -189,6 +189,10 @@ def test_the_newest_checkpoint_says_what_an_unfinished_training_trains(trained, 
     found = analysis.loss_per_flops({"a": unfinished}, 8)["a"]
     np.testing.assert_array_equal(found["flops"][:4], analysis.loss_per_flops({"a": trained}, 8)["a"]["flops"])
     assert math.isnan(found["loss"][4]), "a loss that was not finite"
+    (unfinished / "log.jsonl").write_text(json.dumps({"step": 1, "loss": None, "tokens": 3}) + "\n")
+    analysis.loss_per_flops({"none": unfinished, "some": trained}, 8, plot=tmp_path / "some.png")
+    analysis.loss_per_flops({"none": unfinished}, 8, plot=tmp_path / "none.png")
+    assert all((tmp_path / name).stat().st_size > 4000 for name in ("some.png", "none.png"))
 
 
 @pytest.mark.parametrize("change, error, words", [

@@ -68,14 +68,23 @@ def losses_panel(found, by):
     for name, each in found.items():
         x, y = (np.asarray(each[key], float) for key in (by, "loss"))
         there = np.isfinite(y)
+        if not there.any():
+            continue
         x, y = x[there], y[there]
         course = smoothed(y)
         losses.append(course)
         series.append(Series(x, course, name, light=(x, y)))
-    low, high = min(each.min() for each in losses), max(np.quantile(each, 0.93) for each in losses)
-    margin = 0.06 * (high - low) or 0.05  # the first steps, which all have alike, shall not flatten the rest
     return Panel("Training loss", {"flops": "training FLOPs", "tokens": "tokens"}[by], "loss (nats per token)", series,
-                 whole=False, bounds=(low - margin, high + margin))  # fmt: skip
+                 whole=False, bounds=_bounds(losses))  # fmt: skip
+
+
+def _bounds(losses):
+    """The heights of a picture in which the first steps, which all have alike, do not flatten the rest."""
+    if not losses:
+        return None
+    low, high = min(each.min() for each in losses), max(np.quantile(each, 0.93) for each in losses)
+    margin = 0.06 * (high - low) or 0.05
+    return low - margin, high + margin
 
 
 def _course(folder, length, by):
