@@ -33,6 +33,9 @@ def world(tmp_path_factory):
     w.tokenizer = llmc.Tokenizer.train(["some words and some more words"], vocab_size=300)
     (w.folder / "text.txt").write_text("some words here\n" * 20)
     (w.folder / "lines.jsonl").write_text('{"prompt": "some", "response": " words"}\n')
+    w.lime = llmc.Model(llmc.Config(**{**CONFIG, "model_type": "lime"}))
+    (w.folder / "log").mkdir()
+    (w.folder / "log" / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "tokens": 8}\n')
     w.model.save_pretrained(w.folder / "model")
     w.tokenizer.save_pretrained(w.folder / "model")
     adapted(w).save_adapter(w.folder / "adapter")
@@ -138,6 +141,25 @@ GOOD = {  # the call -> (what is called, arguments that it takes)
     "Config.save_pretrained": (lambda w: w.model.config.save_pretrained, lambda w: dict(directory=w.folder / "config")),
     "lim": (lambda w: llmc.analysis.lim, lambda w: dict(
         model=w.model, ids=IDS, attention_mask=np.ones((1, 8)), metrics=("lim",), projections="truncate", labels=None)),
+    **{name: (lambda w, name=name: getattr(llmc.analysis, name), lambda w: dict(
+        model=w.lime, ids=IDS, attention_mask=np.ones((1, 8)))) for name in (
+        "router_weights", "retrieval_curves", "router_heatmap")},
+    "representations": (lambda w: llmc.analysis.representations, lambda w: dict(
+        model=w.lime, ids=IDS, attention_mask=np.ones((1, 8)), of="values", select=np.ones((1, 8), bool))),
+    "renyi_entropy": (lambda w: llmc.analysis.renyi_entropy, dict(z=W, alpha=0.5)),
+    "matrix_entropy": (lambda w: llmc.analysis.matrix_entropy, lambda w: dict(
+        model=w.lime, ids=IDS, attention_mask=np.ones((1, 8)), of="values", alpha=0.5)),
+    "separability": (lambda w: llmc.analysis.separability, dict(
+        x=np.eye(8, dtype=np.float32), y=np.arange(8) % 2, folds=2, seed=1, epochs=1, lr=0.1, batch_size=4)),
+    "token_separability": (lambda w: llmc.analysis.token_separability, lambda w: dict(
+        model=w.lime, ids=IDS % 2, tokens=[0, 1], attention_mask=np.ones((1, 8)), of="values", count=3, folds=2,
+        seed=1, epochs=1)),
+    "top_p_weights": (lambda w: llmc.analysis.top_p_weights, dict(theta=W, top_p=0.5)),
+    "flops": (lambda w: llmc.analysis.flops, lambda w: dict(config=w.model.config, length=8)),
+    "flops_table": (lambda w: llmc.analysis.flops_table, lambda w: dict(
+        configs={"a": w.model.config}, batch=1, length=8)),
+    "loss_per_flops": (lambda w: llmc.analysis.loss_per_flops, lambda w: dict(
+        runs={"a": w.folder / "log"}, length=8, by="tokens")),
     "Report.save": (lambda w: w.report.save, lambda w: dict(path=w.folder / "report.csv")),
     "Report.compare": (lambda w: w.report.compare, lambda w: dict(other=w.report, path=None, metric=None,
                                                                   names=("before", "after"))),
@@ -272,7 +294,7 @@ def test_nothing_in_any_place_shows_what_is_behind_a_call(call):
 def public_functions():
     """Every public function, and every method of a public class, of the namespaces a user has."""
     for space in (llmc, functional, llmc.data, llmc.analysis):
-        for name, thing in vars(space).items():
+        for name, thing in ((name, getattr(space, name)) for name in dir(space)):  # what is imported when asked for too
             if name.startswith("_") or not getattr(thing, "__module__", "").startswith("llmc"):
                 continue
             if inspect.isfunction(thing) and thing.__module__ != "llmc.calls":

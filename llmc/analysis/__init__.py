@@ -1,7 +1,38 @@
-"""Looking at what a model does: LIM and its kin, and how well they predict what a layer is worth."""
+"""Looking at what a model does: LIM and its kin, and the analyses of LIMe, imported when they are asked for."""
+
+from importlib import import_module
 
 from llmc.analysis.lim import lim
 from llmc.analysis.metrics import METRICS
 from llmc.analysis.report import Report
 
-__all__ = ["METRICS", "Report", "lim"]
+_LIME = {  # name -> the file in lime/ that has it
+    "router_weights": "router_weights",
+    "retrieval_curves": "retrieval_curves",
+    "router_heatmap": "router_heatmap",
+    "representations": "representations",
+    "renyi_entropy": "matrix_entropy",
+    "matrix_entropy": "matrix_entropy",
+    "separability": "separability",
+    "token_separability": "token_separability",
+    "tsne": "tsne",
+    "circuits": "circuits",
+    "pruning": "pruning",
+    "top_p_weights": "pruning",
+    "flops": "flops",
+    "flops_table": "flops_table",
+    "loss_per_flops": "loss_per_flops",
+}
+
+__all__ = ["METRICS", "Report", "lim", *_LIME]
+
+
+def __getattr__(name):
+    if name not in _LIME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"llmc.analysis.lime.{_LIME[name]}"), name)
+    return found
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,8 @@ INK, GREY, LINE, MARK, PALE = "#1f2430", "#7d8593", "#e3e6eb", "#e0562f", "#fdea
 WARM, COOL = "#e0762f", "#3565c9"
 RISING = ("#f3f6fc", "#cbdaf4", "#94b5ea", "#5b8adb", "#2f5fb8", "#1c3f86", "#10244f")
 BOTH_WAYS = ("#173a7c", "#3565c9", "#8fb0e8", "#f6f6f6", "#f3b78f", "#dd6f2c", "#8c3b0c")
+SERIES = (COOL, WARM, "#2b9a72", "#8b5cc4", "#c8406b", "#1b9bb0", "#a9861c", "#6d4c3d", GREY,
+          "#7fae1e")  # things side by side
 DECADES = 3  # smaller values than the largest by more than so many are as good as nothing
 
 

@@ -96,6 +96,13 @@ def picture(figure, text):
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
 
 
+def image(path, text):
+    """A picture that is a .png already, put into the page; `text` says what it shows where it is not seen."""
+    with open(path, "rb") as file:
+        data = base64.b64encode(file.read()).decode()
+    return f'<img class="whole" alt="{escape(text)}" src="data:image/png;base64,{data}">\n'
+
+
 def _value(value, form):
     if isinstance(value, (int, float)):
         return f'<td class="number">{value:{form}}</td>'

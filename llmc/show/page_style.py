@@ -9,6 +9,7 @@ STYLE = f"""
 .llmc p {{ margin: 4px 0 14px; max-width: 72ch; }}
 .llmc .quiet {{ color: {GREY}; }}
 .llmc table {{ border-collapse: separate; border-spacing: 2px; }}
+.llmc img.whole {{ display: block; max-width: 100%; height: auto; margin: 6px 0 2px; }}
 .llmc .wide {{ overflow-x: auto; }}
 .llmc .map th {{
   font-weight: 500; font-size: 12px; color: {INK}; padding: 0 4px 4px; text-align: center;

@@ -7,7 +7,7 @@ import os
 
 from llmc.system.atomic import atomic_write
 from llmc.errors import ConfigError
-from llmc.show.colours import GREY, LINE
+from llmc.show.colours import GREY, INK, LINE
 
 ENDINGS = (".png", ".pdf", ".svg")
 DPI = 160
@@ -38,13 +38,45 @@ def chart(width, height, lines):
     (figure, axes)
     """
     figure = blank(width, height, layout="constrained")
-    axes = figure.add_subplot()
+    return figure, unframed(figure.add_subplot(), lines)
+
+
+def unframed(axes, lines):
+    """Axes without a frame, crossed by light lines from the axis `lines`."""
     axes.grid(axis=lines, color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=GREY)
     for side in axes.spines.values():
         side.set_visible(False)
-    return figure, axes
+    return axes
+
+
+def head(figure, title, handles=(), names=()):
+    """A title and a legend above what a figure of layout "constrained" holds, which grows by their height.
+
+    Parameters
+    ----------
+    title : str
+    handles, names : sequences
+        Of the legend; a single name needs none.
+    """
+    names = names if len(names) > 1 else ()
+    width, height = figure.get_size_inches()
+    columns = max(int(width / (0.45 + 0.075 * max(map(len, names), default=1))), 1)
+    title_high, legend_high = 0.36 * bool(title), 0.24 * -(-len(names) // columns) + 0.06 * bool(names)
+    whole = height + title_high + legend_high
+    figure.set_size_inches(width, whole)
+    figure.get_layout_engine().set(rect=(0, 0, 1, height / whole))
+    if title:
+        figure.text(0.12 / width, 1 - 0.12 / whole, title, ha="left", va="top", color=INK, fontsize=13,
+                    fontweight="bold")  # fmt: skip
+    if names:
+        legend = figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.02 / width, 1 - title_high / whole),
+                               frameon=False, ncols=min(columns, len(names)), labelcolor=INK, fontsize=9.5,
+                               handlelength=1.5, columnspacing=1.5, borderaxespad=0.2)  # fmt: skip
+        for handle in legend.legend_handles:
+            if hasattr(handle, "set_sizes"):
+                handle.set_sizes([30])  # points of a cloud may be small
 
 
 def ending(path):
