@@ -444,7 +444,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_
     assert os.listdir(tmp_path / "out") == [] and same(starting.model, model())
 
 
-# --- rates of groups ---------------------------------------------------------------------------------------------------
+# --- rates of groups -------------------------------------------------------------------------------------------------
 def lime(**changes):
     return model(model_type="lime", **changes)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from llmc.checks import one_of
+from llmc.families import authors
 from llmc.families.llama import LLAMA
 from llmc.families.row import add
 
@@ -45,6 +46,7 @@ add(
         fixed=LLAMA.fixed | dict(attention_bias=False),
         checks=LLAMA.checks | {"router_init": _router_init},
         own_fields=(*LLAMA.own_fields, "router_init"),
+        files=authors.LIME,
         starts=LLAMA.starts | {"router": _start_of_routers},
     )
 )
