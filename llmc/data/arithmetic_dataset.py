@@ -6,7 +6,7 @@ from llmc.calls import public
 from llmc.checks import whole
 from llmc.data.arithmetic import EQUALS, PAD, field
 from llmc.data.arithmetic_rows import draw_rows, most_rows
-from llmc.data.items import item, pad_item, resolve_index
+from llmc.data.items import item, resolve_index
 from llmc.errors import ConfigError, DataError
 from llmc.inputs import IGNORE
 
@@ -56,24 +56,29 @@ class ArithmeticDataset:
             beside = f" beside the {len(excluded)} that are excluded" if excluded else ""
             raise DataError(f"samples is {samples}, but of {self.operands} operands modulo {self.modulus} there are "
                             f"{there} rows{beside}; ask for fewer, or for more operands")
-        self._length = max(map(len, self.rows))
+        self._ends = np.array([len(row) for row in self.rows])
+        self._learnt = np.array([row.index(EQUALS) + 1 for row in self.rows])
+        self._ids = np.full((samples, self._ends.max()), PAD, np.int32)
+        self._ids[np.arange(self._ids.shape[1]) < self._ends[:, None]] = [token for row in self.rows for token in row]
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
-        row = self.rows[resolve_index(index, len(self.rows))]
-        result = item(row)
-        result["labels"][: row.index(EQUALS) + 1] = IGNORE
-        return pad_item(result, self._length, PAD)
+        index = resolve_index(index, len(self.rows))
+        result, end = item(self._ids[index]), self._ends[index]
+        for name, padding in (("labels", IGNORE), ("attention_mask", 0)):
+            result[name][end:] = padding
+        result["labels"][: self._learnt[index]] = IGNORE
+        return result
 
     def count_targets(self):
         """How many tokens of each row are predicted and count in the loss, (N,)."""
-        return np.array([len(row) - row.index(EQUALS) - 1 for row in self.rows])
+        return self._ends - self._learnt
 
     def __repr__(self):
         return (f"ArithmeticDataset({len(self)} rows of {self.operands} operands modulo {self.modulus}, of at most "
-                f"{self._length} tokens)")
+                f"{self._ids.shape[1]} tokens)")
 
 
 def _excluded(rows, modulus):
