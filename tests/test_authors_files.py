@@ -1,6 +1,7 @@
 """The files of LIMe's authors: read wherever names are understood, written when asked, no LLaMA's."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import ml_dtypes
@@ -145,6 +146,19 @@ def test_files_that_are_not_theirs_are_refused_in_words(model, tmp_path, change,
     assert_same(other.state_dict(), before)
     with pytest.raises(error, match=words):
         llmc.Model.from_pretrained(written(tmp_path, tensors, model.config))
+
+
+def test_reading_theirs_takes_one_tensor_beside_the_model(tmp_path):
+    large = {**LIME, "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 64,
+             "vocab_size": 16, "intermediate_size": 16}  # fmt: skip
+    llmc.Model(llmc.Config(**large)).save_pretrained(tmp_path, names="authors")
+    largest = 2 * 1024 * 1024 * 4
+    tracemalloc.start()
+    try:
+        llmc.Model.from_pretrained(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1.6 * largest  # and what is cut from it
+    finally:
+        tracemalloc.stop()
 
 
 def test_align_says_which_of_theirs_holds_which_of_ours(model):

@@ -287,8 +287,9 @@ def test_a_field_of_another_family_is_refused_by_name(tmp_path, family, name, va
         Config.from_pretrained(tmp_path)
 
 
-def test_words_that_an_assembled_decoder_has_are_kept_elsewhere():
-    assert Config("llama", norm="pre", order="C").norm == "pre"
+def test_words_that_an_assembled_decoder_has_are_kept_elsewhere(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "norm": "pre", "order": "C"}')
+    assert Config.from_pretrained(tmp_path).norm == "pre"
 
 
 def test_an_absent_name_is_an_attribute_error_with_the_nearest():

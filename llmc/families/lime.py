@@ -45,7 +45,7 @@ add(
         | dict(kv_init="authors", router_init="authors"),
         fixed=LLAMA.fixed | dict(attention_bias=False),
         checks=LLAMA.checks | {"router_init": _router_init},
-        own_fields=(*LLAMA.own_fields, "router_init"),
+        exclusive=(*LLAMA.exclusive, "router_init"),
         files=authors.LIME,
         starts=LLAMA.starts | {"router": _start_of_routers},
     )

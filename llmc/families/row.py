@@ -54,9 +54,9 @@ class Row:
         What peft adapts when `target_modules` is None; empty: it has no default.
     implied : dict
         {field of `checks`: the value that it has where it was not given}; then it is not written either.
-    own_fields : tuple of str
-        The fields of `checks` that mean nothing in other families, which refuse them by name; a field of a word that
-        other people's files use for something else is none of these.
+    exclusive : tuple of str
+        Fields of `checks` that a family without them refuses, instead of keeping what it does not know; a word that
+        other files use for something else is none of these.
     starts : dict
         {part: function of the configuration}: how its weights start where that is not normal; a function
         `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
@@ -88,7 +88,7 @@ class Row:
     pads: bool = False
     deviations: dict[str, Callable] = field(default_factory=dict)
     implied: dict = field(default_factory=dict)
-    own_fields: tuple = ()
+    exclusive: tuple = ()
     starts: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
     files: tuple = ()
@@ -169,7 +169,7 @@ def rows():
 
 def owners(name):
     """The model types of families whose own a field is, some of which may share it."""
-    return [model_type for model_type, row in _ROWS.items() if name in row.own_fields and name in row.checks]
+    return [model_type for model_type, row in _ROWS.items() if name in row.exclusive and name in row.checks]
 
 
 def kin(names, row):

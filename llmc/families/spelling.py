@@ -16,7 +16,7 @@ class Spelling:
         Ours, as they stand there; none: it follows from other things, and is left out.
     theirs, ours : tuple of str
         The axes of either, an axis being the letters of what it counts, slowest first: G and D of keys and values, H
-        query heads, C width, n the tensors of ours, which count as one axis more. Empty: the axes are the same.
+        query heads, C width, n the tensors of ours, which are their first axis. Empty: the axes are the same.
     first_layer : int
         The layer from which on files are spelt so.
     """
@@ -37,7 +37,7 @@ class Spelling:
             return array
         theirs, ours = "".join(self.theirs), "".join(self.ours)
         apart = array.reshape(self._lengths(theirs, config)).transpose([theirs.index(letter) for letter in ours])
-        return apart.reshape(self._lengths(self.ours, config))[place]
+        return apart[place].reshape(self._lengths(self.ours[1:], config))
 
     def join(self, arrays, config):
         """The tensor of a file, from those of ours."""
