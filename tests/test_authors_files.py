@@ -156,7 +156,7 @@ def test_reading_theirs_takes_one_tensor_beside_the_model(tmp_path):
     tracemalloc.start()
     try:
         llmc.Model.from_pretrained(tmp_path)
-        assert tracemalloc.get_traced_memory()[1] < 1.6 * largest  # and what is cut from it
+        assert tracemalloc.get_traced_memory()[1] < 2.2 * largest  # of the file, and what is cut from it
     finally:
         tracemalloc.stop()
 
