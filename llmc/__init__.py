@@ -22,3 +22,17 @@ from llmc.tokenizer import Tokenizer
 from llmc.train import Trainer, TrainingArguments
 
 __version__ = "0.1.0"
+
+_LATE = ("lime",)  # parts that few programs use, imported when they are named
+
+
+def __getattr__(name):
+    if name not in _LATE:
+        raise AttributeError(f"module 'llmc' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module(f"llmc.{name}")
+
+
+def __dir__():
+    return sorted({*globals(), *_LATE})

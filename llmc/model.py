@@ -9,11 +9,12 @@ from llmc import checkpoint, core, tree
 from llmc.adaptable import Adaptable
 from llmc.generative import Generative
 from llmc.calls import public, warn
-from llmc.checks import whole
+from llmc.checks import one_of, whole
 from llmc.system import hub
 from llmc.config import Config
 from llmc.errors import ConfigError
 from llmc.weights.assign import assign
+from llmc.weights.authors_names import InAuthorsNames
 from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
 from llmc.inputs import as_ids
@@ -149,16 +150,17 @@ class Model(Adaptable, Generative):
             model._name_or_path = os.fspath(source)
             with writing(model._model):
                 for name, view in model._parameters.items():
-                    read_into(files, found[name], view)
+                    read_into(files, found[name][0], view, found[name][1])
         if holds_adapter(folder):
             model.load_adapter(folder)
         return model
 
-    def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB"):
+    def save_pretrained(self, directory, dtype="float32", max_shard_size="5GB", names="llmc"):
         """Write config.json and safetensors that transformers opens; bfloat16 halves them.
 
         Files appear whole or not at all, each in the place of its predecessor. Weights into which adapters are merged
-        are written so.
+        are written so. `names="authors"` writes tensors as the code of the family's authors has them, under its names;
+        most families have no others.
 
         Raises
         ------
@@ -169,9 +171,13 @@ class Model(Adaptable, Generative):
         """
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
+        one_of(names, "names", ("llmc", "authors"))
         self.adapters.refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
-        checkpoint.write(directory, Readable(self._parameters), dtype=dtype, max_shard_size=max_shard_size)
+        tensors = Readable(self._parameters)
+        if names == "authors":
+            tensors = InAuthorsNames(tensors, self.config, {name: at[1] for name, at in self._model.layout().items()})
+        checkpoint.write(directory, tensors, dtype=dtype, max_shard_size=max_shard_size)
         config = copy.deepcopy(self.config)
         config.dtype = dtype
         config.save_pretrained(directory)
@@ -246,7 +252,7 @@ class Model(Adaptable, Generative):
         views = dict(self._parameters)
         if any(".lora_" in name for name in tensors):
             views = {name: view for name, view in self._stored_tensors().items() if name not in self._tied()}
-        assign(self._model, views, tensors, self._tied())
+        assign(self._model, views, tensors, self._tied(), self.config)
 
     def trained(self):
         """{name: view} of what a training changes: the parameters, or the tensors of the adapters that train.

@@ -270,13 +270,14 @@ def test_train_leaves_a_model_with_its_tokenizer(trained):
 
 def test_train_takes_every_training_argument(corpus, tmp_path):
     flags = {"max_steps": 2, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "learning_rate": 0.01,
+             "router_learning_rate": 0.1, "parameter_groups": [{"params": ["*mlp*"], "lr": 0.02}],
              "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 0.001}, "warmup_steps": 0.5,
              "weight_decay": 0.2, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-7, "max_grad_norm": 0.5,
              "logging_steps": 1, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2,
              "save_total_limit": 1, "seed": 3, "disable_tqdm": True, "on_nonfinite": "skip"}  # fmt: skip
     words = []
     for name, value in flags.items():
-        value = json.dumps(value) if isinstance(value, dict) else str(value)
+        value = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
         words += [f"--{name.replace('_', '-')}"] + ([] if name == "disable_tqdm" else [value])
     assert main(["train", corpus, *SMALL, *words, "--output-dir", str(tmp_path)]) == 0
     used = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["args"]

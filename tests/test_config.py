@@ -15,7 +15,7 @@ from llmc.errors import CheckpointError, ConfigError
 from llmc import _core
 from llmc.config import rope
 from llmc.config.fields import CANONICAL, REFUSED, ROPE_FIELDS
-from llmc.families import row_of
+from llmc.families import row_of, rows
 from llmc.families.activations import ACTIVATIONS
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.9,
@@ -264,6 +264,32 @@ def test_a_misspelt_field_is_said_and_kept():
     with pytest.warns(UserWarning, match="hidden_sise.*did you mean hidden_size"):
         config = Config(**fields_of("llama", hidden_sise=64))
     assert config.hidden_size == 44 and config.to_dict()["hidden_sise"] == 64
+
+
+OTHERS = [("llama", "router_init", "identity"), ("mistral", "kv_init", "authors"), ("gpt2", "kv_init", "llama"),
+          ("lime", "router_top_p", 0.9), ("lime", "hyper_rate", 4), ("llama", "hyper_dynamic", True),
+          ("lime1-dynamic", "router_top_p", 0.9), ("hc", "router_init", "authors")]  # fmt: skip
+
+
+@pytest.mark.parametrize("family, name, value", OTHERS)
+def test_a_field_of_another_family_is_refused_by_name(tmp_path, family, name, value):
+    known = rows()
+    if family not in known or not any(name in row.checks for row in known.values()):
+        pytest.skip("a family that is not there")
+    words = f"{name} {value!r}: {family} has no such field"
+    plain = Config(family)
+    for act in (lambda: Config(family, **{name: value}), lambda: plain.replace(**{name: value}),
+                lambda: setattr(plain, name, value)):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            act()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, name: value}))
+    with pytest.raises(ConfigError, match=f"config.json: {words}"):
+        Config.from_pretrained(tmp_path)
+
+
+def test_words_that_an_assembled_decoder_has_are_kept_elsewhere(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "norm": "pre", "order": "C"}')
+    assert Config.from_pretrained(tmp_path).norm == "pre"
 
 
 def test_an_absent_name_is_an_attribute_error_with_the_nearest():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -360,10 +361,22 @@ def test_another_model_is_refused(whole, tmp_path):
         trainer(tmp_path, of=model(resid_pdrop=0.0)).train(resume_from_checkpoint=whole[0] / "checkpoint-3")
 
 
-@pytest.mark.parametrize("name, value", [("learning_rate", 2e-2), ("max_steps", STEPS + 1), ("adam_beta2", 0.9)])
+@pytest.mark.parametrize("name, value", [("learning_rate", 2e-2), ("max_steps", STEPS + 1), ("adam_beta2", 0.9),
+                                         ("router_learning_rate", 0.1), ("parameter_groups", [{"params": ["*"]}])])
 def test_changed_arguments_are_said_by_name(whole, tmp_path, name, value):
-    with pytest.warns(RuntimeWarning, match=f"{name} was .* now it is {value}"):
+    with pytest.warns(RuntimeWarning, match=f"{name} was .* now it is {re.escape(str(value))}"):
         trainer(tmp_path, **{name: value}).train(resume_from_checkpoint=whole[0] / "checkpoint-6")
+
+
+def test_groups_of_parameters_resume_to_the_same_bits_and_nothing_is_said(tmp_path):
+    groups = [{"params": "*attn*", "lr": 0.1}, {"params": ("transformer.wte.weight",), "weight_decay": 0}]
+    whole = trainer(tmp_path / "whole", parameter_groups=groups)
+    whole.train()
+    cut = trainer(tmp_path / "cut", parameter_groups=groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cut.train(resume_from_checkpoint=tmp_path / "whole" / "checkpoint-3")
+    assert bits(cut) == bits(whole)
 
 
 def test_other_kernels_are_said(whole, tmp_path):

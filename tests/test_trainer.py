@@ -369,7 +369,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 def test_names_and_defaults_are_those_of_transformers(peers):
     theirs = {field.name: field.default for field in dataclasses.fields(peers.transformers.TrainingArguments)}
     ours = {field.name: field.default for field in dataclasses.fields(llmc.TrainingArguments)}
-    own = {"warmup_ratio", "on_nonfinite"}  # an older name, and one of ours
+    own = {"warmup_ratio", "on_nonfinite", "router_learning_rate", "parameter_groups"}  # an older name, and ours
     assert ours.keys() - theirs.keys() == own
     changed = {name for name in ours.keys() - own if ours[name] != theirs[name]}
     assert changed == {"adam_beta2", "eval_strategy", "output_dir"}  # output_dir's None means "trainer_output" there
@@ -442,3 +442,72 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_
     with pytest.raises(OSError, match="1,000 are free; nothing was touched"):
         starting.train()
     assert os.listdir(tmp_path / "out") == [] and same(starting.model, model())
+
+
+# --- rates of groups -------------------------------------------------------------------------------------------------
+def lime(**changes):
+    return model(model_type="lime", **changes)
+
+
+GROUPS = [{"params": "*layers.1*router*", "weight_decay": 0.5}, {"params": ["model.norm.weight"], "lr": 3e-3}]
+
+
+def test_every_group_has_its_rate_times_the_schedule(tmp_path):
+    settings = dict(max_steps=6, learning_rate=1e-2, router_learning_rate=5e-2, lr_scheduler_type="cosine",
+                    warmup_steps=2, weight_decay=0.1)  # fmt: skip
+    trained, by_hand = lime(num_hidden_layers=3), lime(num_hidden_layers=3)
+    trainer(tmp_path, trained, parameter_groups=GROUPS, **settings).train()
+    groups = [*GROUPS, {"params": "*router*"}]
+    optimizer, rates = llmc.AdamW(by_hand, lr=1e-2, weight_decay=0.1, groups=groups), []
+    batches = Batches(Rows(), 2, 1, 5)
+    run = by_hand.run(2, 8, backward=True)
+    for step in range(6):
+        share = llmc.train.schedule.share("cosine", step, learning_rate=1e-2, warmup_steps=2, max_steps=6)
+        optimizer.lr = 1e-2 * share
+        rates.append((1e-2 * share, 5e-2 * share))
+        optimizer.groups[1]["lr"], optimizer.groups[2]["lr"] = 3e-3 * share, 5e-2 * share
+        batch = llmc.data.collate([item for _, items in batches.take() for item in items])
+        run.forward_backward(batch["input_ids"], labels=batch["labels"], attention_mask=batch["attention_mask"])
+        optimizer.step(run)
+    assert same(trained, by_hand)
+    assert [(entry["learning_rate"], entry["router_learning_rate"]) for entry in steps_of(tmp_path)] == rates
+    assert rates[2] == (1e-2, 5e-2)
+
+
+def test_a_group_with_routers_and_no_rate_gives_them_the_learning_rate(tmp_path):
+    found = []
+    for groups, rate in ((GROUPS, 5e-2), ([{"params": "*router*"}], 5e-2), (None, None)):
+        args = llmc.TrainingArguments(str(tmp_path), learning_rate=1e-2, router_learning_rate=rate,
+                                      parameter_groups=groups)  # fmt: skip
+        made = llmc.AdamW(lime(num_hidden_layers=3), lr=1e-2, groups=args.groups(lime(num_hidden_layers=3).trained()))
+        found.append({name: group["lr"] for group in made.groups for name in group["params"] if "router" in name})
+    router = "model.layers.{}.self_attn.lime_router.static_weights"
+    assert found == [{router.format(1): 1e-2, router.format(2): 5e-2}, *[{router.format(1): 1e-2,
+                                                                        router.format(2): 1e-2}] * 2]
+
+
+def test_a_model_without_routers_has_no_use_for_their_rate(tmp_path):
+    plain, with_rate = model(), model()
+    trainer(tmp_path / "a", plain).train()
+    trainer(tmp_path / "b", with_rate, router_learning_rate=0.5).train()
+    assert same(plain, with_rate)
+    assert "router_learning_rate" not in steps_of(tmp_path / "a")[0]
+    assert steps_of(tmp_path / "b")[0]["router_learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("arguments, error, words", [
+    (dict(router_learning_rate=-1), llmc.ConfigError, "router_learning_rate is -1, not a finite number of at least 0"),
+    (dict(router_learning_rate="fast"), TypeError, "router_learning_rate is 'fast'"),
+    (dict(parameter_groups="*router*"), TypeError, "parameter_groups must be a list of dicts"),
+    (dict(parameter_groups=[{"params": "*", "rate": 1}]), llmc.ConfigError, r"parameter_groups\[0\] has no key 'rate'"),
+    (dict(parameter_groups=[{"params": "*", "lr": -1}]), llmc.ConfigError, r"lr of parameter_groups\[0\] is -1"),
+    (dict(parameter_groups=[{"lr": 1}]), llmc.ConfigError, "no 'params'"),
+])
+def test_impossible_rates_of_groups_are_refused_by_name(arguments, error, words):
+    with pytest.raises(error, match=words):
+        llmc.TrainingArguments(**arguments)
+
+
+def test_a_group_that_has_no_parameter_is_an_error_before_the_first_step(tmp_path):
+    with pytest.raises(llmc.UnknownNameError, match="matches no parameter"):
+        trainer(tmp_path, parameter_groups=[{"params": "*router*"}]).train()

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from llmc.analysis.arithmetic_accuracy import arithmetic_accuracy
 from llmc.analysis.lim import lim
 from llmc.analysis.metrics import METRICS
 from llmc.analysis.report import Report
@@ -24,7 +25,7 @@ _LIME = {  # name -> the file in lime/ that has it
     "loss_per_flops": "loss_per_flops",
 }
 
-__all__ = ["METRICS", "Report", "lim", *_LIME]
+__all__ = ["METRICS", "Report", "arithmetic_accuracy", "lim", *_LIME]
 
 
 def __getattr__(name):

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from llmc.errors import CheckpointError, hint, quoted
+from llmc.families import rows
 
 # What wrappers and heads put before a name, and what some savers leave out.
 _PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")
@@ -50,7 +51,7 @@ class Alignment(NamedTuple):
         )
 
 
-def align(names_in_file, names_in_model, tied=None):
+def align(names_in_file, names_in_model, tied=None, spellings=None):
     """Find the tensor of the file for each of the model.
 
     A name that stands in the file as it is always wins. Otherwise prefixes that wrappers add or savers leave out
@@ -63,6 +64,9 @@ def align(names_in_file, names_in_model, tied=None):
     tied : dict of str to str, optional
         Names that share one tensor, `{"lm_head.weight": "model.embed_tokens.weight"}`: either stands for both, and
         the first need not be among the model's names.
+    spellings : iterable of llmc.families.Spelling, optional
+        Names of a family's authors; None: of every family. A tensor of theirs may stand for several of the model's, or
+        lie in another order: `piece_of` says which part is which.
 
     Returns
     -------
@@ -74,11 +78,14 @@ def align(names_in_file, names_in_model, tied=None):
         If two tensors of the file would be the same tensor of the model.
     """
     names_in_file, names_in_model, tied = list(names_in_file), list(names_in_model), tied or {}
+    if spellings is None:
+        spellings = dict.fromkeys(spelling for row in rows().values() for spelling in row.files)
     wanted = list(dict.fromkeys([*names_in_model, *tied]))
-    found = _match(names_in_file, wanted)
+    found = _match(names_in_file, wanted, spellings)
     used = set(found.values())
     rest = [name for name in names_in_file if name not in used]
-    dropped = [name for name in rest if _BUFFER.fullmatch(name)]
+    without = [spelling for spelling in spellings if not spelling.of]
+    dropped = [name for name in rest if _BUFFER.fullmatch(name) or _spelt(name, without) is not None]
     for first, second in tied.items():
         if first in found and second in found and first not in names_in_model:
             dropped.append(found.pop(first))
@@ -95,7 +102,18 @@ def align(names_in_file, names_in_model, tied=None):
     )
 
 
-def _match(names_in_file, wanted):
+def piece_of(name_in_file, name_in_model, spellings):
+    """(spelling, place of the model's tensor in the file's) where that is one of a family's authors; else None."""
+    theirs, ours = _core(name_in_file), _core(name_in_model)
+    for spelling in spellings if theirs != ours else ():
+        if block := _block(theirs, spelling):
+            for place, name in enumerate(spelling.of):
+                if block + name == ours:
+                    return spelling, place
+    return None
+
+
+def _match(names_in_file, wanted, spellings):
     exact = set(names_in_file) & set(wanted)
     found = {name: name for name in exact}
     by_core = {_core(name): name for name in wanted if name not in exact}
@@ -104,9 +122,36 @@ def _match(names_in_file, wanted):
         if target is None:
             continue
         if target in found:
-            raise CheckpointError(f"both {quoted(found[target])} and {quoted(name)} could be the model's {target!r}")
+            raise CheckpointError(_two(found[target], name, target))
         found[target] = name
+    for name in names_in_file if spellings else ():
+        parts = _spelt(name, spellings) if name not in exact else None
+        targets = [by_core.get(part) for part in parts or ()]
+        if None in targets:
+            continue
+        for target in targets:
+            if target in found:
+                raise CheckpointError(_two(found[target], name, target))
+            found[target] = name
     return found
+
+
+def _spelt(name, spellings):
+    """What a name in the spelling of a family's authors stands for, perhaps nothing; None of another name."""
+    core = _core(name)
+    for spelling in spellings:
+        if block := _block(core, spelling):
+            return [block + part for part in spelling.of]
+    return None
+
+
+def _block(core, spelling):
+    """The path of the block that a tensor of this spelling belongs to, with its dot; None of other tensors."""
+    return core.removesuffix(spelling.name) if core.endswith(f".{spelling.name}") else None
+
+
+def _two(one, other, target):
+    return f"both {quoted(one)} and {quoted(other)} could be the model's {target!r}"
 
 
 def _core(name):

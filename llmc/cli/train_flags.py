@@ -64,8 +64,9 @@ def _kind(annotation):
 
 def _converter(kind):
     def convert(text):
-        value = json.loads(text) if kind is dict else kind(text)
+        value = json.loads(text) if kind in (dict, list) else kind(text)
         return int(value) if kind is float and value.is_integer() else value
 
-    convert.__name__ = {float: "number", int: "whole number", dict: "JSON object"}.get(kind, kind.__name__)
+    words = {float: "number", int: "whole number", dict: "JSON object", list: "JSON list"}
+    convert.__name__ = words.get(kind, kind.__name__)
     return convert

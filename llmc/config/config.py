@@ -12,7 +12,7 @@ from llmc.system.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
-from llmc.families import row_of
+from llmc.families import owners, row_of
 from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -65,6 +65,7 @@ class Config:
             canonical = self._canonical(name)
             if canonical is None:
                 if name not in ROPE_FIELDS and name != "architectures":
+                    self._refuse_others(name, value)
                     self._extra[name] = copy.deepcopy(value)
                 continue
             before = given.setdefault(canonical, (name, value))
@@ -106,6 +107,12 @@ class Config:
         self._fields[canonical] = value
         if canonical in _IDS and self._generation is not None:
             self._generation[canonical] = value
+
+    def _refuse_others(self, name, value):
+        """Raise ConfigError for what only other families have: it would be kept, and change nothing."""
+        if families := owners(name):
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field, {', '.join(families)} "
+                              f"{'has' if len(families) == 1 else 'have'}; leave it out, or take that model_type")
 
     def _set_rope(self, fields):
         given = {name: fields[name] for name in ROPE_FIELDS if fields.get(name) is not None}
@@ -172,6 +179,7 @@ class Config:
         if (canonical := self._canonical(name)) is not None:
             self._set(canonical, name, value)
         elif name not in ROPE_FIELDS:
+            self._refuse_others(name, value)
             self._extra[name] = value
             if name == rope.ORIGINAL and self._has_rope:
                 self._set_rope({**self._extra, "rope_parameters": self._rope})
@@ -222,6 +230,7 @@ class Config:
             family = self._family
             known = name in self._extra or any(canonical in has for has in (self._fields, family.fixed, family.checks))
             if not known and not (name in ROPE_FIELDS and self._has_rope):
+                self._refuse_others(name, fields[name])
                 near = nearest(name, [*self._names, *ROPE_FIELDS, *self._extra])
                 raise TypeError(f"{call} has no argument {name!r}; it is no field of {self.model_type}, nor of this "
                                 f"configuration; {near}")

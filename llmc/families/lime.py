@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from llmc.checks import one_of
+from llmc.families import authors
 from llmc.families.llama import LLAMA
 from llmc.families.row import add
 
@@ -44,6 +45,8 @@ add(
         | dict(kv_init="authors", router_init="authors"),
         fixed=LLAMA.fixed | dict(attention_bias=False),
         checks=LLAMA.checks | {"router_init": _router_init},
+        exclusive=(*LLAMA.exclusive, "router_init"),
+        files=authors.LIME,
         starts=LLAMA.starts | {"router": _start_of_routers},
     )
 )

@@ -52,6 +52,7 @@ LLAMA = Row(
     ),
     checks={"kv_init": kv_init},
     implied={"kv_init": "llama"},
+    exclusive=("kv_init",),
     starts={"k": start_of_keys_and_values, "v": start_of_keys_and_values},
     pads=True,
     peft_targets=("q_proj", "v_proj"),

@@ -54,9 +54,14 @@ class Row:
         What peft adapts when `target_modules` is None; empty: it has no default.
     implied : dict
         {field of `checks`: the value that it has where it was not given}; then it is not written either.
+    exclusive : tuple of str
+        Fields of `checks` that a family without them refuses, instead of keeping what it does not know; a word that
+        other files use for something else is none of these.
     starts : dict
         {part: function of the configuration}: how its weights start where that is not normal; a function
         `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
+    files : tuple of Spelling
+        How files of its authors have tensors otherwise than Hugging Face would; they are read, and written when asked.
     memory : "own" or "lime"
         Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
     by_layer : bool
@@ -83,8 +88,10 @@ class Row:
     pads: bool = False
     deviations: dict[str, Callable] = field(default_factory=dict)
     implied: dict = field(default_factory=dict)
+    exclusive: tuple = ()
     starts: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
+    files: tuple = ()
     memory: str = "own"
     by_layer: bool = False
     rope_theta: float = 10000.0
@@ -123,6 +130,11 @@ class Row:
     def validate(self, config):
         """Raise ConfigError where values do not go together that no other family has."""
 
+    def words(self):
+        """The words that its tensors' names are made of, in files of its authors too."""
+        names = (*self.modules.values(), *(spelling.name for spelling in self.files))
+        return {word for name in names for word in name.split(".")} - {"weight", "bias"}
+
     def has_rope(self, config):
         """Whether positions are rotary."""
         return self.kinds(config)["position"] == "rope"
@@ -153,6 +165,28 @@ def add(row):
 def rows():
     """{model_type: Row} of every family."""
     return dict(_ROWS)
+
+
+def owners(name):
+    """The model types of families whose own a field is, some of which may share it."""
+    return [model_type for model_type, row in _ROWS.items() if name in row.exclusive and name in row.checks]
+
+
+def kin(names, row):
+    """The model types whose words stand in tensors' names where the row has none such.
+
+    Parameters
+    ----------
+    names : iterable of str
+    row : Row
+
+    Returns
+    -------
+    list of str
+    """
+    foreign = {word for name in names for word in name.split(".")} - row.words()
+    found = {model_type: len(other.words() & foreign) for model_type, other in _ROWS.items()}
+    return [model_type for model_type, count in found.items() if count and count == max(found.values())]
 
 
 def row_of(model_type):

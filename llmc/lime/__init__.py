@@ -1,1 +1,5 @@
-"""LIMe (Gerasimov et al., 2025): the paper's settings, and its figures and tables from one command."""
+"""LIMe's paper: its models, how they are trained, and the tasks they are compared on."""
+
+from llmc.lime.paper import TASKS, arguments, config
+
+__all__ = ["TASKS", "arguments", "config"]

@@ -7,9 +7,11 @@ import typing
 
 from llmc.checks import flag, number, one_of, whole
 from llmc.errors import ConfigError, nearest
-from llmc.train.schedule import SCHEDULES, schedule
+from llmc.train.schedule import SCHEDULES, schedule, share
+from llmc.weights.parameter_groups import read_groups
 
 STRATEGIES = ("no", "steps", "epoch")
+ROUTER = "router"  # stands in the names of routers' parameters
 
 
 @dataclasses.dataclass
@@ -32,10 +34,14 @@ class TrainingArguments:
     gradient_accumulation_steps : int
         Micro-batches of an optimizer step, weighted by the tokens that count: 4 of 1 row are 1 of 4.
     learning_rate : float
+    router_learning_rate : float, optional
+        Of parameters with `router` in their names; a model that has none has no use for it.
+    parameter_groups : list of dict, optional
+        The `groups` of AdamW, which go before that: `[{"params": GLOB, "lr": 1e-2, "weight_decay": 0.0}]`.
     lr_scheduler_type : str
         One of `llmc.train.schedule.SCHEDULES`.
     lr_scheduler_kwargs : dict, optional
-        What that schedule takes besides, such as `min_lr`.
+        What that schedule takes besides, such as `min_lr`; it multiplies every rate by the same factor.
     warmup_steps : int, or float below 1
         A number below 1 is a share of all steps.
     warmup_ratio : float, optional
@@ -77,6 +83,8 @@ class TrainingArguments:
     per_device_eval_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     learning_rate: float = 5e-5
+    router_learning_rate: float | None = None
+    parameter_groups: list | None = None
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict | None = None
     warmup_steps: float = 0
@@ -115,7 +123,9 @@ class TrainingArguments:
                     "save_total_limit", least=1)  # fmt: skip
         self._check(_count, "seed", least=0, most=2**64 - 1)
         self._check(number, "num_train_epochs", low=0, open_low=True)
-        self._check(number, "learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm", low=0)
+        self._check(number, "learning_rate", "router_learning_rate", "weight_decay", "adam_epsilon", "max_grad_norm",
+                    low=0)  # fmt: skip
+        self._check(read_groups, "parameter_groups")
         self._check(number, "adam_beta1", "adam_beta2", low=0, high=1, open_high=True)
         self._check(number, "warmup_ratio", low=0, high=1)
         self._check(_share_or_count, "warmup_steps", least=0)
@@ -135,8 +145,21 @@ class TrainingArguments:
         ConfigError
             When the warm-up is longer than the training, or the schedule's own numbers are impossible.
         """
-        return schedule(self.lr_scheduler_type, step, learning_rate=self.learning_rate, max_steps=max_steps,
+        return self._scheduled(schedule, step, max_steps)
+
+    def share(self, step, max_steps):
+        """The share of its full rate that every group has at that update."""
+        return self._scheduled(share, step, max_steps)
+
+    def _scheduled(self, function, step, max_steps):
+        return function(self.lr_scheduler_type, step, learning_rate=self.learning_rate, max_steps=max_steps,
                         warmup_steps=self.warmup(max_steps), **(self.lr_scheduler_kwargs or {}))
+
+    def groups(self, names):
+        """The `groups` of an AdamW of these parameters: `parameter_groups`, and routers where they have a rate."""
+        routers = any(ROUTER in name for name in names) and self.router_learning_rate is not None
+        own = [{"params": f"*{ROUTER}*", "lr": self.router_learning_rate}] if routers else []
+        return [*(self.parameter_groups or []), *own]
 
     def warmup(self, max_steps):
         """Steps of the warm-up in a training of `max_steps`."""

@@ -22,9 +22,9 @@ _ROOM = 16 << 20  # bytes, for all that is no weight
 
 # A changed value makes another training: refused, or said, by name. The others only decide what is written when.
 _REFUSED = ("seed",)
-_SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type",
-         "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2",
-         "adam_epsilon", "max_grad_norm", "on_nonfinite")
+_SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "router_learning_rate",
+         "parameter_groups", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "weight_decay",
+         "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "on_nonfinite")
 
 
 def save(path, model, optimizer, state, tokenizer=None, **beside):

@@ -46,7 +46,8 @@ class Training:
         self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
         sweep(self.output_dir)
-        self.optimizer = _optimizer(self.model, args, max_steps)
+        self.optimizer = _optimizer(self.model, args)
+        self.rates = [(group, group["lr"]) for group in self.optimizer.groups if "lr" in group.own]
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
         self.saved_step, self.good = 0, None  # the last step that was saved, and the last good checkpoint
         if resume:
@@ -112,7 +113,7 @@ class Training:
     def _step(self):
         """One optimizer step; False when no data is left."""
         state, begin = self.state, time.perf_counter()
-        rate = self.args.rate(state.step, state.max_steps)
+        rate, share = (scheduled(state.step, state.max_steps) for scheduled in (self.args.rate, self.args.share))
         with self.interrupts.abandonable():
             batches = self._collated(self.batches.take())
             if not batches:
@@ -122,6 +123,8 @@ class Training:
             if self.batches.position[0] > state.position[0]:
                 self._require_targets()
         self.optimizer.lr = rate
+        for group, full in self.rates:
+            group["lr"] = full * share
         norm = self._update(loss)
         state.step += 1
         state.position, state.epoch = self.batches.position, self.batches.epoch
@@ -131,7 +134,10 @@ class Training:
         state.tokens += tokens
         state.seconds += seconds
         state.updates = self.optimizer.updates  # last: until then the state is behind the model
-        entry = {"step": state.step, "loss": state.loss, "learning_rate": rate, "grad_norm": state.grad_norm,
+        rates = {"learning_rate": rate}
+        if self.args.router_learning_rate is not None:
+            rates["router_learning_rate"] = self.args.router_learning_rate * share
+        entry = {"step": state.step, "loss": state.loss, **rates, "grad_norm": state.grad_norm,
                  "tokens": tokens, "tokens_per_second": tokens / seconds, "seconds": seconds}
         self.log.write(entry)
         self.progress.step(entry)
@@ -288,10 +294,11 @@ class Training:
         return used | {"precision": precision, "dtype": self.model.dtype}
 
 
-def _optimizer(model, args, max_steps):
+def _optimizer(model, args):
     return AdamW(
-        model, lr=args.rate(0, max_steps), betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
+        model, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2), eps=args.adam_epsilon,
         weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm or None, on_nonfinite=args.on_nonfinite,
+        groups=args.groups(model.trained()),
     )  # fmt: skip
 
 

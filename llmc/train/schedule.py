@@ -107,6 +107,12 @@ def schedule(name, step, *, learning_rate, warmup_steps=0, max_steps, **options)
     TypeError
         An option that the schedule does not have.
     """
+    return learning_rate * share(name, step, learning_rate=learning_rate, warmup_steps=warmup_steps,
+                                 max_steps=max_steps, **options)  # fmt: skip
+
+
+def share(name, step, *, learning_rate, warmup_steps=0, max_steps, **options):
+    """The share of the full rate that `schedule` gives: what all rates of a training are multiplied by."""
     if name not in SCHEDULES:
         raise ConfigError(f"no learning-rate schedule is called {name!r}; there are {', '.join(SCHEDULES)}")
     for word, value, least in (("step", step, 0), ("warmup_steps", warmup_steps, 0), ("max_steps", max_steps, 1)):
@@ -123,7 +129,7 @@ def schedule(name, step, *, learning_rate, warmup_steps=0, max_steps, **options)
         raise TypeError(f"{name} schedule: {error}") from None
     if step < warmup_steps and function is not constant:
         factor = float(step) / float(max(1, warmup_steps))
-    return learning_rate * factor
+    return factor
 
 
 def _progress(step, warmup_steps, max_steps):

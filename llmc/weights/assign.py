@@ -3,14 +3,14 @@
 import ml_dtypes
 import numpy as np
 
-from llmc import checkpoint
 from llmc.errors import CheckpointError, ShapeError
+from llmc.weights.authors_names import cutting, matched
 from llmc.weights.stored import writing
 
 FLOATS = tuple(np.dtype(t) for t in ("float32", "float16", ml_dtypes.bfloat16, "float64"))
 
 
-def assign(core, views, tensors, tied):
+def assign(core, views, tensors, tied, config):
     """Overwrite every parameter with the tensor of its name.
 
     Parameters
@@ -22,23 +22,26 @@ def assign(core, views, tensors, tied):
     tensors : mapping of str to array
     tied : dict of str to str
         Names that share one tensor.
+    config : Config
+        Whose family's authors may have other names for them.
 
     Raises
     ------
     CheckpointError, ShapeError
         When a name is missing or surplus, a shape differs, or numbers are not real; nothing is changed.
     """
-    found = checkpoint.align(tensors, views, tied)
-    found.check("load_state_dict")
+    found, cuts = matched(tensors, views, tied, config, "load_state_dict"), {}
     for name, view in views.items():  # one at a time: a checkpoint's are read as they are asked for
-        array = as_array(name, tensors[found.found[name]])
-        if array.shape != view.shape:
-            raise ShapeError(f"{name}: shape {array.shape} is given, {view.shape} is needed")
+        shape, cuts[name] = cutting(found[name], name, view.shape, config)
+        array = as_array(name, tensors[found[name]])
+        if array.shape != shape:
+            raise ShapeError(f"{found[name] if cuts[name] else name}: shape {array.shape} is given, {shape} is needed")
         if array.dtype not in FLOATS and array.dtype.kind not in "iu":
             raise CheckpointError(f"{name}: dtype {array.dtype} is given; weights are real numbers")
     with writing(core):
         for name, view in views.items():
-            view[...] = as_array(name, tensors[found.found[name]])
+            array = as_array(name, tensors[found[name]])
+            view[...] = cuts[name](array) if cuts[name] else array
 
 
 def as_array(name, tensor):

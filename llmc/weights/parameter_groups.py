@@ -79,17 +79,35 @@ def grouped(groups, names, settings):
     TypeError
         For groups that are not a list of mappings.
     """
-    if isinstance(groups, (str, Mapping)) or not hasattr(groups or [], "__iter__"):
-        raise TypeError(f"groups must be a list of dicts with 'params', not {groups!r}")
     left, made = list(names), []
-    for place, group in enumerate(groups or []):
-        globs, own = _read(group, f"groups[{place}]")
+    for place, group in enumerate(read_groups(groups, "groups")):
+        globs, own = group.pop("params"), group
         for glob in globs:
             _require_match(glob, names, f"groups[{place}]")
         taken = [name for name in left if any(fnmatchcase(name, glob) for glob in globs)]
         left = [name for name in left if name not in taken]
         made.append(ParameterGroup(taken, own, settings))
     return [*made, ParameterGroup(left, {}, settings)]
+
+
+def read_groups(groups, name):
+    """Groups as a list of dicts, "params" a list of globs, rates and decays floats; what parameters there are is open.
+
+    Parameters
+    ----------
+    groups : iterable of mappings, or None
+    name : str
+        What the caller calls them.
+
+    Raises
+    ------
+    ConfigError, TypeError
+        As of `grouped`.
+    """
+    if isinstance(groups, (str, Mapping)) or not hasattr(groups or [], "__iter__"):
+        raise TypeError(f"{name} must be a list of dicts with 'params', not {groups!r}")
+    read = [_read(group, f"{name}[{place}]") for place, group in enumerate(groups or [])]
+    return [{"params": globs, **own} for globs, own in read]
 
 
 def restored(groups, saved):

@@ -5,6 +5,7 @@ from llmc.calls import warn
 from llmc import checkpoint
 from llmc.errors import CheckpointError, ShapeError
 from llmc.weights.assign import FLOATS
+from llmc.weights.authors_names import cutting, matched
 
 
 def has_own_head(files, core):
@@ -26,7 +27,7 @@ def has_own_head(files, core):
 
 
 def places(files, core, config):
-    """Where each parameter is read from, everything checked before memory is taken.
+    """Where each parameter is read from, in the authors' spelling too, everything checked before memory is taken.
 
     An untied head that is not there starts as the embedding, which is said.
 
@@ -39,8 +40,8 @@ def places(files, core, config):
 
     Returns
     -------
-    dict of str to str
-        {parameter: the file's tensor}.
+    dict of str to (str, function or None)
+        {parameter: (the file's tensor, what cuts the parameter out of it)}.
 
     Raises
     ------
@@ -50,13 +51,15 @@ def places(files, core, config):
     head, embedding = _names(core)
     untied = not config.tie_word_embeddings
     missing = untied and checkpoint.align(files.names(), [head, embedding]).missing == [head]
-    found = checkpoint.align(files.names(), core.shapes(), {} if untied and not missing else {head: embedding})
-    found.check(str(files.path))
+    tied = {} if untied and not missing else {head: embedding}
+    found = matched(files.names(), core.shapes(), tied, config, str(files.path))
+    cuts = {}
     for name, shape in core.shapes().items():
-        _check(files, found.found[name], shape)
+        stored, cuts[name] = cutting(found[name], name, shape, config)
+        _check(files, found[name], stored)
     if missing:
         warn(f"{files.path}: no {head} in it, though config.json unties it; it starts as {embedding}")
-    return found.found
+    return {name: (found[name], cut) for name, cut in cuts.items()}
 
 
 def _names(core):

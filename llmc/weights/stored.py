@@ -94,14 +94,16 @@ class Readable(Mapping):
         return len(self._stored)
 
 
-def read_into(files, name, out):
-    """Read tensor `name` of a checkpoint into a stored weight; int8 takes the tensor's memory while it is rounded."""
-    if not isinstance(out, Int8):
+def read_into(files, name, out, cut=None):
+    """Read tensor `name` of a checkpoint, or what `cut` makes of it, into a stored weight.
+
+    Int8 and what is cut take the tensor's memory meanwhile.
+    """
+    if not isinstance(out, Int8) and cut is None:
         files.read_into(name, out)
         return
-    array = np.empty(out.shape, files.reads_as(name))
-    files.read_into(name, array)
-    out[...] = array
+    array = files[name]
+    out[...] = cut(array) if cut else array
 
 
 def stored(parameters):
