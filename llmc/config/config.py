@@ -12,8 +12,8 @@ from llmc.system.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
-from llmc.families import row_of
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
+from llmc.families import row_of, rows
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, OWN_FIELDS, REFUSED, ROPE_FIELDS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
@@ -33,7 +33,7 @@ class Config:
     Parameters
     ----------
     model_type : str
-        "openai-gpt", "gpt2", "llama", "mistral" or "lime".
+        "openai-gpt", "gpt2", "llama", "mistral", "lime", "hc" or "hc-paper".
     **fields
         As in config.json; what is not given has transformers' default.
 
@@ -64,6 +64,7 @@ class Config:
         for name, value in fields.items():
             canonical = self._canonical(name)
             if canonical is None:
+                self._refuse_foreign(name, value)
                 if name not in ROPE_FIELDS and name != "architectures":
                     self._extra[name] = copy.deepcopy(value)
                 continue
@@ -76,6 +77,13 @@ class Config:
         for canonical, (name, value) in given.items():
             self._set(canonical, name, value)
         self._set_rope(fields)
+
+    def _refuse_foreign(self, name, value):
+        """Raise ConfigError for a field that other families have and that means nothing here."""
+        if name in OWN_FIELDS:
+            whose = [row.model_type for row in rows().values() if name in row.checks]
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field, "
+                              f"{' and '.join(whose) or 'no other'} has; leave it out")
 
     def _canonical(self, name):
         """The canonical name of a field, or None."""
@@ -172,6 +180,7 @@ class Config:
         if (canonical := self._canonical(name)) is not None:
             self._set(canonical, name, value)
         elif name not in ROPE_FIELDS:
+            self._refuse_foreign(name, value)
             self._extra[name] = value
             if name == rope.ORIGINAL and self._has_rope:
                 self._set_rope({**self._extra, "rope_parameters": self._rope})

@@ -84,6 +84,7 @@ FIELDS = {
 }
 CANONICAL = {name: field for field, (_, others) in FIELDS.items() for name in (field, *others)}
 DERIVED = ("num_key_value_heads", "head_dim", "intermediate_size")  # None: what follows from the other sizes
+OWN_FIELDS = ("kv_init", "router_init", "router_top_p", "hyper_rate", "hyper_dynamic")  # of some families, never kept
 ROPE_FIELDS = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor")
 
 

@@ -39,8 +39,9 @@ static void name_modules(Spec *s, const char *family, bool gpt) {
 
 Spec tiny_spec(const char *family, Layer layers[2]) {
     const bool gpt = strcmp(family, "openai-gpt") == 0 || strcmp(family, "gpt2") == 0;
-    Spec s = {.norm = gpt ? NORM_LAYER : NORM_RMS, .position = gpt ? POSITION_LEARNED : POSITION_ROPE, .in_out = gpt,
-              .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
+    const NormKind norm = gpt ? NORM_LAYER : NORM_RMS;
+    Spec s = {.norm = norm, .branch_norm = norm, .streams = 1, .position = gpt ? POSITION_LEARNED : POSITION_ROPE,
+              .in_out = gpt, .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
     name_modules(&s, family, gpt);
     s.H = gpt ? 3 : 4;
     s.G = gpt ? 3 : 2;
@@ -49,7 +50,7 @@ Spec tiny_spec(const char *family, Layer layers[2]) {
     for (int l = 0; l < 2; l++)
         layers[l] = (Layer){.window = strcmp(family, "mistral") == 0 ? 5 : 0, .F = 19,
                             .feed_forward = gpt ? FEED_FORWARD_MLP : FEED_FORWARD_GATED};
-    s.eps = (real)1e-5;
+    s.eps = s.branch_eps = (real)1e-5;
     s.act = gpt ? ACT_GELU_TANH : ACT_SILU;
     s.qkv_bias = s.o_bias = s.feed_forward_bias = gpt;
     s.tied = gpt;
