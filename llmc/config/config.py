@@ -82,8 +82,8 @@ class Config:
         """Raise ConfigError for a field that other families have and that means nothing here."""
         if name in OWN_FIELDS:
             whose = [row.model_type for row in rows().values() if name in row.checks]
-            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field, "
-                              f"{' and '.join(whose) or 'no other'} has; leave it out")
+            of = f", which is one of {' and '.join(whose)}" if whose else ""
+            raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field{of}; leave it out")
 
     def _canonical(self, name):
         """The canonical name of a field, or None."""

@@ -28,8 +28,8 @@ class Hyper(Row):
     def validate(self, config):
         streams, width = config.hyper_rate, config.hidden_size
         if streams * max(streams + 2, width) > LARGEST:
-            raise ConfigError(f"hyper_rate {streams} x hidden_size {width} is above {LARGEST}, the largest size there is; "
-                              "make one smaller")
+            raise ConfigError(f"hyper_rate {streams} x hidden_size {width} is above {LARGEST}, the largest size there "
+                              "is; make one smaller")
 
 
 def _all(number):

@@ -58,8 +58,8 @@ class Row:
         {field of `checks`: the value that it has where it was not given}; then it is not written either.
     starts : dict
         {part, or (part, last word of the name): function of the configuration}: how its weights start where that is
-        not normal; a function
-        `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
+        not normal; a function `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight,
+        or None: normal.
     memory : "own" or "lime"
         Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
     residual : "plain" or "hyper"
