@@ -81,7 +81,7 @@ void fill_parameters(Model *m) {
         const Parameter *q = &m->weights.base.items[i];
         real *x = parameter_data(q);
         fill(x, q->count, (uint64_t)i + 1);
-        bool near_one = q->ndim == 1 && strstr(q->name, "weight");
+        bool near_one = (q->ndim == 1 && strstr(q->name, "weight")) || strstr(q->name, "static_");
         for (size_t j = 0; j < q->count; j++) x[j] = (near_one ? 1 : 0) + (real)0.4 * x[j];
     }
 }
