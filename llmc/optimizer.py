@@ -36,9 +36,10 @@ def _reaction(value, name):
 
 
 def _decays(name, ndim):
-    """Whether weight decay is usual for a parameter: for the matrices of linears and embeddings it is, not for those
-    that mix heads or streams as they are."""
-    return ndim > 1 and not name.rpartition(".")[2].startswith("static_")
+    """Whether weight decay is usual for a parameter: for the matrices of linears and embeddings it is, and for what
+    makes connections depend on the token; not for what mixes heads or streams as they are."""
+    leaf = name.rpartition(".")[2]
+    return leaf.startswith("dynamic_") or (ndim > 1 and not leaf.startswith("static_"))
 
 
 class _Setting:
@@ -74,7 +75,8 @@ class AdamW:
     max_grad_norm : float or None
         Gradients are scaled by min(1, max_grad_norm / (norm + 1e-6)), as torch does; None: never.
     decay : "matrices" or "all"
-        Weight decay on linears and embeddings alone, or on biases, norms and the static weights of routers too.
+        Weight decay on linears and embeddings alone (what depends on the token in connections is some), or on biases,
+        norms and the static weights of routers and connections too.
     on_nonfinite : "raise" or "skip"
         What a gradient norm that is not finite does; nothing is changed either way.
     groups : list of dict, optional

@@ -161,7 +161,8 @@ class Run:
         dict
             {hook point: (B, T, 6) view}: sums over the features that input x and output y both have, of x*y, x^2, y^2
             and (y-x)^2, then over all features, of (y - mean(x))^2 and x^2; of a module that reads a tensor. Under a
-            branch's name with "@stream" behind, x is the residual stream that it joins.
+            branch's name with "@stream" behind, x is the residual stream that it joins; of several, what it read of
+            them.
 
         Raises
         ------
@@ -183,7 +184,11 @@ class Run:
         return self._view(name, "input", copy)
 
     def output(self, name, copy=False):
-        """What module `name` gave in the last pass: a (B, T, C) view, or a copy; it raises what `input` does."""
+        """What module `name` gave in the last pass: a (B, T, C) view, or a copy; it raises what `input` does.
+
+        Blocks of Hyper-Connections read and give S streams side by side, (B, T, S * C): as (B, T, S, C), their sum over
+        S is what corresponds to the one stream of other models, and what the final norm reads.
+        """
         return self._view(name, "output", copy)
 
     def grad(self, name, copy=False):

@@ -28,12 +28,15 @@ def _weights(model):
     return modules
 
 
+_CONNECTIONS = ("attention_connection", "feed_forward_connection")
 _NORMS = {"layer": "LayerNorm", "rms": "RMSNorm"}
 
 
 def _kind(model, part, weights):
     if part == "router":
         return "Router"
+    if part in _CONNECTIONS:
+        return f"HyperConnection({model._spec['streams']}, dynamic={model._spec['dynamic']})"
     weight = weights["weight"]
     if part in ("embed", "positions"):
         return f"Embedding({weight.shape[0]}, {weight.shape[1]})"
@@ -53,7 +56,7 @@ def text(model):
         for name in path.split("."):
             node = node.setdefault(name, {})
     beside = overview.in_tree(model.adapters, model.adapters.states())
-    bare = f"LayerNorm(({model.config.hidden_size},), eps={model._spec['norm_eps']:g}, elementwise_affine=False)"
+    bare = f"LayerNorm(({model.config.hidden_size},), eps={model._spec['branch_norm_eps']:g}, elementwise_affine=False)"
     kinds = {path: bare if part == "norm" else _CONTAINERS.get(part) for path, (part, _) in modules.items()}
     kinds |= {path: _kind(model, modules[path][0], weights[path]) + beside.get(path, "")
               for path in weights if path in modules}

@@ -478,8 +478,25 @@ def lime_routed(weight, offers):
     return np.einsum("gc,btcd->btgd", weight, np.concatenate(offers, axis=2))
 
 
+def hyper_width(W, path, streams):
+    """What a branch reads of streams (B, T, S, C), how they go on, and how much each takes of what the branch gives.
+
+    Returns
+    -------
+    (B, T, C), (B, T, S, C), (B, T, S)
+    """
+    alpha, beta = W[path + ".static_alpha"], np.broadcast_to(W[path + ".static_beta"], streams.shape[:-1])
+    if path + ".dynamic_alpha_fn" in W:
+        n = layernorm(streams, 1, 0, 1e-5)
+        alpha = alpha + W[path + ".dynamic_alpha_scale"] * np.tanh(n @ W[path + ".dynamic_alpha_fn"])
+        beta = beta + W[path + ".dynamic_beta_scale"] * np.tanh(n @ W[path + ".dynamic_beta_fn"])
+    mixed = np.swapaxes(np.broadcast_to(alpha, (*streams.shape[:2], *alpha.shape[-2:])), -1, -2) @ streams
+    return mixed[..., 0, :], mixed[..., 1:, :], beta
+
+
 def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor):
-    """LLaMA and Mistral, which differ in their numbers only: the window and the biases; LIMe, which routes."""
+    """LLaMA and Mistral, which differ in their numbers only: the window and the biases; LIMe, which routes; LLaMAs of
+    several streams, some with norms without weights in their blocks."""
     eps = config.get("rms_norm_eps", 1e-6)
     act = config.get("hidden_act", "silu")
     heads = config["num_attention_heads"]
@@ -487,7 +504,7 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
     window = config.get("sliding_window", 4096) if config["model_type"] == "mistral" else None
 
     def norm(path, x):
-        return rmsnorm(x, W[path + ".weight"], eps)
+        return rmsnorm(x, W[path + ".weight"], eps) if path + ".weight" in W else layernorm(x, 1, 0, 1e-5)
 
     def project(path, x):
         return linear(x, W[path + ".weight"], W.get(path + ".bias"))
@@ -495,22 +512,31 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
     def rotate(x):
         return rope(x, positions, inv_freq=inv_freq, factor=rope_factor)
 
-    keys, values = [], []
+    def read(path, x):
+        return hyper_width(W, path, x) if path + ".static_alpha" in W else (x, x, None)
+
+    def joined(x, beta, y):
+        return x + y if beta is None else x + beta[..., None] * y[..., None, :]
+
+    keys, values, streams = [], [], config.get("hyper_rate")
     x = embedding(ids, W["model.embed_tokens.weight"])
+    x = np.repeat(x[:, :, None], streams, axis=2) if streams else x
     for layer in range(config["num_hidden_layers"]):
         path = f"model.layers.{layer}"
-        n = norm(path + ".input_layernorm", x)
+        n, x, beta = read(path + ".hc_attn", x)
+        n = norm(path + ".input_layernorm", n)
         q = rotate(split_heads(project(path + ".self_attn.q_proj", n), heads))
         keys.append(split_heads(project(path + ".self_attn.k_proj", n), kv_heads))
         values.append(split_heads(project(path + ".self_attn.v_proj", n), kv_heads))
         router = W.get(path + ".self_attn.lime_router.static_weights")
         k, v = (offers[-1] if router is None else lime_routed(router, offers) for offers in (keys, values))
         mixed = join_heads(attention(q, rotate(k), v, window=window, attention_mask=attention_mask))
-        x = x + project(path + ".self_attn.o_proj", mixed)
-        n = norm(path + ".post_attention_layernorm", x)
+        x = joined(x, beta, project(path + ".self_attn.o_proj", mixed))
+        n, x, beta = read(path + ".hc_mlp", x)
+        n = norm(path + ".post_attention_layernorm", n)
         hidden = gated(project(path + ".mlp.gate_proj", n), project(path + ".mlp.up_proj", n), act)
-        x = x + project(path + ".mlp.down_proj", hidden)
-    return norm("model.norm", x)
+        x = joined(x, beta, project(path + ".mlp.down_proj", hidden))
+    return norm("model.norm", x.sum(axis=2) if streams else x)
 
 
 NORMS = {  # norm_place: names of the norms (before, on what it gives, after the addition) of (attention, feed-forward)
@@ -633,6 +659,8 @@ EMBEDDING = {
     "llama": "model.embed_tokens.weight",
     "mistral": "model.embed_tokens.weight",
     "lime": "model.embed_tokens.weight",
+    "hc": "model.embed_tokens.weight",
+    "hc-paper": "model.embed_tokens.weight",
     "llmc": "model.embed_tokens.weight",
 }
 

@@ -26,14 +26,17 @@ static const char *const orders[] = {"sequential", "parallel", NULL};
 static const char *const positions[] = {"none", "learned", "rope", NULL};
 static const char *const feed_forwards[] = {"mlp", "gated", NULL};
 static const char *const memories[] = {"own", "lime", NULL};
-static const char *const residuals[] = {"plain", NULL};
+static const char *const residuals[] = {"plain", "hyper", NULL};
 
 static const Field fields[] = {
     {"norm", WORD, offsetof(Spec, norm), norms},
+    {"branch_norm", WORD, offsetof(Spec, branch_norm), norms},
     {"order", WORD, offsetof(Spec, order), orders},
     {"position", WORD, offsetof(Spec, position), positions},
     {"memory", WORD, offsetof(Spec, memory), memories},
     {"residual", WORD, offsetof(Spec, residual), residuals},
+    {"streams", SIZE, offsetof(Spec, streams), NULL},
+    {"dynamic", BOOL, offsetof(Spec, dynamic), NULL},
     {"activation", WORD, offsetof(Spec, act), activation_words},
     {"in_out", BOOL, offsetof(Spec, in_out), NULL},
     {"vocab_size", SIZE, offsetof(Spec, V), NULL},
@@ -46,6 +49,7 @@ static const Field fields[] = {
     {"rotaries", INT, offsetof(Spec, rotaries), NULL},
     {"padding_idx", ROW, offsetof(Spec, padding), NULL},
     {"norm_eps", REAL, offsetof(Spec, eps), NULL},
+    {"branch_norm_eps", REAL, offsetof(Spec, branch_eps), NULL},
     {"attention_scale", REAL, offsetof(Spec, attention_scale), NULL},
     {"scale_by_layer", BOOL, offsetof(Spec, scale_by_layer), NULL},
     {"qkv_bias", BOOL, offsetof(Spec, qkv_bias), NULL},
@@ -139,13 +143,37 @@ static bool names_suffice(const State *s, const Spec *p) {
                  {PART_HEAD, true},         {PART_Q, !fused},
                  {PART_K, !fused},          {PART_V, !fused},
                  {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED},
-                 {PART_ROUTER, p->memory == MEMORY_LIME}};
+                 {PART_ROUTER, p->memory == MEMORY_LIME},
+                 {PART_ATTENTION_CONNECTION, p->residual == RESIDUAL_HYPER},
+                 {PART_FEED_FORWARD_CONNECTION, p->residual == RESIDUAL_HYPER}};
     for (size_t i = 0; i < COUNT(needs); i++) {
         if (!needs[i].needed || p->names[needs[i].part]) continue;
         PyErr_Format(s->config, "names: '%s' is missing", part_word(needs[i].part));
         return false;
     }
     return true;
+}
+
+/* Connections join one branch after the other to the streams, without norms on the way. */
+static bool streams_sane(const State *s, const Spec *p) {
+    static const Part outside[] = {PART_ATTENTION_NORM_OUT, PART_ATTENTION_NORM_SUM, PART_FEED_FORWARD_NORM_OUT,
+                                   PART_FEED_FORWARD_NORM_SUM};
+    if (p->residual == RESIDUAL_PLAIN && p->streams == 1) return true;
+    if (p->residual == RESIDUAL_PLAIN || p->order == ORDER_PARALLEL) {
+        PyErr_Format(s->config, "%d streams of residual '%s' in order '%s'; several are 'hyper' and 'sequential'",
+                     p->streams, residuals[p->residual], orders[p->order]);
+        return false;
+    }
+    for (size_t i = 0; i < COUNT(outside); i++) {
+        if (!p->names[outside[i]]) continue;
+        PyErr_Format(s->config, "names: '%s' with residual 'hyper', which has norms before branches alone",
+                     part_word(outside[i]));
+        return false;
+    }
+    const long widest = p->streams + 2L > p->C ? p->streams + 2L : p->C;
+    if (p->streams <= INT32_MAX / widest) return true;
+    PyErr_Format(s->config, "%d streams of %d numbers; the core counts up to %d", p->streams, p->C, INT32_MAX);
+    return false;
 }
 
 static bool sane(const State *s, const Spec *p) {
@@ -161,7 +189,7 @@ static bool sane(const State *s, const Spec *p) {
         PyErr_Format(s->config, "%d rotary tables; the core takes 1 to %d", p->rotaries, ROTARIES_MOST);
         return false;
     }
-    return true;
+    return streams_sane(s, p);
 }
 
 static bool read_layers(const State *s, Spec *spec, PyObject *given) {

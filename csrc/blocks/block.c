@@ -4,10 +4,10 @@
 
 #include <stdio.h>
 
-const Site ATTENTION = {PART_ATTENTION, PART_ATTENTION_NORM_IN, PART_ATTENTION_NORM_OUT, PART_ATTENTION_NORM_SUM,
-                        self_attention};
-const Site FEED_FORWARD = {PART_FEED_FORWARD, PART_FEED_FORWARD_NORM_IN, PART_FEED_FORWARD_NORM_OUT,
-                           PART_FEED_FORWARD_NORM_SUM, feed_forward};
+const Site ATTENTION = {PART_ATTENTION, PART_ATTENTION_CONNECTION, PART_ATTENTION_NORM_IN, PART_ATTENTION_NORM_OUT,
+                        PART_ATTENTION_NORM_SUM, self_attention};
+const Site FEED_FORWARD = {PART_FEED_FORWARD, PART_FEED_FORWARD_CONNECTION, PART_FEED_FORWARD_NORM_IN,
+                           PART_FEED_FORWARD_NORM_OUT, PART_FEED_FORWARD_NORM_SUM, feed_forward};
 
 /* Both branches read the stream: through one norm, or each through its own. */
 static Tensor *parallel_branches(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l) {

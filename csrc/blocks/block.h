@@ -1,6 +1,7 @@
 /* One block serves every family: attention and feed-forward branches on a residual stream.
  *
- * A branch reads the stream (B,T,C), transforms what it read, and gives (B,T,C) back. */
+ * A branch reads the stream (B,T,C), transforms what it read, and gives (B,T,C) back. Where the residual is hyper, the
+ * stream is S of them, (B,T,S*C), and what a branch reads is a mixture. */
 #pragma once
 #include "blocks/spec.h"
 #include "plan/plan.h"
@@ -25,15 +26,15 @@ Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, const Memory *mem
 /* x itself where the family names no such norm. */
 Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part);
 
-/* A branch and where its norms stand. */
+/* A branch, what connects it to several streams, and where its norms stand. */
 typedef struct {
-    Part part, norm_in, norm_out, norm_sum;
+    Part part, connection, norm_in, norm_out, norm_sum;
     Branch branch;
 } Site;
 extern const Site ATTENTION, FEED_FORWARD;
 
 /* Reads the stream into a branch and gives it back. */
 Tensor *residual(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l, const Site *site);
-/* The same, of what `read` is instead of the stream itself. */
+/* The same of a plain stream, of what `read` is instead of the stream itself. */
 Tensor *rejoined(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, Tensor *read, int l,
                  const Site *site);

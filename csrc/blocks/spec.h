@@ -13,7 +13,10 @@ typedef enum {
     MEMORY_OWN,
     MEMORY_LIME
 } MemoryKind; /* whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own */
-typedef enum { RESIDUAL_PLAIN } ResidualKind;            /* how a branch rejoins the stream */
+typedef enum {
+    RESIDUAL_PLAIN,
+    RESIDUAL_HYPER
+} ResidualKind; /* how a branch rejoins the stream: it is added; or to each of several streams, as connections say */
 
 /* What may differ from layer to layer. */
 typedef struct {
@@ -24,7 +27,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    NormKind norm;
+    NormKind norm, branch_norm; /* behind the blocks; in them */
     Order order;
     Position position;
     MemoryKind memory;
@@ -37,11 +40,13 @@ typedef struct {
     const char *names[PARTS];
 
     int V, C, L, H, G, D;
+    int streams;          /* 1: plain */
+    bool dynamic;         /* their connections depend on the token */
     Layer *layers;    /* L */
     int rotaries;     /* rotary tables */
     int max_positions;
     int padding;          /* token whose embedding gets no gradient; -1: none */
-    real eps;
+    real eps, branch_eps; /* of the norms behind the blocks and in them */
     real attention_scale; /* multiplies q.k */
     bool scale_by_layer;  /* and divides it by layer + 1 */
     bool qkv_bias, o_bias, feed_forward_bias;

@@ -77,6 +77,9 @@ typedef struct {
     double grad_scale;                         /* clipping: every gradient is multiplied by it first */
 } AdamwStep;
 
+/* Reals that the kernels of Hyper-Connections work in. */
+static inline size_t hyper_work(int S, int C) { return 2 * (size_t)S * (size_t)(C + S + 2); }
+
 #define WHOLE_CHAINS 512 /* a product cut along k at its multiples is summed as the whole one, in every table */
 #define FEW_ROWS 6 /* gemm reads B where it lies for so many rows of A: every number once */
 
@@ -131,6 +134,22 @@ typedef struct Kernels {
                   int N, int G, int D, bool accumulate);
     void (*route_backward)(real *dweight, size_t row, const real *dout, size_t ldd, const real *inp, size_t ldi, int N,
                            int G, int D);
+
+    /* hyper.c   Hyper-Connections: what a branch reads of S streams, how they go on, and what each takes of what the
+     * branch gives. inp, streams, out (N,S,C), read, y (N,C), beta (N,S); fn (S+2,C), NULL: none depends on the token;
+     * fixed (S,S+2), scale (2); dynamic (N,S,S+2), mean, rstd (N,S) are kept for the backward pass where there is fn
+     * width backward: dread, dstreams, dbeta NULL: zero; dinp, dfn, dfixed, dscale NULL: not wanted; dinp as accumulate
+     * says, the others are always added to. work: hyper_work reals. depth: out may be streams; dy as accumulate says */
+    void (*hyper_width_forward)(real *read, real *streams, real *beta, real *dynamic, real *mean, real *rstd,
+                                const real *inp, const real *fn, const real *fixed, const real *scale, int N, int S,
+                                int C, real eps, real *work);
+    void (*hyper_width_backward)(real *dinp, real *dfn, real *dfixed, real *dscale, const real *dread,
+                                 const real *dstreams, const real *dbeta, const real *dynamic, const real *mean,
+                                 const real *rstd, const real *inp, const real *fn, const real *fixed,
+                                 const real *scale, int N, int S, int C, bool accumulate, real *work);
+    void (*hyper_depth_forward)(real *out, const real *streams, const real *y, const real *beta, int N, int S, int C);
+    void (*hyper_depth_backward)(real *dy, real *dbeta, const real *dout, const real *y, const real *beta, int N, int S,
+                                 int C, bool accumulate);
 
     /* activation.c   out = act(inp);  dinp = dout * act'(inp).  n elements */
     void (*activation_forward)(real *out, const real *inp, Activation act, size_t n);

@@ -11,6 +11,7 @@
 #include "kernels/rmsnorm.c"
 #include "kernels/rope.c"
 #include "kernels/route.c"
+#include "kernels/hyper.c" /* after layernorm.c and route.c, which it is made of */
 #include "kernels/activation.c"
 #include "kernels/gated.c"
 #include "kernels/attention.c"
@@ -42,6 +43,10 @@ const Kernels LLMC_TABLE = {
     .rope_backward = rope_backward,
     .route = route,
     .route_backward = route_backward,
+    .hyper_width_forward = hyper_width_forward,
+    .hyper_width_backward = hyper_width_backward,
+    .hyper_depth_forward = hyper_depth_forward,
+    .hyper_depth_backward = hyper_depth_backward,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .gated_forward = gated_forward,

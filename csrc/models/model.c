@@ -5,10 +5,11 @@
 
 #include <string.h>
 
-/* What is no matrix lies as reals, and so do routers, few numbers that scale many. Of int8: a table of rows that no
- * product reads lies in bfloat16, for its rows are read as they are, with nothing to average their rounding. */
+/* What is no matrix lies as reals, and so do routers and connections, few numbers that scale many. Of int8: a table of
+ * rows that no product reads lies in bfloat16, for its rows are read as they are, with nothing to average their
+ * rounding. */
 static Storage storage_of(const Model *m, const Declaration *d) {
-    if (d->ndim != 2 || d->part == PART_ROUTER) return STORED_REAL;
+    if (d->ndim != 2 || d->part == PART_ROUTER || part_is_connection(d->part)) return STORED_REAL;
     const bool gathered = d->part == PART_POSITIONS || (d->part == PART_EMBED && !m->spec.tied);
     return m->weights.storage == STORED_INT8 && gathered ? STORED_BFLOAT16 : m->weights.storage;
 }

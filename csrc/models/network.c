@@ -30,7 +30,9 @@ static Tensor *stream(Plan *p, const Spec *s, const Request *w) {
         x = add(p, x, embedded(p, s, PART_POSITIONS, s->max_positions, BY_POSITIONS, -1));
     x = dropout(p, x, s->embed_dropout, 0);
     for (int i = 0; past.rotary && i < s->rotaries; i++) rotary[i] = rope_table(p, s->D, i);
+    if (s->residual == RESIDUAL_HYPER) x = spread(p, x, s->streams);
     for (int l = 0; l < s->L; l++) x = block(p, s, &past, &memory, x, l);
+    if (s->residual == RESIDUAL_HYPER) x = gather(p, x, s->streams);
     x = norm(p, s, x, PART_FINAL_NORM);
     leave(p, NULL, x);
     return x;

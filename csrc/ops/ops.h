@@ -44,6 +44,20 @@ Tensor *rope(Plan *p, Tensor *x, Tensor *table, int heads, int D);
  * weight (G, layers*G), offers (B,T,G*D) of every layer up to this one, the last; NULL: that layer makes none */
 Tensor *route(Plan *p, Tensor *weight, Tensor *const *offers, int layers, int G, int D);
 
+/* op_streams.c   S copies of x (B,T,C) side by side: (B,T,S*C), the residual of Hyper-Connections; their sum. x itself
+ * where S is 1 */
+Tensor *spread(Plan *p, Tensor *x, int S);
+Tensor *gather(Plan *p, Tensor *streams, int S);
+
+/* op_hyper.c   width: what a branch reads of streams (B,T,S*C), how they go on, and how much of what the branch gives
+ * each of them takes, by "static_beta" (S), "static_alpha" (S,S+1) and, when dynamic, "dynamic_alpha_fn" (C,S+1),
+ * "dynamic_alpha_scale" (1), "dynamic_beta_fn" (C), "dynamic_beta_scale" (1). depth: streams + beta times y (B,T,C) */
+typedef struct {
+    Tensor *read, *streams, *beta; /* (B,T,C), (B,T,S*C), (B,T,S) */
+} Connection;
+Connection hyper_width(Plan *p, Tensor *streams, int S, bool dynamic, real eps);
+Tensor *hyper_depth(Plan *p, Tensor *streams, Tensor *y, Tensor *beta);
+
 /* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) of a layer and gives the cache */
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer);
 

@@ -9,6 +9,8 @@ typedef enum {
     PART_ROOT, PART_BLOCK, PART_ATTENTION, PART_FEED_FORWARD,
     PART_PATTERN, /* what attention weighs values by */
     PART_ROUTER,  /* what mixes the heads of this layer and of those before it */
+    /* what a branch reads of several streams, and how they go on */
+    PART_ATTENTION_CONNECTION, PART_FEED_FORWARD_CONNECTION,
     /* tables, whose rows are gathered */
     PART_EMBED, PART_POSITIONS,
     /* norms, by where they stand: before a branch, on what it gives, after the addition, behind the blocks */
@@ -23,6 +25,9 @@ typedef enum {
 /* "root", "attention_norm_in", "q" … */
 const char *part_word(Part part);
 static inline bool part_is_norm(Part part) { return part >= PART_ATTENTION_NORM_IN && part <= PART_FINAL_NORM; }
+static inline bool part_is_connection(Part part) {
+    return part == PART_ATTENTION_CONNECTION || part == PART_FEED_FORWARD_CONNECTION;
+}
 /* Can a pass leave it out? */
 static inline bool part_is_skippable(Part part) {
     return part == PART_BLOCK || part == PART_ATTENTION || part == PART_FEED_FORWARD;

@@ -12,8 +12,8 @@ class Module:
     name : str
         Its dotted path.
     kind : str
-        "embedding", "norm", "linear", "adapter", "attention", "router", "feed-forward", "block", "head" or
-        "model".
+        "embedding", "norm", "linear", "adapter", "attention", "router", "connection", "feed-forward", "block", "head"
+        or "model".
     layer : int or None
         Its block; None outside the blocks.
     part : str
@@ -46,7 +46,8 @@ class Module:
 
 _KINDS = {"root": "model", "block": "block", "attention": "attention", "feed_forward": "feed-forward", "norm": "norm",
           "embed": "embedding", "positions": "embedding", "head": "head",
-          "pattern": "attention", "router": "router"}  # the rest are linears
+          "pattern": "attention", "router": "router", "attention_connection": "connection",
+          "feed_forward_connection": "connection"}  # the rest are linears
 
 
 def modules(parts, shapes):

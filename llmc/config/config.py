@@ -33,7 +33,7 @@ class Config:
     Parameters
     ----------
     model_type : str
-        "openai-gpt", "gpt2", "llama", "mistral" or "lime".
+        "openai-gpt", "gpt2", "llama", "mistral", "lime", "hc" or "hc-paper".
     **fields
         As in config.json; what is not given has transformers' default.
 

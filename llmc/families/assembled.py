@@ -66,7 +66,8 @@ class Assembled(Row):
     """The row of such decoders: its kinds are fields of the configuration."""
 
     def kinds(self, config):
-        return super().kinds(config) | {"norm": config.norm, "order": config.order, "position": config.position}
+        own = {"norm": config.norm, "branch_norm": config.norm, "order": config.order, "position": config.position}
+        return super().kinds(config) | own
 
     def names(self, config):
         places = config.norm_place if isinstance(config.norm_place, list) else [config.norm_place]

@@ -19,6 +19,7 @@ class Row:
     architecture : str
         transformers' class for the whole language model.
     norm : "rms", "layer" or "bare"
+        Of the norm behind the blocks, and of those in them where `branch_norm` says nothing else.
     position : "rope", "learned" or "none"
     feed_forward : "gated" or "mlp"
     order : "sequential" or "parallel"
@@ -28,8 +29,9 @@ class Row:
     modules : dict
         {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
         "k", "v" or "qkv", "o", "router" (of memory "lime"), "feed_forward", "gate", "up", "down", "final_norm", "head",
-        and the norms of each branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives),
-        "attention_norm_sum" (after the addition), likewise `feed_forward_norm_…`. What is not named is not there.
+        "attention_connection" and "feed_forward_connection" (of residual "hyper"), and the norms of each branch,
+        "attention_norm_in" (before it), "attention_norm_out" (on what it gives), "attention_norm_sum" (after the
+        addition), likewise `feed_forward_norm_…`. What is not named is not there.
     spellings : dict
         {canonical name of a field: the spelling that this family writes}, where they differ.
     defaults : dict
@@ -58,12 +60,19 @@ class Row:
         Fields of `checks` that a family without them refuses, instead of keeping what it does not know; a word that
         other files use for something else is none of these.
     starts : dict
-        {part: function of the configuration}: how its weights start where that is not normal; a function
-        `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
+        {part, or (part, last word of the name): function of the configuration}: how its weights start where that is
+        not normal; a function `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight,
+        or None: normal.
     files : tuple of Spelling
         How files of its authors have tensors otherwise than Hugging Face would; they are read, and written when asked.
     memory : "own" or "lime"
         Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
+    residual : "plain" or "hyper"
+        A branch is added to one stream; or to each of `hyper_rate` streams, as connections say.
+    branch_norm : "rms", "layer", "bare" or None
+        Of the norms in the blocks, where it is not `norm`.
+    branch_norm_eps : float or None
+        Theirs, where it is not the configuration's.
     by_layer : bool
         Whether fields that a layer has may be lists of one value a layer.
     rope_theta : float
@@ -93,18 +102,25 @@ class Row:
     peft_targets: tuple = ()
     files: tuple = ()
     memory: str = "own"
+    residual: str = "plain"
+    branch_norm: str | None = None
+    branch_norm_eps: float | None = None
     by_layer: bool = False
     rope_theta: float = 10000.0
 
     def kinds(self, config):
-        """The kinds of a model of this configuration, as words of the core.
+        """The kinds of a model of this configuration, as words of the core, and the numbers that belong to them.
 
         Returns
         -------
         dict
         """
-        return {"norm": self.norm, "order": self.order, "position": self.position, "memory": self.memory,
-                "residual": "plain", "in_out": self.in_out}  # fmt: skip
+        hyper = self.residual == "hyper"
+        return {"norm": self.norm, "branch_norm": self.branch_norm or self.norm,
+                "branch_norm_eps": config.norm_eps if self.branch_norm_eps is None else self.branch_norm_eps,
+                "order": self.order, "position": self.position, "memory": self.memory, "residual": self.residual,
+                "streams": config.hyper_rate if hyper else 1, "dynamic": hyper and config.hyper_dynamic,
+                "in_out": self.in_out}  # fmt: skip
 
     def names(self, config):
         """{part: name} of a model of this configuration."""

@@ -59,10 +59,11 @@ class _Block:
         self.widths = {place: width for step in steps for place, _, width in step.outs}
 
     def lines(self):
-        width = f"stream ({self.spec['hidden_size']})"
+        count = self.spec["streams"]
+        width = f"{f'{count} streams' if count > 1 else 'stream'} ({self.spec['hidden_size']})"
         found, inside = [width, _STREAM], False
         for step in self.steps:
-            if step.op == "add":
+            if step.op in ("add", "hyper_depth"):
                 found += [_BACK, _STREAM]
                 self.stream, inside = step.outs[0][0], False
                 continue
@@ -91,7 +92,11 @@ class _Block:
         return [f"{self._name(step.path):30}RMSNorm"]
 
     def _layernorm(self, step):
-        return [f"{self._name(step.path):30}LayerNorm{' without weights' * (self.spec['norm'] == 'bare')}"]
+        return [f"{self._name(step.path):30}LayerNorm{' without weights' * (self.spec['branch_norm'] == 'bare')}"]
+
+    def _hyper_width(self, step):
+        how = "as each token says" if self.spec["dynamic"] else "the same of every token"
+        return [f"{self._name(step.path):30}a mixture of the streams, {how}"]
 
     def _linear(self, step):
         return [f"{self._name(name):30}{self._inputs(name)} → {width}" for _, name, width in step.outs]

@@ -41,7 +41,7 @@ def initialise(parameters, layout, config, seed=0):
         elif part == "norm":
             values[...] = 1
         else:
-            random.append((name, values, layer, _start(part, config)))
+            random.append((name, values, layer, _start(part, name, config)))
     with ThreadPoolExecutor(get_num_threads()) as pool:
         blocks = ((*weight, rows) for weight in random for rows in _blocks(weight[1].shape))
         for _ in pool.map(lambda block: _fill(*block, seed), blocks):
@@ -67,9 +67,10 @@ def deviation(part, config):
     return own(config) if own else config.initializer_range or 0.02  # transformers takes 0 for "not given" here
 
 
-def _start(part, config):
-    """What fills rows of a weight: the family's own start of the part, or normal numbers."""
-    own = config._family.starts.get(part)
+def _start(part, name, config):
+    """What fills rows of a weight: the family's own start of it, or of the part, or normal numbers."""
+    starts = config._family.starts
+    own = starts.get((part, name.rpartition(".")[2])) or starts.get(part)
     start = own(config) if own else None
     return start or functools.partial(_normal, np.float32(deviation(part, config)))
 

@@ -1,7 +1,7 @@
 /* harness: tiny models and calls. */
 #include "harness.h"
 
-const char *const FAMILIES[4] = {"openai-gpt", "gpt2", "llama", "mistral"};
+const char *const FAMILIES[FAMILY_COUNT] = {"openai-gpt", "gpt2", "llama", "mistral", "hc"};
 
 static const char *const GPT_NAMES[PARTS] = {
     [PART_ROOT] = "transformer", [PART_EMBED] = "wte",   [PART_POSITIONS] = "wpe", [PART_BLOCK] = "h",
@@ -37,11 +37,23 @@ static void name_modules(Spec *s, const char *family, bool gpt) {
     if (!sums) s->names[PART_FINAL_NORM] = "ln_f";
 }
 
+/* Several streams, and norms without weights in the blocks. */
+static void connect_streams(Spec *s) {
+    s->residual = RESIDUAL_HYPER;
+    s->streams = 3;
+    s->dynamic = true;
+    s->branch_norm = NORM_BARE;
+    s->names[PART_ATTENTION_CONNECTION] = "hc_attn";
+    s->names[PART_FEED_FORWARD_CONNECTION] = "hc_mlp";
+}
+
 Spec tiny_spec(const char *family, Layer layers[2]) {
     const bool gpt = strcmp(family, "openai-gpt") == 0 || strcmp(family, "gpt2") == 0;
-    Spec s = {.norm = gpt ? NORM_LAYER : NORM_RMS, .position = gpt ? POSITION_LEARNED : POSITION_ROPE, .in_out = gpt,
-              .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
+    const NormKind norm = gpt ? NORM_LAYER : NORM_RMS;
+    Spec s = {.norm = norm, .branch_norm = norm, .streams = 1, .position = gpt ? POSITION_LEARNED : POSITION_ROPE,
+              .in_out = gpt, .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
     name_modules(&s, family, gpt);
+    if (strcmp(family, "hc") == 0) connect_streams(&s);
     s.H = gpt ? 3 : 4;
     s.G = gpt ? 3 : 2;
     s.D = gpt ? 5 : 6;
@@ -49,7 +61,7 @@ Spec tiny_spec(const char *family, Layer layers[2]) {
     for (int l = 0; l < 2; l++)
         layers[l] = (Layer){.window = strcmp(family, "mistral") == 0 ? 5 : 0, .F = 19,
                             .feed_forward = gpt ? FEED_FORWARD_MLP : FEED_FORWARD_GATED};
-    s.eps = (real)1e-5;
+    s.eps = s.branch_eps = (real)1e-5;
     s.act = gpt ? ACT_GELU_TANH : ACT_SILU;
     s.qkv_bias = s.o_bias = s.feed_forward_bias = gpt;
     s.tied = gpt;
@@ -69,7 +81,7 @@ void fill_parameters(Model *m) {
         const Parameter *q = &m->weights.base.items[i];
         real *x = parameter_data(q);
         fill(x, q->count, (uint64_t)i + 1);
-        bool near_one = q->ndim == 1 && strstr(q->name, "weight");
+        bool near_one = (q->ndim == 1 && strstr(q->name, "weight")) || strstr(q->name, "static_");
         for (size_t j = 0; j < q->count; j++) x[j] = (near_one ? 1 : 0) + (real)0.4 * x[j];
     }
 }
