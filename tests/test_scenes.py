@@ -72,12 +72,13 @@ def test_a_scene_has_its_fields_in_order_and_knows_where_they_stand(tmp_path):
 def test_a_file_is_a_scene_several_documents_a_list_or_a_list_with_defaults(tmp_path):
     body = f"{REST}response: r\n"
     indented = body.replace("\n", "\n  ").rstrip() + "\n"
-    for text, lines in ((body, [1]), (f"---\n{body}---\n{body}...\n---\n", [2, 7]), (f"- {indented}- {indented}", [1, 5])):
+    for text, lines in ((body, [1]), (f"---\n{body}---\n{body}...\n---\n", [2, 7]),
+                        (f"- {indented}- {indented}", [1, 5])):  # fmt: skip
         scenes = read_scenes(written(tmp_path, text))
         assert [scene.line for scene in scenes] == lines
         assert [scene.id for scene in scenes] == ["scene", "scene#2"][: len(lines)]
-    text = "defaults:\n  arch_tension: 1\n  scene_architecture: here\nscenes:\n- {intent_vector: a, response: r}\n" \
-           "- {id: own, intent_vector: b, arch_tension: 2, response: s}\n- {intent_vector: c, response: t}\n"  # fmt: skip
+    text = ("defaults:\n  arch_tension: 1\n  scene_architecture: here\nscenes:\n- {intent_vector: a, response: r}\n"
+            "- {id: own, intent_vector: b, arch_tension: 2, response: s}\n- {intent_vector: c, response: t}\n")
     scenes = read_scenes(written(tmp_path, text))
     assert [(scene.id, scene.fields["arch_tension"]) for scene in scenes] == [("scene", 1), ("own", 2), ("scene#3", 1)]
     assert [scene.lines["arch_tension"] for scene in scenes] == [2, 6, 2]
@@ -146,11 +147,15 @@ def test_system_is_first_wherever_it_is_named(tmp_path):
     ("meta: {1: a, 1.0: b}\n", "4: meta[1]: this key is there twice".replace("[1]", ".1.0")),
     ("meta: {? [a] : b}\n", "4: meta: a key is a list"), ("meta: {~: b}\n", "4: meta: a key is null"),
     ("meta: !!python/object:os.x {}\n", "4: meta: the tag '!!python/object:os.x' would make an object"),
-    ("meta: !mine {a: 1}\n", "4: meta: the tag '!mine' would make"), ("prompt: !!binary aGk=\n", "4: prompt: the tag '!!b"),
-    ("meta: {a: !!int x}\n", "4: meta.a: 'x' is not a number"), ("meta: {a: !!bool x}\n", "4: meta.a: 'x' is not true or"),
-    ("meta:\n\ta: 1\n", "5: a tab; YAML is indented with spaces"), ("prompt: a: b\n", "4: not YAML: mapping values are"),
+    ("meta: !mine {a: 1}\n", "4: meta: the tag '!mine' would make"),
+    ("prompt: !!binary aGk=\n", "4: prompt: the tag '!!binary' would make an object"),
+    ("meta: {a: !!int x}\n", "4: meta.a: 'x' is not a number"),
+    ("meta: {a: !!bool x}\n", "4: meta.a: 'x' is not true or false"),
+    ("meta:\n\ta: 1\n", "5: a tab; YAML is indented with spaces"),
+    ("prompt: a: b\n", "4: not YAML: mapping values are not allowed in this context (a text that holds ': ' is quoted"),
     ("prompt: *a\n", "4: *a names nothing that stands above it"), ("meta: &a {b: *a}\n", "4: *a names nothing"),
-    ("prompt: 'a\n", "6: not YAML: found unexpected end"), ("prompt: \x01\n", "4: character U+0001 cannot stand in YAML"),
+    ("prompt: 'a\n", "6: not YAML: found unexpected end"),
+    ("prompt: \x01\n", "4: character U+0001 cannot stand in YAML"),
     ("meta: {<<: 3}\n", "4: meta.<<: a merge takes a mapping"), ("prompt: @a\n", "4: not YAML: found character"),
 ])  # fmt: skip
 def test_a_fault_is_said_with_its_line_and_field(tmp_path, text, fault):
@@ -163,7 +168,8 @@ def test_a_fault_is_said_with_its_line_and_field(tmp_path, text, fault):
     ("1" * 2000, "is not a number"), ("[" * 70 + "]" * 70, "more than 64 levels"),
 ])  # fmt: skip
 def test_a_value_that_says_nothing_is_refused(tmp_path, text, fault):
-    assert fault in only_fault(tmp_path, f"intent_vector: {text}\nscene_architecture: b\narch_tension: 1\nresponse: r\n")
+    rest = "scene_architecture: b\narch_tension: 1\nresponse: r\n"
+    assert fault in only_fault(tmp_path, f"intent_vector: {text}\n{rest}")
 
 
 def test_nested_nulls_and_empty_values_are_values(tmp_path):
@@ -174,8 +180,8 @@ def test_nested_nulls_and_empty_values_are_values(tmp_path):
 def test_what_is_missing_is_said_of_the_scene_and_what_is_misspelt_is_not_missing_besides(tmp_path):
     path = written(tmp_path, "# a scene\n\nintent_vector: a\nscene_architectur: b\n")
     assert check_scenes(path) == [f"{path}:3: arch_tension: missing", f"{path}:3: response: missing",
-                                  f"{path}:4: scene_architectur: no such key; nearest: scene_architecture, intent_vector, "
-                                  f"arch_tension"]  # fmt: skip
+                                  f"{path}:4: scene_architectur: no such key; nearest: scene_architecture, "
+                                  f"intent_vector, arch_tension"]  # fmt: skip
     with pytest.raises(DataError, match="arch_tension: missing; and 2 more: llmc scenes lists all$"):
         read_scenes(path)
     assert len(check_scenes(path, required=())) == 2  # the response always
@@ -189,13 +195,15 @@ def test_every_fault_of_every_file_is_listed_by_files_and_lines(tmp_path):
 
 
 def test_a_fault_of_the_defaults_is_said_once(tmp_path):
-    text = "defaults: {arch_tension: .nan, scene_architecture: a}\nscenes:\n" + "- {intent_vector: a, response: r}\n" * 3
+    text = "defaults: {arch_tension: .nan, scene_architecture: a}\nscenes:\n"
+    text += "- {intent_vector: a, response: r}\n" * 3
     assert only_fault(tmp_path, text) == "1: arch_tension: nan is not finite"
 
 
 @pytest.mark.parametrize("text, fault", [
     ("defaults: {a: 1}\n", "1: scenes: missing"), ("scenes: {a: 1}\n", "1: scenes: no list"),
-    ("scenes: []\n", "1: there is no scene in it"), ("", "1: there is no scene in it"), ("# nothing\n", "1: there is no"),
+    ("scenes: []\n", "1: there is no scene in it"), ("", "1: there is no scene in it"),
+    ("# nothing\n", "1: there is no scene in it"),
     ("just words\n", "1: no scene: a scene is a mapping"), (b"a: b\nc: \xff\n", "2: byte 8 is not UTF-8"),
 ])  # fmt: skip
 def test_a_file_without_a_scene_is_refused(tmp_path, text, fault):
@@ -279,11 +287,14 @@ def test_what_was_read_is_written_and_read_again(tmp_path):
     assert "response: |\n  The door" in (tmp_path / "out.yaml").read_text()
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30).filter(lambda text: text.strip("\r\n"))
-TEXT |= st.sampled_from(["yes", "12", "~", "2024-01-05", "12:30", "1e5", "- a", "a: b", " a\n b\n\n", "\n a", "=", "<<"])
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
+TEXT = TEXT.filter(lambda text: text.strip("\r\n"))
+TEXT |= st.sampled_from(["yes", "12", "~", "2024-01-05", "12:30", "1e5", "- a", "a: b", " a\n b\n\n", "\n a", "=", "<<",
+                         "a\u2028b\n", "\ufeff", "a\rb", "\ta"])  # fmt: skip
 SCALAR = TEXT | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
 NESTED = st.recursive(SCALAR | st.none() | st.just(""), lambda inner: st.lists(inner, max_size=3)
-                      | st.dictionaries(TEXT | st.integers() | st.booleans(), inner, max_size=3), max_leaves=8)  # fmt: skip
+                      | st.dictionaries(TEXT | st.integers() | st.booleans(), inner, max_size=3),
+                      max_leaves=8)  # fmt: skip
 FULL = SCALAR | st.lists(NESTED, min_size=1, max_size=3) | st.dictionaries(TEXT, NESTED, min_size=1, max_size=3)
 
 

@@ -209,13 +209,14 @@ class _Reading:
     """Scenes as they are read, and what is wrong with them."""
 
     def __init__(self, fields, required):
-        self.scenes = []
+        self.scenes, self._of_files = [], False
         self._fields = chosen(fields)
         self._known, self._required = admitted(self._fields), needed(required, self._fields)
         self._faults, self._ids, self._number = [], {}, 0  # (number of the file, line, text), {id: where}
 
     def files(self, paths):
         """Read them all."""
+        self._of_files = True
         for self._number, path in enumerate(located(paths)):
             self._file(path)
 
@@ -237,8 +238,8 @@ class _Reading:
         """DataError for the first of them."""
         texts = self.found()
         if texts:
-            more = f"; and {len(texts) - 1} more: llmc scenes lists all" if len(texts) > 1 else ""
-            raise DataError(texts[0] + more)
+            lister = ": llmc scenes lists all" if self._of_files else ""
+            raise DataError(texts[0] + (f"; and {len(texts) - 1} more{lister}" if len(texts) > 1 else ""))
 
     def _fault(self, file, line, path, what):
         field = f"{dotted(path)}: " if path else ""
