@@ -56,7 +56,7 @@ def new_model(tok, seed=0):
 
 @pytest.fixture(scope="module")
 def planted(tok, tmp_path_factory):
-    """(data, folder of a base whose responses come from the place, folder of an adapter that moved that to the tension)."""
+    """(data, folder of a base whose responses come from the place, that of an adapter that moved it to the tension)."""
     folder = tmp_path_factory.mktemp("planted")
     base = trained(new_model(tok), SceneDataset(scenes("scene_architecture"), tok), steps=90)
     base.save_pretrained(folder / "base")
@@ -128,8 +128,8 @@ def test_tokens_are_the_responses_and_their_means_the_rows(report, planted):
 
 def test_over_scenes_the_numbers_are_weighted_by_tokens(tok):
     model = new_model(tok)
-    data = SceneDataset([Scene("a", {"prompt": "x", "system": "y"}, "one"), Scene("b", {"prompt": "z"}, "much more " * 5)],
-                        tok, required=())  # fmt: skip
+    two = [Scene("a", {"prompt": "x", "system": "y"}, "one"), Scene("b", {"prompt": "z"}, "much more " * 5)]
+    data = SceneDataset(two, tok, required=())
     report = scene_attribution(model, data, batch_size=1)
     rows = {(row["scene"], row["field"]): row for row in report.rows}
     assert list(rows) == [("a", "system"), ("a", "prompt"), ("b", "prompt")]
@@ -195,7 +195,7 @@ def test_what_cannot_be_is_refused_in_words(tok, planted):
     for arguments, words, error, message in (
         ((model, [1]), {}, TypeError, "data is list, not a llmc.data.SceneDataset"),
         ((3, data), {}, TypeError, "model is int"), ((model, data), dict(base=3), TypeError, "base is int"),
-        ((model, data), dict(fields=["tension"]), UnknownNameError, "no scene renders 'tension'; nearest: arch_tension"),
+        ((model, data), dict(fields=["tension"]), UnknownNameError, "no scene renders 'tension'; nearest: ar"),
         ((model, data), dict(fields="prompt"), TypeError, "not a list of names"),
         ((model, data), dict(batch_size=0), ConfigError, "batch_size is 0"),
         ((base / "no", data), {}, (FileNotFoundError, OSError), "no"),

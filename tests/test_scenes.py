@@ -85,7 +85,7 @@ def test_a_file_is_a_scene_several_documents_a_list_or_a_list_with_defaults(tmp_
 
 
 def test_a_path_is_a_file_a_folder_a_glob_or_a_list_of_them(tmp_path):
-    for name in ("b/deep/two.yml", "b/one.yaml", "a.yaml", "b/.hidden.yaml", "b/readme.md"):
+    for name in ("b/deep/two.yml", "b/one.yaml", "a.yaml", "b/.hidden.yaml", "b/readme.md", ".git/x.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{REST}response: r\n")
 

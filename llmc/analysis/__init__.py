@@ -1,4 +1,4 @@
-"""Looking at what a model does: LIM and its kin, how well they predict a layer's worth, and what a scene's fields do."""
+"""Looking at what a model does: LIM and its kin, how well they predict what a layer is worth; a scene's fields."""
 
 from llmc.analysis.lim import lim
 from llmc.analysis.metrics import METRICS

@@ -53,12 +53,14 @@ def _responses(report):
 def _response(field, name, tokens, colours):
     if field not in tokens[0]["effects"]:
         return ""
-    text = "".join(
-        f'<span style="background:{colours.colour(effect)};color:{colours.ink(effect)}" title="{effect:+.3f} nats; loss '
-        f'{token["loss"]:.3f}">{escape(token["text"])}</span>'
-        for token in tokens for effect in (token["effects"][field],)
-    )  # fmt: skip
+    text = "".join(_token(token, token["effects"][field], colours) for token in tokens)
     return f'<p class="quiet">{escape(name)}</p><pre>{text}</pre>\n'
+
+
+def _token(token, effect, colours):
+    style = f"background:{colours.colour(effect)};color:{colours.ink(effect)}"
+    tip = f"{effect:+.3f} nats; its loss is {token['loss']:.3f}"
+    return f'<span style="{style}" title="{tip}">{escape(token["text"])}</span>'
 
 
 def _rows(report):

@@ -75,9 +75,14 @@ def check_scenes(paths, *, fields=None, required=REQUIRED):
     FileNotFoundError, ConfigError, ImportError
         As by `read_scenes`.
     """
+    return scenes_and_faults(paths, fields, required)[1]
+
+
+def scenes_and_faults(paths, fields=None, required=REQUIRED):
+    """What `read_scenes` and `check_scenes` say, at one reading; the scenes count where there is no fault."""
     reading = _Reading(fields, required)
     reading.files(paths)
-    return reading.found()
+    return reading.scenes, reading.found()
 
 
 @public
@@ -164,8 +169,7 @@ def located(paths):
 
 def _located(path):
     if os.path.isdir(path):
-        below = glob.glob(os.path.join(glob.escape(path), "**", "*"), recursive=True)  # nothing that is hidden
-        below = sorted(name for name in below if is_scene_file(name) and not os.path.isdir(name))
+        below = files_below(path)
         if not below:
             raise FileNotFoundError(f"{path}: no {' or '.join(ENDINGS)} file is below it")
         return below
@@ -178,14 +182,16 @@ def _located(path):
     there = [name for name in sorted(glob.glob(path, recursive=True)) if is_scene_file(name) or os.path.isdir(name)]
     if not there:
         raise FileNotFoundError(f"{path}: no {' or '.join(ENDINGS)} file has such a name")
-    return [name for each in there for name in (_below(each) if os.path.isdir(each) else [each])]
+    return [name for each in there for name in (files_below(each) if os.path.isdir(each) else [each])]
 
 
-def _below(folder):
-    try:
-        return _located(folder)
-    except FileNotFoundError:  # a glob of the files has met a folder of other things
-        return []
+def files_below(folder):
+    """The scene files below a folder, sorted; none that is hidden."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(place, name) for name in names if is_scene_file(name) and not name.startswith(".")]
+    return sorted(found)
 
 
 def written(documents):
