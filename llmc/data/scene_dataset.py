@@ -1,6 +1,7 @@
 """A dataset of scenes: each an item whose response alone is learnt, and every token of it known by its field."""
 
 import json
+import os
 
 import numpy as np
 
@@ -240,8 +241,8 @@ class SceneDataset:
 
 def scenes_of(source, fields=None, required=REQUIRED):
     """The scenes of paths, or scenes that are at hand, checked."""
-    listed = [source] if isinstance(source, Scene) else source
-    if isinstance(listed, (list, tuple)) and any(isinstance(each, Scene) for each in listed):
+    listed = [source] if isinstance(source, (str, os.PathLike, Scene)) else list(source)
+    if any(isinstance(each, Scene) for each in listed):
         return checked_scenes(listed, fields, required)
     return read_scenes(listed, fields=fields, required=required)
 
