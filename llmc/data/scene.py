@@ -1,6 +1,5 @@
 """Scene: what a model is shown of a scene, the response that unfolds it, and what may stand in either."""
 
-import difflib
 import math
 import numbers
 from dataclasses import dataclass, field
@@ -148,10 +147,12 @@ def faults(values, known, required):
     (tuple, str)
         Where, as keys and numbers, and what.
     """
+    from difflib import get_close_matches
+
     misspelt = set()
     for key in values:
         if key not in known:
-            misspelt.update(difflib.get_close_matches(str(key)[:LIMIT], known, n=1))
+            misspelt.update(get_close_matches(str(key)[:LIMIT], known, n=1))
             yield (key,), "no such key" + (hint(str(key), known) or f"; there are {', '.join(known)}")
     for name in required:
         if name not in values and name not in misspelt:

@@ -1,7 +1,9 @@
 """What scenes hold: how many, how long, which fields in how many of them, and what stands in those."""
 
+import math
 import numbers
-import statistics
+
+import numpy as np
 
 from llmc.data.scene_rendering import RESPONSE, TEMPLATE, as_text
 from llmc.show.table import Table
@@ -36,7 +38,7 @@ def statistics_of(scenes, renderings, spans=None, lengths=(), learnt=0, skipped=
         "scenes": len(scenes), "files": len({scene.file for scene in scenes if scene.file is not None}),
         "skipped": skipped, "tokens": tokens, "learnt_tokens": None if spans is None else learnt,
         "tokens_min": None if spans is None else min(lengths),
-        "tokens_median": None if spans is None else statistics.median(lengths),
+        "tokens_median": None if spans is None else float(np.median(lengths)),
         "tokens_max": None if spans is None else max(lengths),
         "duplicates": len(responses) - len(set(responses)), "fields": _fields(renderings, spans, tokens),
         "intents": _intents(scenes), "tension": _tension(scenes),
@@ -108,4 +110,4 @@ def _is_number(value):
 
 
 def _mean(values):
-    return float(statistics.fmean(values)) if values else None
+    return math.fsum(values) / len(values) if values else None

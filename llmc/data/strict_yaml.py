@@ -15,7 +15,7 @@ LONGEST_NUMBER = 1000  # characters
 
 _TAG = "tag:yaml.org,2002:"
 _WORDS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "null"}
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _HINTS = {"mapping values are not allowed": "a text that holds ': ' is quoted, or stands below its key after |",
           "found character": "a text that begins with @, ` or % is quoted",
           "undefined alias": "a text that begins with * is quoted"}  # fmt: skip
@@ -83,7 +83,7 @@ def documents(text, fault):
         Without PyYAML.
     """
     yaml = library()
-    if found := _UNPRINTABLE.search(text):
+    if found := re.search(_UNPRINTABLE, text):  # compiled when it is needed
         raise Broken(text.count("\n", 0, found.start()) + 1,
                      f"character U+{ord(found[0]):04X} cannot stand in YAML; write it as an escape between quotes")
     events = _Events(yaml, text)
