@@ -1,4 +1,4 @@
-"""Looking at what a model does: LIM and its kin, and the analyses of LIMe, imported when they are asked for."""
+"""Looking at what a model does: LIM and its kin, a scene's fields; the analyses of LIMe load when named."""
 
 from importlib import import_module
 
@@ -6,6 +6,8 @@ from llmc.analysis.arithmetic_accuracy import arithmetic_accuracy
 from llmc.analysis.lim import lim
 from llmc.analysis.metrics import METRICS
 from llmc.analysis.report import Report
+from llmc.analysis.scene_attribution import scene_attribution
+from llmc.analysis.scene_report import SceneReport
 
 _LIME = {  # name -> the file in lime/ that has it
     "router_weights": "router_weights",
@@ -25,7 +27,7 @@ _LIME = {  # name -> the file in lime/ that has it
     "loss_per_flops": "loss_per_flops",
 }
 
-__all__ = ["METRICS", "Report", "arithmetic_accuracy", "lim", *_LIME]
+__all__ = ["METRICS", "Report", "SceneReport", "arithmetic_accuracy", "lim", "scene_attribution", *_LIME]
 
 
 def __getattr__(name):

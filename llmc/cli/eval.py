@@ -3,7 +3,7 @@
 import math
 
 from llmc.cli import texts
-from llmc.cli.sources import are_json_lines
+from llmc.cli.sources import are_rows, rows_of
 from llmc.show.table import Table
 
 EXAMPLE = "llmc eval llmc-demo --text README.md"
@@ -13,7 +13,7 @@ LONGEST = 1024  # tokens of context, unless more are asked for
 def arguments(parser):
     """Its words."""
     texts.add(parser, LONGEST, batch_size=8, kinds='text; or .jsonl of {"text"}, or {"prompt", "response"}, whose '
-              'response alone counts; or a .bin of llmc tokenize')
+              'response alone counts; or scenes (.yaml, or a folder of them), likewise; or a .bin of llmc tokenize')
 
 
 def run(args):
@@ -21,12 +21,11 @@ def run(args):
     from tqdm import tqdm
 
     from llmc import NonFiniteError, Trainer, TrainingArguments
-    from llmc.data import JsonlDataset
 
     model, tokenizer = texts.opened(args)
     size = texts.block_size(args, model, LONGEST)
-    if are_json_lines(args.text):
-        blocks = texts.items(JsonlDataset(args.text, tokenizer, size))
+    if are_rows(args.text):
+        blocks = texts.items(rows_of(args.text, tokenizer, size))
     else:
         blocks = texts.blocks(args, model, tokenizer, size)
     trainer = Trainer(model, TrainingArguments(per_device_eval_batch_size=args.batch_size), tokenizer=tokenizer)

@@ -1,4 +1,4 @@
-"""llmc lora: train a low-rank adapter of a model on texts, or on prompts and their responses."""
+"""llmc lora: train a low-rank adapter of a model on texts, on prompts and their responses, or on scenes."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import re
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
-from llmc.cli.sources import are_json_lines, ends_in_bin, located_model, tokenizer_of
+from llmc.cli.sources import are_rows, ends_in_bin, located_model, tokenizer_of
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts
 from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
 
@@ -23,10 +23,11 @@ def arguments(parser):
     parser.add_argument("model", nargs="?", metavar="DIR", help="the base: a checkpoint's folder, or a hub name")
     parser.add_argument("data", nargs="*", metavar="FILE",
                         help='UTF-8 text; or .jsonl of {"text"}, or {"prompt", "response"}, whose response alone is '
-                             'learnt; or one .bin of llmc tokenize')
+                             'learnt; or scenes (.yaml, or a folder of them), likewise; or one .bin of llmc tokenize')
     parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
-                        help=f"without --eval-data, evaluate with this last share of the data [{HELD_OUT}]; 0: none")
+                        help=f"without --eval-data, evaluate with this last share of the data, of scenes a share that "
+                             f"their ids choose [{HELD_OUT}]; 0: none")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
     parser.add_argument("--resume", action="store_true",
@@ -128,9 +129,9 @@ def _settings(args):
 
 
 def _datasets(settings, tokenizer, vocab_size):
-    """(to train on, to evaluate with or None), of text, tokens or JSON lines."""
+    """(to train on, to evaluate with or None), of text, tokens, JSON lines or scenes."""
     files = settings["data"]
     if tokenizer is None and not ends_in_bin(files):
         raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {files[0]} with; put one there")
-    texts = None if ends_in_bin(files) or are_json_lines(files) else read_texts(files)
+    texts = None if ends_in_bin(files) or are_rows(files) else read_texts(files)
     return datasets(settings, texts, tokenizer, vocab_size)

@@ -84,6 +84,34 @@ def are_json_lines(files):
     return bool(lines)
 
 
+def are_scenes(files):
+    """Whether `files` are scenes (.yaml, .yml, folders and globs of them) and not text.
+
+    Raises
+    ------
+    Usage
+        When some are and others are not.
+    """
+    from llmc.data.scene_files import files_below, is_scene_file
+
+    scenes = [name for name in files if is_scene_file(name) or os.path.isdir(name) and files_below(name)]
+    if scenes and len(scenes) < len(files):
+        raise Usage(f"{scenes[0]} holds scenes, and the other files do not; give one kind")
+    return bool(scenes)
+
+
+def are_rows(files):
+    """Whether `files` are JSON lines or scenes, which say what is learnt of them, and not text."""
+    return are_scenes(files) or are_json_lines(files)
+
+
+def rows_of(files, tokenizer, block_size):
+    """The dataset of such files."""
+    from llmc.data import JsonlDataset, SceneDataset
+
+    return (SceneDataset if are_scenes(files) else JsonlDataset)(files, tokenizer, block_size)
+
+
 def require_files(files, why):
     """Raise Usage when one of `files`, which are read twice for the reason `why`, is a pipe: it never ends again."""
     for name in files:

@@ -19,7 +19,8 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("data", nargs="*", metavar="FILE",
                         help='UTF-8 text, each file a document; or .jsonl of {"text"}, or {"prompt", "response"}, '
-                             'whose response alone is learnt; or one .bin of llmc tokenize, which may exceed memory')
+                             'whose response alone is learnt; or scenes (.yaml, or a folder of them), likewise; or one '
+                             '.bin of llmc tokenize, which may exceed memory')
     parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
                         help="without --eval-data, evaluate with this last share of the data [0.05]; 0: none")

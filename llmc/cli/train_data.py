@@ -1,8 +1,8 @@
-"""The datasets of llmc train: texts, JSON lines or blocks of tokens, and the last share of them held out."""
+"""The datasets of llmc train: texts, JSON lines, scenes or blocks of tokens, and a share of them held out."""
 
 import os
 
-from llmc.cli.sources import are_json_lines, ends_in_bin, require_files
+from llmc.cli.sources import are_json_lines, are_rows, are_scenes, ends_in_bin, require_files, rows_of
 from llmc.show.table import count
 
 HELD_OUT = 0.05
@@ -30,7 +30,7 @@ class Part:
 
 
 def read_texts(paths):
-    """The texts of UTF-8 files; of JSON lines those of every line, responses behind their prompts.
+    """The texts of UTF-8 files; of JSON lines and scenes those of every one, responses behind their prompts.
 
     Raises
     ------
@@ -40,14 +40,19 @@ def read_texts(paths):
         For texts that the free memory has no room for.
     """
     from llmc.data.json_lines import records, text_of
+    from llmc.data.scene_files import located, read_scenes
+    from llmc.data.scene_rendering import PLAIN, rendered
     from llmc.data.text_files import read_chunks
     from llmc.errors import DataError
     from llmc.system.free_memory import free_memory
 
-    size, free = sum(map(os.path.getsize, paths)), free_memory()
+    files = located(paths) if are_scenes(paths) else paths
+    size, free = sum(map(os.path.getsize, files)), free_memory()
     if free is not None and ROOM * size > free:
         raise MemoryError(f"{', '.join(paths)}: {count(size, 'B')} of text are tokenized in memory, and "
                           f"{count(free, 'B')} are free; llmc tokenize makes a file of ids that may exceed memory")
+    if are_scenes(paths):
+        return [rendered(scene, PLAIN).text for scene in read_scenes(files)]
     if are_json_lines(paths):
         require_files(paths, "JSON lines are read")
         return [text_of(record) for _, record in records(paths)]
@@ -67,7 +72,7 @@ def datasets(settings, texts, tokenizer, vocab_size):
     settings : dict
         `data`, `eval_data`, `held_out`, `block_size`.
     texts : list of str or None
-        Those of `data`; None when it is a file of tokens, or JSON lines.
+        Those of `data`; None when it is a file of tokens, JSON lines or scenes.
     tokenizer : Tokenizer or None
     vocab_size : int
         The model's.
@@ -87,7 +92,7 @@ def datasets(settings, texts, tokenizer, vocab_size):
     data = _blocks(settings["data"], texts, tokenizer, size, vocab_size)
     if settings["eval_data"]:
         files = settings["eval_data"]
-        texts = None if ends_in_bin(files) or are_json_lines(files) else read_texts(files)
+        texts = None if ends_in_bin(files) or are_rows(files) else read_texts(files)
         if tokenizer is None and not ends_in_bin(files):
             raise ConfigError(f"{files[0]} is text, and there is no tokenizer for it; name one with --tokenizer DIR")
         return data, _blocks(files, texts, tokenizer, size, vocab_size)
@@ -95,10 +100,16 @@ def datasets(settings, texts, tokenizer, vocab_size):
 
 
 def split(data, share):
-    """(all but the last share of a dataset, that share or None); at least one item is on each side."""
+    """(all but a share of a dataset, that share or None): the last items, of scenes those that their ids choose.
+
+    At least one item is on each side.
+    """
+    from llmc.data import SceneDataset
     from llmc.inputs import IGNORE
 
     share = HELD_OUT if share is None else share
+    if isinstance(data, SceneDataset) and share and len(data) > 1:
+        return data.split(share)
     held = min(max(1, round(share * len(data))), len(data) - 1) if share else 0
     if not held:
         return data, None
@@ -109,10 +120,10 @@ def split(data, share):
 
 
 def _blocks(files, texts, tokenizer, size, vocab_size):
-    from llmc.data import JsonlDataset, TextDataset, TokenBlockDataset
+    from llmc.data import TextDataset, TokenBlockDataset
 
-    if are_json_lines(files):
-        return JsonlDataset(files, tokenizer, size)
+    if are_rows(files):
+        return rows_of(files, tokenizer, size)
     if texts is None:
         return TokenBlockDataset(files[0], size, vocab_size=vocab_size)
     return TextDataset(texts, tokenizer, size, append_eos=tokenizer.eos_token_id is not None)

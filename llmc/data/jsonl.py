@@ -7,7 +7,7 @@ import numpy as np
 from llmc.calls import public
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.json_lines import records
-from llmc.data.pieces import encode_document, missing, special_frame, with_end
+from llmc.data.responses import Responses
 from llmc.errors import DataError
 from llmc.inputs import IGNORE
 
@@ -41,52 +41,32 @@ class JsonlDataset:
     """
 
     def __init__(self, paths, tokenizer, block_size):
-        self.block_size, self._tokenizer = check_block_size(block_size), tokenizer
-        self._before, after = special_frame(tokenizer)
-        self._after = with_end(tokenizer, after)
+        self.block_size, responses = check_block_size(block_size), Responses(tokenizer)
         parts, bounds, learnt, total = [], [0], [], 0
         paths = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else list(paths)
         for where, record in records(paths):
-            ids, first = self._ids_of(where, record)
-            ends = [*range(total + self.block_size, total + len(ids), self.block_size), total + len(ids)]
-            parts.append(ids)
+            row = self._row(responses, where, record)
+            ends = [*range(total + self.block_size, total + len(row.ids), self.block_size), total + len(row.ids)]
+            parts.append(row.ids)
             bounds += ends
-            learnt += [first] + [0] * (len(ends) - 1)
-            total += len(ids)
+            learnt += [row.told] + [0] * (len(ends) - 1)
+            total += len(row.ids)
         if not parts:
             raise DataError(f"{', '.join(map(str, paths))}: there is no line in it; a dataset needs at least one")
         self._ids, self._bounds, self._learnt = np.concatenate(parts), np.array(bounds), np.array(learnt)
 
-    def _ids_of(self, where, record):
-        """(ids, how many of them are not learnt) of one line."""
-        text = record["response" if "prompt" in record else "text"]
-        told, ids = self._prompted(record["prompt"], text) if "prompt" in record else (0, self._encode(text))
-        if told == len(ids):
-            behind = " of its own behind its prompt" if text and "prompt" in record else ""
+    def _row(self, responses, where, record):
+        """The row of one line."""
+        prompted, text = "prompt" in record, record["response" if "prompt" in record else "text"]
+        row = responses.row(record["prompt"], text) if prompted else responses.text(text)
+        if row is None:
+            behind = " of its own behind its prompt" if text and prompted else ""
             remedy = ", or give it the space that the prompt ends in" if behind else ""
             raise DataError(f"{where}: {text[:40]!r} has no tokens{behind}; leave the line out{remedy}")
-        opening, closing = missing(self._before, ids, self._after)
-        ids = np.concatenate([opening, ids, closing]).astype(np.int32)
-        if "prompt" in record and len(ids) > self.block_size:
-            raise DataError(f"{where}: prompt and response have {len(ids)} tokens, more than block_size "
+        if prompted and len(row.ids) > self.block_size:
+            raise DataError(f"{where}: prompt and response have {len(row.ids)} tokens, more than block_size "
                             f"{self.block_size}; raise it, or shorten them")
-        return ids, len(opening) + told if "prompt" in record else 0
-
-    def _prompted(self, prompt, response):
-        """(how many ids are the prompt's, ids) of a prompt and its response."""
-        told, learnt = self._encode(prompt), self._encode(response)
-        apart = np.concatenate([told, learnt])
-        text = self._tokenizer.decode(apart.tolist())
-        if text == prompt + response:
-            return len(told), apart
-        whole = self._tokenizer(prompt + response, add_special_tokens=False, return_offsets_mapping=True)
-        if text == self._tokenizer.decode(whole["input_ids"]):
-            return len(told), apart
-        told = sum(start < len(prompt) for start, _ in whole["offset_mapping"])
-        return told, np.array(whole["input_ids"], np.int64)
-
-    def _encode(self, text):
-        return np.concatenate([np.zeros(0, np.int64), *(encode_document(self._tokenizer, [text]) if text else ())])
+        return row
 
     def __len__(self):
         return len(self._bounds) - 1
