@@ -25,7 +25,7 @@ static const char *const norms[] = {"layer", "rms", "bare", NULL};
 static const char *const orders[] = {"sequential", "parallel", NULL};
 static const char *const positions[] = {"none", "learned", "rope", NULL};
 static const char *const feed_forwards[] = {"mlp", "gated", NULL};
-static const char *const memories[] = {"own", "lime", NULL};
+static const char *const memories[] = {"own", "lime", "static", "dynamic", NULL};
 static const char *const residuals[] = {"plain", NULL};
 
 static const Field fields[] = {
@@ -48,6 +48,7 @@ static const Field fields[] = {
     {"norm_eps", REAL, offsetof(Spec, eps), NULL},
     {"attention_scale", REAL, offsetof(Spec, attention_scale), NULL},
     {"scale_by_layer", BOOL, offsetof(Spec, scale_by_layer), NULL},
+    {"router_top_p", REAL, offsetof(Spec, router_top_p), NULL},
     {"qkv_bias", BOOL, offsetof(Spec, qkv_bias), NULL},
     {"o_bias", BOOL, offsetof(Spec, o_bias), NULL},
     {"mlp_bias", BOOL, offsetof(Spec, feed_forward_bias), NULL},
@@ -139,7 +140,7 @@ static bool names_suffice(const State *s, const Spec *p) {
                  {PART_HEAD, true},         {PART_Q, !fused},
                  {PART_K, !fused},          {PART_V, !fused},
                  {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED},
-                 {PART_ROUTER, p->memory == MEMORY_LIME}};
+                 {PART_ROUTER, p->memory != MEMORY_OWN}, {PART_MEMORY_NORM, reads_mixtures(p, p->L)}};
     for (size_t i = 0; i < COUNT(needs); i++) {
         if (!needs[i].needed || p->names[needs[i].part]) continue;
         PyErr_Format(s->config, "names: '%s' is missing", part_word(needs[i].part));

@@ -11,6 +11,8 @@
 #include "kernels/rmsnorm.c"
 #include "kernels/rope.c"
 #include "kernels/route.c"
+#include "kernels/mixture.c"
+#include "kernels/retrieve.c"
 #include "kernels/activation.c"
 #include "kernels/gated.c"
 #include "kernels/attention.c"
@@ -37,11 +39,18 @@ const Kernels LLMC_TABLE = {
     .layernorm_backward = layernorm_backward,
     .rmsnorm_forward = rmsnorm_forward,
     .rmsnorm_backward = rmsnorm_backward,
+    .rms_statistic = rms_statistic,
     .rope_table = rope_table,
     .rope_forward = rope_forward,
     .rope_backward = rope_backward,
     .route = route,
     .route_backward = route_backward,
+    .mixture = mixture,
+    .mixture_backward = mixture_backward,
+    .softmax_offered = softmax_offered,
+    .softmax_offered_backward = softmax_offered_backward,
+    .prune = prune,
+    .prune_backward = prune_backward,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .gated_forward = gated_forward,

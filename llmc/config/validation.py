@@ -5,6 +5,7 @@ from llmc.config import rope
 from llmc.config.fields import DERIVED, REFUSED
 from llmc.core import _core
 from llmc.errors import ConfigError, shown
+from llmc.families import rows
 
 _LARGEST_TENSOR = 2**60  # numbers, so that their bytes fit in 63 bits
 
@@ -75,6 +76,11 @@ def _validate_refused(config):
     for name, (harmless, reason) in REFUSED.items():
         if name in config._extra and not any(config._extra[name] is v or config._extra[name] == v for v in harmless):
             raise ConfigError(f"{name} {shown(config._extra[name])}: {reason}")
+    for name, value in config._extra.items():
+        owners = [row.model_type for row in rows().values() if name in row.exclusive]
+        if owners and value is not None:
+            raise ConfigError(f"{name} {shown(value)} is a field of {' and '.join(owners)}, not of "
+                              f"{config.model_type}; leave it out")
     kinds = config._extra.get("layer_types")
     if kinds is None:
         return

@@ -44,6 +44,7 @@ add(
         | dict(kv_init="authors", router_init="authors"),
         fixed=LLAMA.fixed | dict(attention_bias=False),
         checks=LLAMA.checks | {"router_init": _router_init},
+        exclusive=("router_init",),
         starts=LLAMA.starts | {"router": _start_of_routers},
     )
 )

@@ -27,9 +27,10 @@ class Row:
         Linears of the blocks are stored (inputs, outputs), as transformers' Conv1D is.
     modules : dict
         {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
-        "k", "v" or "qkv", "o", "router" (of memory "lime"), "feed_forward", "gate", "up", "down", "final_norm", "head",
-        and the norms of each branch, "attention_norm_in" (before it), "attention_norm_out" (on what it gives),
-        "attention_norm_sum" (after the addition), likewise "feed_forward_norm_…". What is not named is not there.
+        "k", "v" or "qkv", "o", "router" (of every memory but "own"), "memory_norm" (of "static" and "dynamic"),
+        "feed_forward", "gate", "up", "down", "final_norm", "head", and the norms of each branch, "attention_norm_in"
+        (before it), "attention_norm_out" (on what it gives), "attention_norm_sum" (after the addition), likewise
+        "feed_forward_norm_…". What is not named is not there.
     spellings : dict
         {canonical name of a field: the spelling that this family writes}, where they differ.
     defaults : dict
@@ -57,8 +58,13 @@ class Row:
     starts : dict
         {part: function of the configuration}: how its weights start where that is not normal; a function
         `(generator, out, rows, layer)` that fills `out` with the `rows` (a slice) of a weight, or None: normal.
-    memory : "own" or "lime"
-        Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
+    memory : "own", "lime", "static" or "dynamic"
+        Whose keys and values a head reads: its own layer's; routed ones of all layers up to its own; or its layer's of
+        a mixture of the streams of all those layers, weighed by numbers that are learned or by the token.
+    unadapted : tuple of str
+        Parts whose linears can carry no adapter.
+    exclusive : tuple of str
+        Fields of `checks` that a family without them refuses, instead of keeping what it does not know.
     by_layer : bool
         Whether fields that a layer has may be lists of one value a layer.
     rope_theta : float
@@ -86,6 +92,8 @@ class Row:
     starts: dict[str, Callable] = field(default_factory=dict)
     peft_targets: tuple = ()
     memory: str = "own"
+    unadapted: tuple = ()
+    exclusive: tuple = ()
     by_layer: bool = False
     rope_theta: float = 10000.0
 
