@@ -80,6 +80,10 @@ def looked_at(ready):
     return [len(ready._core.modules()), len(ready._core.steps()), ready._core.losses, ready.grad("lm_head.weight")]
 
 
+def of_mixtures():
+    return tiny_model({**CONFIG, "model_type": "lime1-dynamic", "num_key_value_heads": 4}, double=True)
+
+
 CALLS = {  # name: (what is there before, the call)
     "Model": (model, lambda m: core.Model(m._spec).parameter_count),
     "Model without memory": (model, lambda m: core.Model(m._spec, False).shapes()["lm_head.weight"]),
@@ -99,6 +103,7 @@ CALLS = {  # name: (what is there before, the call)
     "forward_backward": (run_after_forward, lambda r: r.forward_backward(IDS[:, :7])),
     "backward and looking": (run_after_forward, looked_at),
     "resume": (run_stopped, lambda r: r.resume()),
+    "Run of mixtures": (of_mixtures, lambda m: m.run(2, 9, backward=True).forward_backward(IDS)),
     "AdamW": (model, lambda m: llmc.AdamW(m).updates),
     "step": (optimizer, step_and_look),
     "piece": (model, piece),

@@ -48,7 +48,8 @@ bool same(const real *a, const real *b, size_t n); /* to the bit */
 /* The largest |a - b|. */
 double distance(const real *a, const real *b, size_t n);
 
-extern const char *const FAMILIES[4];
+#define FAMILY_COUNT 6
+extern const char *const FAMILIES[FAMILY_COUNT];
 
 void test_passes(void);
 void test_slopes(void);

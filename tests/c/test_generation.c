@@ -134,7 +134,7 @@ static void check_long_window(void) {
 }
 
 void test_generation(void) {
-    for (int f = 0; f < 4; f++) {
+    for (int f = 0; f < FAMILY_COUNT; f++) {
         check_cache(FAMILIES[f], 1, false);
         check_cache(FAMILIES[f], 5, true);
         check_cache(FAMILIES[f], LENGTH, false);

@@ -52,7 +52,7 @@ static void check_family(const char *family, bool masked, bool dropout) {
 }
 
 void test_passes(void) {
-    for (int f = 0; f < 4; f++) {
+    for (int f = 0; f < FAMILY_COUNT; f++) {
         check_family(FAMILIES[f], false, false);
         check_family(FAMILIES[f], true, false);
         check_family(FAMILIES[f], false, true);
@@ -99,7 +99,7 @@ static void check_slopes(const char *family) {
 }
 
 void test_slopes(void) {
-    for (int f = 0; f < 4; f++) check_slopes(FAMILIES[f]);
+    for (int f = 0; f < FAMILY_COUNT; f++) check_slopes(FAMILIES[f]);
 }
 
 /* --- training ----------------------------------------------------------------------------------------------------- */
@@ -165,7 +165,7 @@ static void check_training(const char *family) {
 }
 
 void test_training(void) {
-    for (int f = 0; f < 4; f++) check_training(FAMILIES[f]);
+    for (int f = 0; f < FAMILY_COUNT; f++) check_training(FAMILIES[f]);
 }
 
 /* --- until, resume, skip, patterns -------------------------------------------------------------------------------- */
@@ -237,5 +237,5 @@ static void check_inside(const char *family, bool dropout) {
 }
 
 void test_inside(void) {
-    for (int f = 0; f < 8; f++) check_inside(FAMILIES[f / 2], f % 2);
+    for (int f = 0; f < 2 * FAMILY_COUNT; f++) check_inside(FAMILIES[f / 2], f % 2);
 }
