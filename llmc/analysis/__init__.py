@@ -3,5 +3,7 @@
 from llmc.analysis.lim import lim
 from llmc.analysis.metrics import METRICS
 from llmc.analysis.report import Report
+from llmc.analysis.trace import trace
+from llmc.analysis.traced import Trace
 
-__all__ = ["METRICS", "Report", "lim"]
+__all__ = ["METRICS", "Report", "Trace", "lim", "trace"]

@@ -1,0 +1,83 @@
+"""Two predictions of the same next tokens: how far apart they are, and which tokens rose and fell."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_AT_ONCE = 1 << 18  # logits in double at a time: they stay in the cache
+
+
+@dataclass
+class Predictions:
+    """What a comparison of two rows of logits a token found, N tokens, the V leading ids that both have.
+
+    Attributes
+    ----------
+    kl : (N,) float64
+        KL(after || before) of the next-token distributions, in nats.
+    before_top, after_top : (N,) int
+        The likeliest ids.
+    before_logprob, after_logprob : (N,) float64
+        Of the token that follows; NaN where none does.
+    risen : (V,) float64
+        The probability of every id after minus before, summed over the tokens.
+    """
+
+    kl: np.ndarray
+    before_top: np.ndarray
+    after_top: np.ndarray
+    before_logprob: np.ndarray
+    after_logprob: np.ndarray
+    risen: np.ndarray
+
+    @property
+    def agreement(self):
+        """The share of tokens with the same likeliest next one."""
+        return float(np.mean(self.before_top == self.after_top))
+
+
+def compare_predictions(before, after, following=None):
+    """Compare the logits of two models on the same tokens.
+
+    Parameters
+    ----------
+    before, after : (N, V) float32
+        Of widths that differ the common leading ids are compared, as if there were no others.
+    following : (N,) int, optional
+        The id that follows each token; below 0 where none does.
+
+    Returns
+    -------
+    Predictions
+    """
+    count, width = len(before), min(before.shape[1], after.shape[1])
+    before, after = before[:, :width], after[:, :width]
+    following = np.full(count, -1) if following is None else np.asarray(following)
+    found = Predictions(*(np.empty(count, kind) for kind in (float, int, int, float, float)), np.zeros(width))
+    step = max(_AT_ONCE // width, 1)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
+        for start in range(0, count, step):
+            _compare(found, slice(start, start + step), before, after, following)
+    return found
+
+
+def _compare(found, rows, before, after, following):
+    old, new, target = before[rows], after[rows], following[rows]
+    found.before_top[rows], found.after_top[rows] = old.argmax(axis=1), new.argmax(axis=1)
+    (z, e, total, lse), (z_new, e_new, total_new, lse_new) = map(_exponentials, (old, new))
+    apart = np.einsum("nv,nv->n", e_new, z_new - z) / total_new  # the expected difference of the logits
+    found.kl[rows] = np.maximum(apart - (lse_new - lse), 0.0)
+    found.risen += 1 / total_new @ e_new - 1 / total @ e
+    each = np.arange(len(target))
+    there = target >= 0
+    for name, logits, logsumexp in (("before_logprob", z, lse), ("after_logprob", z_new, lse_new)):
+        getattr(found, name)[rows] = np.where(there, logits[each, np.where(there, target, 0)] - logsumexp, np.nan)
+
+
+def _exponentials(logits):
+    """(logits, exp(logits - their largest), the sum of these, logsumexp), in double."""
+    z = logits.astype(np.float64)
+    most = z.max(axis=1, keepdims=True)
+    e = np.exp(z - most)
+    total = e.sum(axis=1)
+    return z, e, total, most[:, 0] + np.log(total)
