@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import trace_reference as reference
 from conftest import TINY
+from html_page import Page
 from tiny import random_ids, tiny_model
 
 import llmc
 from llmc.analysis import Trace, trace
+from llmc.analysis.trace_page import in_page
 
 FAMILIES = {**TINY, "lime": {**TINY["llama"], "model_type": "lime"}}
 SINGLE = 2e-6  # relative: activations are the same float32 numbers on both sides; x dW^T is a product in float32
@@ -191,7 +193,8 @@ def test_one_model_beside_itself_has_not_moved(config):
 def adapted(config, folder, **options):
     """(base, base with a random adapter, the adapter's folder)"""
     base, tuned = tiny_model(config), tiny_model(config)
-    tuned.add_adapter(llmc.LoraConfig(**{"r": 3, "target_modules": "all-linear", "init_lora_weights": False, **options}))
+    options = {"r": 3, "target_modules": "all-linear", "init_lora_weights": False, **options}
+    tuned.add_adapter(llmc.LoraConfig(**options))
     rng = np.random.default_rng(1)
     for name, array in tuned.trained().items():
         array += 0.05 * rng.standard_normal(array.shape)
@@ -365,7 +368,8 @@ def test_fields_of_scenes_are_means_over_their_tokens():
         ids = random_ids(config, length, seed=index)
         items.append({"input_ids": ids, "labels": np.where(np.arange(length) < 6, -100, ids),
                       "attention_mask": np.ones_like(ids)})
-        borders = [("template", 0, 1), ("fear" if index else "trust", 1, 4), ("template", 4, 6), ("response", 6, length)]
+        named = "fear" if index else "trust"
+        borders = [("template", 0, 1), (named, 1, 4), ("template", 4, 6), ("response", 6, length)]
         spans.append([{"field": field, "role": "user", "start": start, "stop": stop} for field, start, stop in borders])
     found = trace(base, tuned, Scenes(items, spans))
     assert [row["field"] for row in found.fields] == ["template", "trust", "response", "fear"]
@@ -443,6 +447,43 @@ def test_other_endings_are_refused(found, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_page_shows_every_token_and_needs_nothing_else(found, tmp_path):
+    found.save(tmp_path / "trace.html")
+    text = (tmp_path / "trace.html").read_text()
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe"} & set(page.tags) and "http" not in text
+    assert ("id", "trace") in page.attributes and "prefers-color-scheme: dark" in text
+    assert [int(value) for name, value in page.attributes if name == "data-token"] == list(range(13))
+    assert page.tags.count("tr") > 4 and text.count('title="layer 3, ') == 13
+    for row in found.top(12):
+        assert row["name"] in page.texts
+    tips = [value for name, value in page.attributes if name == "title" and "base: " in value]
+    token = found.tokens[3]
+    assert tips[3].splitlines()[2:4] == [f"base: {token['base_top']}", f"tuned: {token['tuned_top']}"]
+
+
+def test_the_page_shows_texts_as_texts(tmp_path):
+    config = {**TINY["gpt2"], "vocab_size": 300}
+    tokenizer = llmc.Tokenizer.train(["<b>&\"quoted\"</b>\n" * 40], vocab_size=300, min_frequency=10**6)
+    base, tuned = tuned_of(config)
+    found = trace(base, tuned, tokenizer.encode('<b onclick="x">\n</b>'), tokenizer=tokenizer)
+    found.title = "<script>alert(1)</script>"
+    found.save(tmp_path / "trace.html")
+    page = Page((tmp_path / "trace.html").read_text())
+    assert not {"b", "script"} & set(page.tags) and "<" in page.texts and "⏎\n" in page.texts
+    assert Page(found._repr_html_()).texts
+
+
+def test_the_page_of_scenes_and_of_batches_has_all_their_tokens():
+    config = TINY["llama"]
+    base, tuned = tuned_of(config)
+    items = [{"input_ids": random_ids(config, n, seed=n)} for n in (3, 5)]
+    spans = [[{"field": "response", "role": "assistant", "start": 0, "stop": n}] for n in (3, 5)]
+    text = in_page(trace(base, tuned, Scenes(items, spans)))
+    assert "By scene field" in text and text.count("data-token=") == 8 and text.count('<p class="text">') == 2
+    assert Page(text).attributes.count(("id", "trace")) == 1
+
+
 def test_it_prints_what_moved_most(found):
     text = str(found)
     assert "llama → llama" in text and found.top(1)[0]["name"] in text and "gained: " in text and "kl_mean" in text
@@ -476,7 +517,7 @@ def test_what_cannot_be_traced_is_refused_in_words(tmp_path):
         trace(llama, gpt2, ids)
     with pytest.raises(llmc.ConfigError, match="tuned has no module model.layers.2"):
         trace(llama, tiny_model({**TINY["llama"], "num_hidden_layers": 2}), ids)
-    with pytest.raises(llmc.ConfigError, match=r"gate_proj.weight has shape \[37, 44\] in base and \[41, 44\] in tuned"):
+    with pytest.raises(llmc.ConfigError, match=r"has shape \[37, 44\] in base and \[41, 44\] in tuned"):
         trace(llama, tiny_model({**TINY["llama"], "intermediate_size": 41}), ids)
     with pytest.raises(TypeError, match="folder with another, not dict"):
         trace(llama, {}, ids)
