@@ -5,5 +5,6 @@ What is public stands in `llmc.checkpoint` too, where a user looks for it.
 
 from llmc.diff.comparing import diff
 from llmc.diff.differences import Diff
+from llmc.diff.listing import Listing, inspect
 
-__all__ = ["Diff", "diff"]
+__all__ = ["Diff", "Listing", "diff", "inspect"]
