@@ -3,16 +3,13 @@
 import re
 from typing import NamedTuple
 
+from llmc.checkpoint.roles import BUFFER
 from llmc.errors import CheckpointError, hint, quoted
 
 # What wrappers and heads put before a name, and what some savers leave out.
 _PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")
 _OLD_SPELLING = {"gamma": "weight", "beta": "bias"}
-# Constants that older releases stored; they follow from the configuration.
-_BUFFER = re.compile(
-    r"(?:.*\.)?(?:attn\.bias|attn\.masked_bias|attention\.bias|attention\.masked_bias|position_ids"
-    r"|rotary_emb\.inv_freq|rotary_emb\.cos_cached|rotary_emb\.sin_cached)"
-)
+_BUFFER = re.compile(BUFFER)
 
 
 class Alignment(NamedTuple):
@@ -98,9 +95,9 @@ def align(names_in_file, names_in_model, tied=None):
 def _match(names_in_file, wanted):
     exact = set(names_in_file) & set(wanted)
     found = {name: name for name in exact}
-    by_core = {_core(name): name for name in wanted if name not in exact}
+    by_core = {bare_name(name): name for name in wanted if name not in exact}
     for name in names_in_file:
-        target = by_core.get(_core(name)) if name not in exact else None
+        target = by_core.get(bare_name(name)) if name not in exact else None
         if target is None:
             continue
         if target in found:
@@ -109,8 +106,8 @@ def _match(names_in_file, wanted):
     return found
 
 
-def _core(name):
-    """The name without what does not count."""
+def bare_name(name):
+    """A name without what wrappers add, in its new spelling: two that agree in it are one tensor."""
     stem, dot, last = name[_PREFIX.match(name).end() :].rpartition(".")
     return stem + dot + _OLD_SPELLING.get(last, last)
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "merge": "an adapter and its base as one plain checkpoint",
     "lim": "what every module of a model does to its input, on a text: tables, a page, a picture",
     "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
+    "diff": "two checkpoints side by side: what changed, how much and where: tables, a page, a picture",
     "tokenize": "text files of any size into one file of token ids",
     "compare": "a checkpoint beside transformers, module by module: where do they diverge?",
     "bench": "how fast llmc is here, against what this machine can do and against torch",
