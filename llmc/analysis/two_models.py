@@ -47,6 +47,8 @@ class TwoModels:
         Of the base.
     vocab_size : int
         How many leading ids both have.
+    context : int
+        How many positions both were trained for.
     parts : dict
         {hook point: (part, layer)}
 
@@ -65,6 +67,7 @@ class TwoModels:
         self._tuned, self._tuned_adapter = (self._base, tuned) if self._is_beside else _pair(tuned)
         self.config, other = _config(self._base), _config(self._tuned)
         self.vocab_size = min(self.config.vocab_size, other.vocab_size)
+        self.context = min(self.config.max_position_embeddings, other.max_position_embeddings)
         self._check(_core_of(self._base, self.config), _core_of(self._tuned, other))
 
     @property
@@ -72,6 +75,23 @@ class TwoModels:
         """The folders there are, the tuned one's first, where a tokenizer may lie."""
         sides = (self._tuned_adapter, self._tuned, self._base)
         return list(dict.fromkeys(side for side in sides if isinstance(side, (str, os.PathLike))))
+
+    @contextlib.contextmanager
+    def base(self):
+        """The base, for the time of a `with` block."""
+        with _standing(self._base, self._base_adapter) as model:
+            yield model
+
+    @contextlib.contextmanager
+    def tuned(self):
+        """What became of it, for the time of a `with` block."""
+        with contextlib.ExitStack() as stack:
+            if self._is_beside:
+                model = stack.enter_context(self.base())
+                stack.enter_context(model.adapters.beside(self._tuned_adapter))
+            else:
+                model = stack.enter_context(_standing(self._tuned, self._tuned_adapter))
+            yield model
 
     def passes(self, given, step):
         """What both give on every batch.
@@ -159,6 +179,13 @@ def _config(side):
 def _core_of(side, config):
     """What knows names and shapes, without memory for parameters."""
     return side._model if isinstance(side, Model) else Model._core.Model(config.spec(), False)
+
+
+@contextlib.contextmanager
+def _standing(side, adapter):
+    model = _opened(side)
+    with contextlib.nullcontext() if adapter is None else model.adapters.beside(adapter):
+        yield model
 
 
 def _opened(side):

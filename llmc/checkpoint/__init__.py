@@ -12,7 +12,8 @@ from llmc.checkpoint.writing import write
 
 # What compares checkpoints stands above models and adapters, which read checkpoints with what stands here. So that this
 # folder does not look up, what users find under its name is fetched from there when they ask for it.
-_ABOVE = {"Diff": "llmc.diff", "Listing": "llmc.diff", "diff": "llmc.diff", "inspect": "llmc.diff"}
+_ABOVE = {"Diff": "llmc.diff", "Extraction": "llmc.diff", "Listing": "llmc.diff", "diff": "llmc.diff",
+          "extract_lora": "llmc.diff", "inspect": "llmc.diff"}
 
 
 def __getattr__(name):
@@ -25,5 +26,5 @@ def __dir__():
     return [*globals(), *_ABOVE]
 
 
-__all__ = ["WEIGHTS", "Alignment", "Checkpoint", "Diff", "Listing", "align", "diff", "inspect", "layer", "open", "part",
-           "role", "verify", "write", "write_manifest", "write_torch"]
+__all__ = ["WEIGHTS", "Alignment", "Checkpoint", "Diff", "Extraction", "Listing", "align", "diff", "extract_lora",
+           "inspect", "layer", "open", "part", "role", "verify", "write", "write_manifest", "write_torch"]

@@ -71,7 +71,7 @@ def base_of(folder):
     return base
 
 
-def save(directory, config, tensors, safe_serialization=True):
+def save(directory, config, tensors, safe_serialization=True, dtype="float32"):
     """Write an adapter; each of its two files appears whole, in the place of its predecessor.
 
     Parameters
@@ -83,6 +83,8 @@ def save(directory, config, tensors, safe_serialization=True):
     safe_serialization : bool
         Write safetensors; otherwise torch's format. Weights in the other one are removed: a reader takes what it
         finds first.
+    dtype : "float32", "bfloat16" or "float16"
+        Of safetensors.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def save(directory, config, tensors, safe_serialization=True):
     written, other = WEIGHTS if safe_serialization else WEIGHTS[::-1]
     with temporary_directory(directory, WEIGHTS[0]) as temporary:
         if safe_serialization:
-            checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
+            checkpoint.write(temporary, tensors, dtype=dtype, max_shard_size=1 << 62)
             os.rename(os.path.join(temporary, "model.safetensors"), os.path.join(temporary, written))
         else:
             singles = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
