@@ -38,8 +38,8 @@ def run(args):
 
     check_out("diff", args.out, (*TABLES, *picture.ENDINGS))
     metrics = args.metrics if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
-    found = diff(_side(args.base), _side(args.tuned), match=args.match, rename=_rename(args.rename), metrics=metrics,
-                 spectrum=args.spectrum, top=args.top, text=_text(args.text), max_tokens=args.max_tokens)  # fmt: skip
+    found = diff(side(args.base), side(args.tuned), match=args.match, rename=_rename(args.rename), metrics=metrics,
+                 spectrum=args.spectrum, top=args.top, text=text_of(args.text), max_tokens=args.max_tokens)  # fmt: skip
     print(found.text(args.top))
     for path in args.out:
         found.save(path) if path.lower().endswith(TABLES) else found.plot(path)
@@ -47,7 +47,7 @@ def run(args):
         raise SystemExit(1)
 
 
-def _side(word):
+def side(word):
     """A path, or the pair that BASE+ADAPTER names."""
     base, plus, adapter = word.rpartition("+")
     return (base, adapter) if plus and not os.path.lexists(word) else word
@@ -63,7 +63,7 @@ def _rename(rules):
     return pairs or None
 
 
-def _text(files):
+def text_of(files):
     """The texts of --text, one a file."""
     from llmc.data.text_files import read_chunks
 

@@ -78,7 +78,8 @@ def extract_lora(base, tuned, *, out=None, rank=None, energy=None, target_module
     wanted = _Wanted(rank, energy, method, checks.whole(seed, "seed"), checks.one_of(dtype, "dtype", DTYPES))
     max_tokens = checks.whole(max_tokens, "max_tokens", 1)
     config = LoraConfig(r=1, lora_alpha=1, target_modules=target_modules, layers_to_transform=layers_to_transform,
-                        modules_to_save=None if modules_to_save == "changed" else modules_to_save, task_type="CAUSAL_LM")
+                        modules_to_save=None if modules_to_save == "changed" else modules_to_save,
+                        task_type="CAUSAL_LM")  # fmt: skip
     _check_out(out, base, tuned)
     first, second = sides(base, tuned)
     try:
@@ -253,8 +254,8 @@ def _whole(pair, shape, dtype):
 
 def _grown(pair):
     """The row of what tuned alone has of a targeted matrix."""
-    return {"name": pair.name, "role": pair.role, "delta_norm": None, "status": "changed", "changed": 0,
-            "nonfinite": 0, "added": pair.added, "structure": pair.structure}  # fmt: skip
+    return {"name": pair.name, "role": pair.role, "base_norm": None, "delta_norm": None, "status": "identical",
+            "changed": 0, "nonfinite": 0, "added": pair.added, "structure": pair.structure}  # fmt: skip
 
 
 def _left_out(row, kept, whole):

@@ -90,5 +90,5 @@ def _worth(logits):
     rows = [{"against tuned": label} | {name: logits[f"{prefix}{name}"] for name in measures}
             for label, prefix in (("base", "base_"), ("base + adapter", ""))]  # fmt: skip
     recovered = logits["recovered"]
-    note = f"{logits['tokens']:,} tokens"
-    return Table(["against tuned", *measures], rows, note if recovered is None else f"{note}, recovered {recovered:.1%}")
+    note = f"{logits['tokens']:,} tokens" + ("" if recovered is None else f", recovered {recovered:.1%}")
+    return Table(["against tuned", *measures], rows, note)

@@ -1,14 +1,18 @@
 """Linears: which modules of a base an adapter can stand beside, which of them are meant, and what they are called."""
 
+import os
+
 from llmc.checkpoint.names import bare_name
-from llmc.checkpoint.roles import role
+from llmc.checkpoint.roles import layer, role
 from llmc.config import Config
+from llmc.config.json_files import read_json
 from llmc.errors import ConfigError
 from llmc.families.row import rows as families
 from llmc.lora.attached import attach, module_paths
 from llmc.lora.presets import PRESETS
 from llmc.lora.suffixes import condense
 from llmc.lora.targets import find_targets, is_saved
+from llmc.system.small_file import is_there
 
 _ALL = "all-linear"
 
@@ -48,7 +52,7 @@ class Linears:
         """As a Model of the base's configuration has them."""
         from llmc.model import Model
 
-        config = Config.from_dict(base.config)
+        config = _config(base)
         core = Model._core.Model(config.spec(), False)
         layout, self.parameters = core.layout(), {name: tuple(shape) for name, shape in core.shapes().items()}
         head, embedding = f"{core.head_name}.weight", f"{core.embedding_name}.weight"
@@ -74,7 +78,7 @@ class Linears:
         if targets == _ALL:
             blocks = [path for path in linears if role(f"{path}.weight") != "head"]
             config = config.replace(target_modules=condense(blocks, modules))
-        layers = 1 + max((number for name in names if (number := _layer(base, name)) is not None), default=0)
+        layers = 1 + max((number for name in names if (number := layer(name)) is not None), default=0)
         found = find_targets(config, linears, modules, layers)
         turned = {path: base.lies_in_out(f"{path}.weight") for path in found}
         self.targets = {path: linears[path][::-1] if turned[path] else linears[path] for path in found}
@@ -126,7 +130,8 @@ class Linears:
         return config, copies
 
 
-def _layer(base, name):
-    from llmc.checkpoint.roles import layer
-
-    return layer(name)
+def _config(base):
+    """The Config of a base: that of its folder, unless it has become another."""
+    path = os.path.join(base.folder or "", "config.json")
+    return Config.from_pretrained(base.folder) if is_there(path) and read_json(path) == base.config \
+        else Config(**base.config)  # fmt: skip
