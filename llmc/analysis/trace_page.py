@@ -35,6 +35,9 @@ STYLE = f"""
   border: 1px solid rgb(125 133 147 / .4); border-radius: 4px; padding: 0 4px; margin-right: 5px; white-space: pre;
 }}
 .trace h3 {{ font-size: 14px; margin: 22px 0 6px; }}
+@media (prefers-color-scheme: dark) {{
+  .trace .map td, .trace .scale {{ filter: invert(1) hue-rotate(180deg); }}
+}}
 """
 _DARK = """
 @media (prefers-color-scheme: dark) {
@@ -55,7 +58,8 @@ def whole(trace):
 
 def in_notebook(trace):
     """What moved, as HTML."""
-    return fragment(heading(trace.title, _summary_line(trace)), f"<style>{STYLE}</style>", _maps(trace))
+    maps = _maps(trace, f"trace{id(trace):x}")  # a notebook may show several
+    return fragment(heading(trace.title, _summary_line(trace)), f"<style>{STYLE}</style>", maps)
 
 
 def in_page(trace):
@@ -88,7 +92,7 @@ def _text(trace):
 
 
 def _span(index, token, colours):
-    text = _shown(token["id"], token["text"])
+    text = _shown(token["id"], token["text"]).replace("⏎", "⏎\n")
     style = "" if token["kl"] is None else f' style="background:{_tint(colours, token["kl"], _ARRIVES)}"'
     space = " " if token["text"] is None else ""
     return f'<span data-token="{index}"{style} title="{_attribute(_tip(token))}">{escape(text)}</span>{space}'
@@ -169,8 +173,8 @@ def _fields(trace):
                    table(["field", "tokens", "kl", *map(str, places)], rows, form=".4g"))  # fmt: skip
 
 
-def _maps(trace):
-    return tabs(f"trace{id(trace):x}", {by: _map(trace.modules, by) for by in MEANING})
+def _maps(trace, name="trace-by"):
+    return tabs(name, {by: _map(trace.modules, by) for by in MEANING})
 
 
 def _map(modules, by):
@@ -208,7 +212,7 @@ def _tint(colours, value, colour):
 
 def _shown(number, text):
     """A token's text as it is read: its line ends are seen too; the id where there is none."""
-    return str(number) if text is None else text.replace("\n", "⏎\n") or "∅"
+    return str(number) if text is None else text.replace("\n", "⏎") or "∅"
 
 
 def _word(number, text):

@@ -22,7 +22,9 @@ def plot(trace, path, by):
     grid = grid_of(trace.modules, by)
     left = EDGE + 0.45
     bottom = TOP + len(grid.layers) * CELL[1]
-    sheet = Sheet(max(left + len(grid.parts) * CELL[0] + EDGE, left + APART * len(grid.outside), 6.6), bottom + FOOT)
+    slanted = 0.05 * len(grid.parts[-1]) if grid.parts else 0.0  # the last part's name leans over the edge
+    width = max(left + len(grid.parts) * CELL[0] + slanted, left + APART * len(grid.outside), 6.6)
+    sheet = Sheet(width + EDGE, bottom + FOOT)
     colours = scale(by, [row[by] for row in trace.modules])
     sheet.text(EDGE, 0.36, f"{by}: layers × parts", size=14, weight="bold")
     sheet.text(EDGE, 0.64, f"{trace.title} · {trace.summary['tokens']:,} tokens", size=9.5, color=GREY)
