@@ -31,7 +31,7 @@ class Movement:
         gave, given : Pass
         before, after : ComputedWeights
         """
-        sight = _Sight(batch.real)
+        sight = _Sight(batch)
         for module in self._modules:
             name, sums = module.name, self._sums[module.name]
             if name in gave.inputs:
@@ -40,7 +40,8 @@ class Movement:
             sums.gave += apart.sum(axis=0)
             sums.cosine += cosine[~np.isnan(cosine)].sum()
             sums.tokens += np.count_nonzero(~np.isnan(cosine))
-            own = own_change(module, batch, sight.rows(gave.inputs.get(name)), before, after)
+            read = batch.rows(gave.inputs[name]) if name in gave.inputs else None
+            own = own_change(module, batch, read, before, after)
             sums.own = None if own is None else sums.own + own
 
     @property
@@ -67,22 +68,16 @@ class _Sums:
 
 
 class _Sight:
-    """The tokens of a batch that are not padding, of each buffer once: what one module gives another one reads."""
+    """The sums of each pair of buffers of a batch once: what one module gives another one reads."""
 
-    def __init__(self, real):
-        self._real, self._all, self._seen = real, bool(real.all()), {}
-
-    def rows(self, array):
-        """(N, C); None for None."""
-        if array is None:
-            return None
-        return array.reshape(-1, array.shape[-1]) if self._all else array[self._real]
+    def __init__(self, batch):
+        self._batch, self._seen = batch, {}
 
     def sums(self, before, after):
-        """((N, 2) of `token_sums`, (N,) cosines) of two (B, T, C)."""
+        """((N, 2), (N,)) of `token_sums` of two (B, T, C)."""
         key = _address(before), _address(after)
         if key not in self._seen:
-            self._seen[key] = token_sums(self.rows(before), self.rows(after))
+            self._seen[key] = token_sums(self._batch.rows(before), self._batch.rows(after))
         return self._seen[key]
 
 
@@ -102,10 +97,12 @@ def token_sums(before, after):
     width = min(before.shape[1], after.shape[1])
     sums, lengths = np.empty((len(before), 2)), np.empty(len(before))
     step = max(_AT_ONCE // width, 1)
+    room = np.empty((2, min(step, len(before)), width))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what is not finite is not a value
         for start in range(0, len(before), step):
-            rows = slice(start, start + step)
-            a, b = before[rows, :width].astype(np.float64), after[rows, :width].astype(np.float64)
+            rows = slice(start, min(start + step, len(before)))
+            a, b = room[:, : rows.stop - start]
+            a[...], b[...] = before[rows, :width], after[rows, :width]
             lengths[rows] = np.einsum("nc,nc->n", b, b)
             b -= a
             sums[rows, APART], sums[rows, BEFORE] = np.einsum("nc,nc->n", b, b), np.einsum("nc,nc->n", a, a)

@@ -6,10 +6,11 @@ far smaller than the weights is measured as exactly as a large one, and weights 
 
 import numpy as np
 
-from llmc.functional import layernorm, rmsnorm
 from llmc.inputs import as_positions
 
-_AT_ONCE = 1 << 22  # numbers of a weight whose change is formed at a time
+_AT_ONCE = 1 << 24  # numbers of a weight whose change is formed at a time
+_COMPARED = 64  # rows of two weights
+_IN_DOUBLE = 1 << 15  # numbers that are squared in double at a time: they stay in the cache
 
 
 def own_change(module, batch, read, before, after):
@@ -41,8 +42,13 @@ def own_change(module, batch, read, before, after):
 
 def squared(array):
     """The sum of the squares of an array's numbers, in float64."""
-    flat = array.astype(np.float64).ravel()
-    return float(np.dot(flat, flat))
+    flat, total, room = array.reshape(-1), 0.0, np.empty(_IN_DOUBLE)
+    for start in range(0, len(flat), _IN_DOUBLE):
+        part = flat[start : start + _IN_DOUBLE]
+        wide = room[: len(part)]
+        wide[...] = part
+        total += float(np.einsum("i,i->", wide, wide))
+    return total
 
 
 def _of_embedding(module, batch, before, after):
@@ -59,25 +65,30 @@ def _rows(table, which):
 
 
 def _of_norm(name, x, before, after):
-    weights = [(side.array(f"{name}.weight"), side.array(f"{name}.bias")) for side in (before, after)]
     if before.norm_eps != after.norm_eps:
-        given = [_norm(side, x, *pair) for side, pair in zip((before, after), weights)]
-        return squared(given[1] - given[0])
-    (w, b), (w_new, b_new) = weights
-    return squared(_norm(after, x, w_new - w, None if b is None else b_new - b))
-
-
-def _norm(side, x, weight, bias):
-    if side.norm == "bare":
-        weight = np.ones(x.shape[-1], np.float32)
-    if side.norm != "rms":
-        return layernorm(x, weight, np.zeros_like(weight) if bias is None else bias, side.norm_eps)
-    return rmsnorm(x, weight, side.norm_eps)
+        return squared(normed(after, x, name) - normed(before, x, name))
+    (w, b), (w_new, b_new) = (_weight_and_bias(side, name, x.shape[-1]) for side in (before, after))
+    return squared(_norm(after, x, w_new - w, b_new - b))
 
 
 def normed(side, x, name):
-    """What the norm `name` of a side gives for x (N, C)."""
-    return _norm(side, x, side.array(f"{name}.weight"), side.array(f"{name}.bias"))
+    """What the norm `name` of a side gives for x (N, C), in float64."""
+    return _norm(side, x, *_weight_and_bias(side, name, x.shape[-1]))
+
+
+def _weight_and_bias(side, name, width):
+    """In float64; those of a norm without parameters are ones and zeros."""
+    weight, bias = side.array(f"{name}.weight"), side.array(f"{name}.bias")
+    return (np.ones(width) if weight is None else weight.astype(np.float64),
+            np.zeros(width) if bias is None else bias.astype(np.float64))  # fmt: skip
+
+
+def _norm(side, x, weight, bias):
+    x = x.astype(np.float64)
+    if side.norm != "rms":
+        x -= x.mean(axis=-1, keepdims=True)
+    x *= weight / np.sqrt(np.einsum("nc,nc->n", x, x)[:, None] / x.shape[-1] + side.norm_eps)
+    return x + bias
 
 
 def _of_linear(name, x, before, after):
@@ -85,18 +96,18 @@ def _of_linear(name, x, before, after):
     w, w_new = (_as_stored(side, name) for side in (before, after))
     outputs = min(w.shape[0], w_new.shape[0])
     bias = _bias_change(name, before, after, outputs)
-    branches = _through(x, before, after, name, -1) + _through(x, after, before, name, 1)
+    low, B = _branches(x, name, before, after, outputs)
+    if bias is None and _are_equal(w[:outputs], w_new[:outputs]):
+        return max(float(np.sum((low.T @ low) * (B.T @ B))), 0.0)  # |x A^T B^T|^2 without forming it
     step, total = max(_AT_ONCE // max(x.shape[1], 1), 1), 0.0
     for start in range(0, outputs, step):
         rows = slice(start, min(start + step, outputs))
-        given = _through_change(x, w, w_new, rows)
-        for sign, low, B in branches:
-            part = low @ B[rows].T
-            given = sign * part if given is None else given + sign * part
+        given = x @ (w_new[rows].astype(np.float32, copy=False) - w[rows].astype(np.float32, copy=False)).T
+        if low.shape[1]:
+            given = given + low @ B[rows].T
         if bias is not None:
-            given = bias[rows] if given is None else given + bias[rows]
-        if given is not None:
-            total += squared(np.broadcast_to(given, (len(x), rows.stop - start)))
+            given += bias[rows]
+        total += squared(given)
     return total
 
 
@@ -106,19 +117,26 @@ def _as_stored(side, name):
     return weight.T if side.is_in_out(name) else weight
 
 
-def _through_change(x, w, w_new, rows):
-    """x dW^T over some outputs; None where the weights are the same."""
+def _are_equal(w, w_new):
     if w.ctypes.data == w_new.ctypes.data and w.dtype == w_new.dtype:  # one parameter, with an adapter beside it
-        return None
-    delta = w_new[rows].astype(np.float32, copy=False) - w[rows].astype(np.float32, copy=False)
-    return x @ delta.T if delta.any() else None
+        return True
+    blocks = (slice(start, start + _COMPARED) for start in range(0, len(w), _COMPARED))
+    return all(np.array_equal(w[rows], w_new[rows]) for rows in blocks)
 
 
-def _through(x, side, other, name, sign):
-    """[(sign, x A^T, B)] of the low-rank branches that the other side has not."""
-    theirs = other.branches(name)
-    return [(sign, x @ A.T, B) for A, B in side.branches(name)
-            if not any(np.array_equal(A, a) and np.array_equal(B, b) for a, b in theirs)]
+def _branches(x, name, before, after, outputs):
+    """(x A^T (N, R), B (O, R)) in float64, of the low-rank branches that one side alone has."""
+    mine, theirs = before.branches(name), after.branches(name)
+    apart = [(-1.0, *pair) for pair in mine if not _is_among(pair, theirs)]
+    apart += [(1.0, *pair) for pair in theirs if not _is_among(pair, mine)]
+    low, wide = np.zeros((len(x), 0)), np.zeros((outputs, 0))
+    for sign, A, B in apart:
+        low, wide = np.hstack([low, x @ A.T]), np.hstack([wide, sign * B[:outputs]])
+    return low, wide
+
+
+def _is_among(pair, others):
+    return any(all(map(np.array_equal, pair, other)) for other in others)
 
 
 def _bias_change(name, before, after, outputs):

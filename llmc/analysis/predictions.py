@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_AT_ONCE = 1 << 18  # logits in double at a time: they stay in the cache
+_AT_ONCE = 1 << 16  # logits in double at a time: they stay in the cache
 
 
 @dataclass
@@ -54,30 +54,33 @@ def compare_predictions(before, after, following=None):
     before, after = before[:, :width], after[:, :width]
     following = np.full(count, -1) if following is None else np.asarray(following)
     found = Predictions(*(np.empty(count, kind) for kind in (float, int, int, float, float)), np.zeros(width))
-    step = max(_AT_ONCE // width, 1)
+    step = min(max(_AT_ONCE // width, 1), count)
+    room = np.empty((4, step, width))
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
         for start in range(0, count, step):
-            _compare(found, slice(start, start + step), before, after, following)
+            _compare(found, slice(start, min(start + step, count)), before, after, following, room)
     return found
 
 
-def _compare(found, rows, before, after, following):
+def _compare(found, rows, before, after, following, room):
     old, new, target = before[rows], after[rows], following[rows]
+    z, e, z_new, e_new = room[:, : len(target)]
     found.before_top[rows], found.after_top[rows] = old.argmax(axis=1), new.argmax(axis=1)
-    (z, e, total, lse), (z_new, e_new, total_new, lse_new) = map(_exponentials, (old, new))
-    apart = np.einsum("nv,nv->n", e_new, z_new - z) / total_new  # the expected difference of the logits
-    found.kl[rows] = np.maximum(apart - (lse_new - lse), 0.0)
-    found.risen += 1 / total_new @ e_new - 1 / total @ e
-    each = np.arange(len(target))
-    there = target >= 0
+    (total, lse), (total_new, lse_new) = _exponentials(old, z, e), _exponentials(new, z_new, e_new)
+    found.risen += np.einsum("n,nv->v", 1 / total_new, e_new) - np.einsum("n,nv->v", 1 / total, e)
+    each, there = np.arange(len(target)), target >= 0
     for name, logits, logsumexp in (("before_logprob", z, lse), ("after_logprob", z_new, lse_new)):
         getattr(found, name)[rows] = np.where(there, logits[each, np.where(there, target, 0)] - logsumexp, np.nan)
+    z_new -= z
+    apart = np.einsum("nv,nv->n", e_new, z_new) / total_new  # the expected difference of the logits
+    found.kl[rows] = np.maximum(apart - (lse_new - lse), 0.0)
 
 
-def _exponentials(logits):
-    """(logits, exp(logits - their largest), the sum of these, logsumexp), in double."""
-    z = logits.astype(np.float64)
+def _exponentials(logits, z, e):
+    """Fills z with the logits and e with exp(z - their largest); gives the sums of e, and logsumexp."""
+    z[...] = logits
     most = z.max(axis=1, keepdims=True)
-    e = np.exp(z - most)
+    np.subtract(z, most, out=e)
+    np.exp(e, out=e)
     total = e.sum(axis=1)
-    return z, e, total, most[:, 0] + np.log(total)
+    return total, most[:, 0] + np.log(total)

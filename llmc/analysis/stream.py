@@ -30,7 +30,7 @@ class Stream:
     def observe(self, batch, gave, given, after):
         """Take in what the base gave on a batch, and what the tuned model gave with the weights `after`."""
         real = batch.real
-        rows = [(self._place(gave, place)[real], self._place(given, place)[real]) for place in self._places()]
+        rows = [tuple(batch.rows(self._place(side, place)) for side in (gave, given)) for place in self._places()]
         seen = [token_sums(*pair) for pair in rows]
         change = np.full((len(rows), *real.shape), np.nan, np.float32)
         for place, (sums, _) in enumerate(seen):

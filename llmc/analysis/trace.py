@@ -88,8 +88,7 @@ class _Found:
         real = batch.real
         following = np.full(batch.ids.shape, -1)
         following[:, :-1] = np.where(batch.labels[:, 1:] == IGNORE, -1, batch.labels[:, 1:])
-        logits = (side.logits[real] for side in (gave, given))
-        seen = compare_predictions(*logits, following[real])
+        seen = compare_predictions(batch.rows(gave.logits), batch.rows(given.logits), following[real])
         self._risen = self._risen + seen.risen
         columns = (*np.nonzero(real), batch.ids[real], following[real], seen.kl, seen.before_top, seen.after_top,
                    seen.before_logprob, seen.after_logprob)  # fmt: skip
