@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
+from llmc.analysis.in_parallel import in_pieces
 from llmc.analysis.own_change import own_change
 
 _AT_ONCE = 1 << 16  # numbers in double at a time: they stay in the cache
+_WORTH_THREADS = 1 << 18  # numbers
 APART, BEFORE = range(2)  # columns of sums: |y' - y|^2, |y|^2 of a token
 
 
@@ -96,16 +98,24 @@ def token_sums(before, after):
     """
     width = min(before.shape[1], after.shape[1])
     sums, lengths = np.empty((len(before), 2)), np.empty(len(before))
-    step = max(_AT_ONCE // width, 1)
-    room = np.empty((2, min(step, len(before)), width))
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # what is not finite is not a value
-        for start in range(0, len(before), step):
-            rows = slice(start, min(start + step, len(before)))
-            a, b = room[:, : rows.stop - start]
-            a[...], b[...] = before[rows, :width], after[rows, :width]
-            lengths[rows] = np.einsum("nc,nc->n", b, b)
-            b -= a
-            sums[rows, APART], sums[rows, BEFORE] = np.einsum("nc,nc->n", b, b), np.einsum("nc,nc->n", a, a)
+
+    def work(first, last):
+        step = min(max(_AT_ONCE // width, 1), last - first)
+        room = np.empty((2, step, width))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
+            for start in range(first, last, step):
+                rows = slice(start, min(start + step, last))
+                a, b = room[:, : rows.stop - start]
+                a[...], b[...] = before[rows, :width], after[rows, :width]
+                lengths[rows] = np.einsum("nc,nc->n", b, b)
+                b -= a
+                sums[rows, APART], sums[rows, BEFORE] = np.einsum("nc,nc->n", b, b), np.einsum("nc,nc->n", a, a)
+
+    if len(before) * width < _WORTH_THREADS:
+        work(0, len(before))
+    else:
+        in_pieces(work, len(before))
+    with np.errstate(invalid="ignore", over="ignore"):
         return sums, _cosine(sums[:, APART], np.sqrt(sums[:, BEFORE]), np.sqrt(lengths))
 
 

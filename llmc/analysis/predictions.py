@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmc.analysis.in_parallel import in_pieces
+
 _AT_ONCE = 1 << 16  # logits in double at a time: they stay in the cache
 
 
@@ -54,12 +56,20 @@ def compare_predictions(before, after, following=None):
     before, after = before[:, :width], after[:, :width]
     following = np.full(count, -1) if following is None else np.asarray(following)
     found = Predictions(*(np.empty(count, kind) for kind in (float, int, int, float, float)), np.zeros(width))
-    step = min(max(_AT_ONCE // width, 1), count)
-    room = np.empty((4, step, width))
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
-        for start in range(0, count, step):
-            _compare(found, slice(start, min(start + step, count)), before, after, following, room)
+    found.risen = sum(in_pieces(lambda *rows: _compare_all(found, rows, before, after, following), count))
     return found
+
+
+def _compare_all(found, rows, before, after, following):
+    """Fill in what was found of some rows; gives what they add to `risen`."""
+    first, last = rows
+    width = before.shape[1]
+    step = min(max(_AT_ONCE // width, 1), last - first)
+    risen, room = np.zeros(width), np.empty((4, step, width))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
+        for start in range(first, last, step):
+            risen += _compare(found, slice(start, min(start + step, last)), before, after, following, room)
+    return risen
 
 
 def _compare(found, rows, before, after, following, room):
@@ -67,13 +77,14 @@ def _compare(found, rows, before, after, following, room):
     z, e, z_new, e_new = room[:, : len(target)]
     found.before_top[rows], found.after_top[rows] = old.argmax(axis=1), new.argmax(axis=1)
     (total, lse), (total_new, lse_new) = _exponentials(old, z, e), _exponentials(new, z_new, e_new)
-    found.risen += np.einsum("n,nv->v", 1 / total_new, e_new) - np.einsum("n,nv->v", 1 / total, e)
+    risen = np.einsum("n,nv->v", 1 / total_new, e_new) - np.einsum("n,nv->v", 1 / total, e)
     each, there = np.arange(len(target)), target >= 0
     for name, logits, logsumexp in (("before_logprob", z, lse), ("after_logprob", z_new, lse_new)):
         getattr(found, name)[rows] = np.where(there, logits[each, np.where(there, target, 0)] - logsumexp, np.nan)
     z_new -= z
     apart = np.einsum("nv,nv->n", e_new, z_new) / total_new  # the expected difference of the logits
     found.kl[rows] = np.maximum(apart - (lse_new - lse), 0.0)
+    return risen
 
 
 def _exponentials(logits, z, e):
