@@ -34,7 +34,7 @@ def to_csv(rows, keys=None):
 
 def _cell(value):
     if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return "" if value is None else repr(value) if isinstance(value, float) else value
 
 

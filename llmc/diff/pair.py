@@ -96,7 +96,7 @@ class Pair:
     def is_rounded(self):
         """Whether both sides are floats whose spacing is known."""
         kinds = [view.side.precision(view.name) for view in (self.base, self.tuned)]
-        return None not in kinds and all(map(is_float, kinds))
+        return all(kind is not None and is_float(kind) for kind in kinds)
 
     def add(self, word):
         """Say that the two stand differently in this way."""
