@@ -47,7 +47,7 @@ def spectrum(delta, noise):
 
 
 def units(base, delta, count, axis):
-    """(units_90, [(index, base_norm, change, share)] largest first) of `count` equal units along an axis of (out, in)."""
+    """(units_90, [(index, base_norm, change, share)], largest first) of `count` equal units along an axis."""
     pieces = [np.split(matrix.astype(np.float64), count, axis) for matrix in (base, delta)]
     norms, changes = (np.array([np.linalg.norm(piece) for piece in each]) for each in pieces)
     order = np.argsort(-changes, kind="stable")

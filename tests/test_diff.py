@@ -78,7 +78,8 @@ def test_every_row_has_all_keys_in_their_order_in_plain_python():
                                     (np.float16, np.float16), (np.float16, BFLOAT16), (np.float64, np.float64),
                                     (np.float32, np.float64), (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fn)])
 def test_numbers_are_those_of_float64(dtypes):
-    base, tuned = numbers(70, 41, dtype=dtypes[0]), (numbers(70, 41) + numbers(70, 41, seed=1, scale=0.05)).astype(dtypes[1])
+    base = numbers(70, 41, dtype=dtypes[0])
+    tuned = (numbers(70, 41) + numbers(70, 41, seed=1, scale=0.05)).astype(dtypes[1])
     base[3, 4] = 0
     row = diff({"x.weight": base}, {"x.weight": tuned})["x.weight"]
     truth = reference.change(base, tuned)
@@ -147,7 +148,8 @@ def test_a_difference_too_large_for_float32_is_taken_in_float64():
 def test_zeros_divide_nothing():
     zero = np.zeros((4, 4), np.float32)
     row = diff({"x": zero}, {"x": zero})["x"]
-    assert (row["status"], row["relative_change"], row["cosine"], row["rounding_floor"]) == ("identical", 0.0, None, None)
+    assert (row["status"], row["relative_change"]) == ("identical", 0.0)
+    assert row["cosine"] is row["rounding_floor"] is None
     row = diff({"x": zero}, {"x": zero + 1})["x"]
     assert (row["status"], row["relative_change"], row["cosine"]) == ("changed", None, None)
 
@@ -189,7 +191,8 @@ def test_a_planted_low_rank_change_is_found_and_called_so():
     found = diff(llama(), tuned)
     assert [found[name]["signal_rank"] for name in (UP, QUERY)] == [3, 3]
     assert (found.summary["looks_like"], found.summary["signal_rank"], found.summary["changed"]) == ("low-rank", 3, 2)
-    assert [row["name"] for row in found.top(2)] == sorted((UP, QUERY), key=lambda name: -found[name]["relative_change"])
+    first, second = found.top(2)
+    assert {first["name"], second["name"]} == {UP, QUERY} and first["relative_change"] > second["relative_change"]
 
 
 def test_rounding_of_narrow_numbers_is_no_signal():
@@ -232,7 +235,7 @@ def test_moved_tokens_come_first_with_their_texts(tmp_path):
     base = {"model.embed_tokens.weight": numbers(280, 16)}
     tuned = copied(base)
     for i, token in enumerate((65, 97, 98, 99, 275)):
-        tuned["model.embed_tokens.weight"][token] += numbers(16, seed=i) * (5 - i)
+        tuned["model.embed_tokens.weight"][token] += 5 - i
     folder = written(tmp_path / "base", base, None)
     tokenizer.save_pretrained(folder)
     row = diff(folder, tuned, top=8)["model.embed_tokens.weight"]
@@ -300,8 +303,8 @@ def test_of_fused_matrices_each_slice_is_measured(tmp_path):
     assert {unit["slice"] for unit in row["moved"]} == {"k"} and len(row["moved"]) == 3
     delta = (with_change - base).T
     truth = reference.change(base.T[39:78], with_change.T[39:78])
-    assert {key: row["slices"]["k"][key] for key in ("base_norm", "delta_norm", "relative_change", "cosine")} \
-        == pytest.approx({key: truth[key] for key in ("base_norm", "delta_norm", "relative_change", "cosine")}, rel=1e-9)
+    for key in ("base_norm", "delta_norm", "relative_change", "cosine"):
+        assert row["slices"]["k"][key] == pytest.approx(truth[key], rel=1e-9)
     assert row["slices"]["k"]["spectral_norm"] == pytest.approx(reference.spectrum(delta[39:78], 0)["spectral_norm"])
     assert (row["slices"]["q"]["changed"], row["slices"]["v"]["delta_norm"]) == (0, 0.0)
     assert sum(each["numbers"] for each in row["slices"].values()) == row["numbers"]
@@ -324,14 +327,14 @@ def test_exact_spectra_are_exact_and_a_sketch_is_taken_for_low_ranks():
 def test_a_randomised_spectrum_is_the_same_every_time_and_says_what_it_does_not_know():
     from llmc.diff import spectrum
 
-    full = numbers(400, 300)
+    full = numbers(220, 180)
     norm = float(np.linalg.norm(full.astype(np.float64)))
     found = spectrum.measure(full, norm, 0.0, "randomised")
     assert found == spectrum.measure(full, norm, 0.0, "randomised")
     sigma = np.linalg.svd(full.astype(np.float64), compute_uv=False)
     assert found["singular_values"][:10] == pytest.approx(sigma[:10], rel=1e-2)
-    assert found["effective_rank"] is found["rank_90"] is found["signal_rank"] is None
-    low = numbers(400, 20) @ numbers(20, 300, seed=1)
+    assert found["effective_rank"] is found["rank_99"] is found["signal_rank"] is None
+    low = numbers(220, 20) @ numbers(20, 180, seed=1)
     found = spectrum.measure(low, float(np.linalg.norm(low.astype(np.float64))), 0.0, "randomised")
     truth = reference.spectrum(low, 0.0)
     assert found["effective_rank"] == pytest.approx(truth["effective_rank"], rel=1e-3)
@@ -393,8 +396,9 @@ def test_the_same_call_gives_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_one_pair_of_tensors_is_in_memory_at_a_time(tmp_path, kind):
-    size, count = (1024, 512), 40  # 2 MiB each, 80 MiB a side
-    base, tuned = ({f"layers.{i}.w.weight": numbers(*size, seed=1000 * side + i) for i in range(count)} for side in (0, 1))
+    size, count = (4096, 128), 40  # 2 MiB each, 80 MiB a side
+    base, tuned = ({f"layers.{i}.w.weight": numbers(*size, seed=1000 * side + i) for i in range(count)}
+                   for side in (0, 1))
     folders = []
     for which, tensors in (("base", base), ("tuned", tuned)):
         (tmp_path / which).mkdir()

@@ -60,7 +60,7 @@ def test_pieces_of_a_fused_tensor_are_compared_each(way):
     row = found[key]
     assert (row["name"], row["tuned_name"]) == ((key, piece) if way == "fused" else (piece, key))
     assert row is found[piece] and row["structure"] == [way] and row["base_shape"] == row["tuned_shape"] == [12, 24]
-    assert (row["changed"], row["max_at"], row["part"]) == (24, [0, 0], row["name"].split(".", 3)[3].rpartition(".w")[0])
+    assert (row["changed"], row["max_at"][0], row["part"]) == (24, 0, row["name"].split(".", 3)[3].rpartition(".w")[0])
     assert found.summary["changed"] == 1
 
 
@@ -100,7 +100,8 @@ def test_tensors_that_hold_the_same_are_found_over_all_layers():
 
 def test_of_counterparts_that_are_nearly_as_good_none_is_taken_and_of_equal_ones_the_first():
     base = {"a.0.weight": numbers(9, 7)}
-    near = {f"{name}.0.weight": base["a.0.weight"] + numbers(9, 7, seed=i, scale=0.02) for i, name in enumerate("xy", 1)}
+    near = {f"{name}.0.weight": base["a.0.weight"] + numbers(9, 7, seed=i, scale=0.02)
+            for i, name in enumerate("xy", 1)}
     assert diff(base, near).summary["missing"] == 1
     same = {f"{name}.0.weight": base["a.0.weight"].copy() for name in "yx"}
     assert diff(base, same)["a.0.weight"]["tuned_name"] == "y.0.weight"
@@ -156,7 +157,7 @@ def test_match_takes_names_of_either_side():
     tuned = {name.replace("model.", "m.", 1): array for name, array in llama().items()}
     assert [row["name"] for row in diff(llama(), tuned, match="m.layers.0.mlp.up*").rows] == [
         "model.layers.0.mlp.up_proj.weight"]
-    with pytest.raises(llmc.UnknownNameError, match="nearest: model.layers"):
+    with pytest.raises(llmc.UnknownNameError, match="nearest: .*model.layers"):
         diff(llama(), llama(), match="model.layer.*")
 
 
@@ -202,7 +203,8 @@ def test_an_adapter_gives_the_rows_of_what_is_merged(adapted):
                         "units_90", "rounding_floor", "max_at", "permutation"):  # fmt: skip
                 assert row[key] == merged[key], (row["name"], key)
             for key in ("delta_norm", "tuned_norm", "cosine", "max_abs", "mean", "std", "spectral_norm", "stable_rank"):
-                assert row[key] == pytest.approx(merged[key], rel=1e-4, abs=1e-7), (row["name"], key)
+                near = None if merged[key] is None else pytest.approx(merged[key], rel=1e-4, abs=1e-7)
+                assert row[key] == near, (row["name"], key)
     assert one.summary["looks_like"] == other.summary["looks_like"] == "full"  # a head was trained whole
     pair = diff(folder / "base", (folder / "base", folder / "adapter"))
     assert pair.rows == one.rows
@@ -233,8 +235,9 @@ def test_an_adapter_for_another_base_is_refused(adapted, tmp_path):
     other = written(tmp_path / "other", {"a.q_proj.weight": numbers(4, 4)})
     with pytest.raises(llmc.CheckpointError, match="the base has no tensor"):
         diff(other, folder / "adapter")
-    narrow = written(tmp_path / "narrow", {name: array[..., :7] if array.ndim == 2 else array for name, array in
-                                           llmc.Model.from_pretrained(folder / "base").state_dict().items()})  # fmt: skip
+    tensors = llmc.Model.from_pretrained(folder / "base").state_dict()
+    narrow = written(tmp_path / "narrow", {name: array[..., :7] if array.ndim == 2 else array
+                                           for name, array in tensors.items()})  # fmt: skip
     with pytest.raises((llmc.ShapeError, llmc.CheckpointError), match="another base"):
         diff(narrow, folder / "adapter")
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmc.checkpoint.roles import layer, part, role
-from llmc.diff.sides import is_float
+from llmc.diff.sides import FLOAT32, is_float
 from llmc.diff.view import View, steps
 
 WORDS = ("renamed", "tied", "fused", "split", "transposed", "reshaped", "resized", "dtype")
-FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass

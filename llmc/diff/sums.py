@@ -168,8 +168,9 @@ def core_sums(base, other, is_delta, wide, spacing, columns, out=None):
     rows, changed = np.empty((len(base), WIDTH)), np.empty(len(base), np.int64)
     down = np.empty((3, base.shape[1])) if columns else None
     room = out if out is None or out.flags.c_contiguous else np.empty(out.shape, wide)
-    nonfinite, most, at = _core.compare(_for_core(base), _for_core(other), is_delta, 2.0**least, rows, changed, down, room)
-    rows[:, ULPS] *= 4.0**-mantissa if spacing else 0.0
+    nonfinite, most, at = _core.compare(_for_core(base), _for_core(other), is_delta, 2.0**least, rows, changed, down,
+                                        room)
+    rows[:, ULPS] = rows[:, ULPS] * 4.0**-mantissa if spacing else 0.0
     if room is not out:
         out[...] = room
     overflow = not nonfinite and not (np.isfinite(most) and np.isfinite(rows).all())
