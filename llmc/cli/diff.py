@@ -18,7 +18,8 @@ def arguments(parser):
     parser.add_argument("--rename", nargs="+", default=[], metavar="PATTERN=REPLACEMENT",
                         help="regular expressions that make TUNED's name of a BASE's")
     parser.add_argument("--metrics", default="change,spectrum,units", metavar="NAMES",
-                        help="of change, spectrum, units and intruders (slow), with commas between; or all (%(default)s)")
+                        help="of change, spectrum, units and intruders (slow), with commas between; or all "
+                             "(%(default)s)")
     parser.add_argument("--spectrum", choices=("auto", "exact", "randomised"), default="auto",
                         help="how singular values are found (%(default)s)")
     parser.add_argument("--top", type=whole(0), default=10, metavar="N",

@@ -80,7 +80,8 @@ def diff(base, tuned, *, match="*", rename=None, metrics=("change", "spectrum", 
 
         trace = traced(base, tuned, text, tokenizer, max_tokens, disable_tqdm)
     found = summary(*labels, rows, "spectrum" in metrics, time.monotonic() - begun)
-    return Diff(found, rows, *(by_key(rows, key) for key in ("layer", "role", "part")), notes_of(rows, quantised), trace)
+    totals = (by_key(rows, key) for key in ("layer", "role", "part"))
+    return Diff(found, rows, *totals, notes_of(rows, quantised), trace)
 
 
 def _rows(pairs, wanted, disable_tqdm):

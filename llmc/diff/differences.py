@@ -76,7 +76,8 @@ class Diff:
     def to_dict(self):
         """Everything, as JSON holds it."""
         trace = self.trace.to_dict() if hasattr(self.trace, "to_dict") else self.trace
-        return {"format": FORMAT, "version": VERSION} | {part: getattr(self, part) for part in _PARTS} | {"trace": trace}
+        parts = {part: getattr(self, part) for part in _PARTS} | {"trace": trace}
+        return {"format": FORMAT, "version": VERSION} | parts
 
     def to_dataframe(self):
         """The rows as a pandas DataFrame.

@@ -34,7 +34,7 @@ def to_csv(rows, keys=None):
 
 def _cell(value):
     if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return "" if value is None else repr(value) if isinstance(value, float) else value
 
 
@@ -68,7 +68,8 @@ def read_diff(path, form, version, parts):
         said = shown(value.get("format")) if isinstance(value, dict) else type(value).__name__
         raise DataError(f"{os.fspath(path)}: format {said}, not {form!r}")
     if value.get("version") != version:
-        raise DataError(f"{os.fspath(path)}: version {shown(value.get('version'))} of {form}; this llmc reads {version}")
+        raise DataError(f"{os.fspath(path)}: version {shown(value.get('version'))} of {form}; this llmc reads "
+                        f"{version}")
     missing = next((part for part in parts if part not in value), None)
     if missing:
         raise DataError(f"{os.fspath(path)}: no {missing!r} in it")

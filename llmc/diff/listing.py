@@ -90,7 +90,7 @@ class Listing:
     __repr__ = __str__
 
     def table(self, by="name"):
-        """The tensors as a table, by "name" (numbers in it count as such), "bytes" (most first) or "file" (as they lie)."""
+        """The tensors as a table, by "name" (layer 10 behind layer 9), "bytes" (most first) or "file" (as they lie)."""
         rows = list(self.rows)
         if by == "name":
             rows.sort(key=lambda row: natural(row["name"]))
@@ -237,8 +237,12 @@ def _notes(rows):
     for row in rows:
         if row["nonfinite"]:
             odd.setdefault(pattern(row["name"]), []).append(row)
-    return [f"{group[0]['name'] if len(group) == 1 else name}: {sum(row['nonfinite'] for row in group):,} numbers are not "
-            f"finite{f' ({len(group)} tensors)' if len(group) > 1 else ''}" for name, group in odd.items()]  # fmt: skip
+    lines = []
+    for name, group in odd.items():
+        many = f" ({len(group)} tensors)" if len(group) > 1 else ""
+        odd_ones = sum(row["nonfinite"] for row in group)
+        lines.append(f"{name if many else group[0]['name']}: {odd_ones:,} numbers are not finite{many}")
+    return lines
 
 
 def natural(name):

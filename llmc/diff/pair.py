@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmc.checkpoint.roles import layer, part, role
-from llmc.diff.sides import is_float
+from llmc.diff.sides import FLOAT32, is_float
 from llmc.diff.view import View, steps
 
 WORDS = ("renamed", "tied", "fused", "split", "transposed", "reshaped", "resized", "dtype")
-FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass
@@ -96,7 +95,7 @@ class Pair:
     def is_rounded(self):
         """Whether both sides are floats whose spacing is known."""
         kinds = [view.side.precision(view.name) for view in (self.base, self.tuned)]
-        return None not in kinds and all(map(is_float, kinds))
+        return all(kind is not None and is_float(kind) for kind in kinds)
 
     def add(self, word):
         """Say that the two stand differently in this way."""

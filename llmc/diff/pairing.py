@@ -43,7 +43,7 @@ def pairs_of(base, tuned, match="*", rename=None):
     pairs = _Pairing(base, tuned).all(_renamer(rename))
     chosen = [pair for pair in pairs if any(fnmatch.fnmatchcase(name, match) for name in _names(pair))]
     if pairs and not chosen:
-        names = [name for pair in pairs for name in _names(pair)]
+        names = list(dict.fromkeys(name for pair in pairs for name in _names(pair)))
         raise UnknownNameError(f"match {match!r}: no tensor of either side is called so; "
                                f"{nearest(match, names[:2000]) or f'there are {len(pairs)} others'}")
     return chosen
@@ -243,7 +243,8 @@ def _renamer(rename):
             try:
                 made = pattern.sub(replacement, made)
             except (re.error, IndexError) as error:
-                raise ConfigError(f"rename {shown(pattern.pattern)}: {shown(replacement)} cannot replace it: {error}") from None
+                raise ConfigError(f"rename {shown(pattern.pattern)}: {shown(replacement)} cannot replace it: "
+                                  f"{error}") from None
         return made if made != name else None
 
     return renamed

@@ -59,7 +59,7 @@ def _fits(base, group, tuned, other):
 
 
 def _relative_change(base, tuned):
-    """‖tuned − base‖ / ‖base‖, of a square matrix the lesser of that and of its transpose's; infinite without a base."""
+    """‖tuned − base‖ / ‖base‖; of a square matrix the lesser of that and of its transpose's."""
     ways = [tuned] if base.shape == tuned.shape else []
     if len(base.shape) == 2 and base.shape == tuned.shape[::-1]:
         ways.append(replace(tuned, transposed=True))

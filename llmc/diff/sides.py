@@ -14,6 +14,7 @@ from llmc.lora.adapter_files import holds_adapter
 from llmc.system.small_file import is_there
 from llmc.weights.assign import as_array
 
+FLOAT32 = np.dtype(np.float32)
 KINDS = "a folder or file, an open Checkpoint, a Model, a mapping {name: array}, or a pair (any of these, adapter)"
 
 
@@ -61,7 +62,7 @@ class Side:
         return self.tensors[name]
 
     def change(self, name):
-        """What an adapter makes of a base's tensor, a `Change`; None where this is no adapter's side, or it does not."""
+        """The `Change` that an adapter makes of a base's tensor; None where there is no adapter, or it makes none."""
         return None
 
     def lies_in_out(self, name):
@@ -137,7 +138,7 @@ def sides(base, tuned):
     FileNotFoundError, CheckpointError, ConfigError
         As opening them does; nothing stays open.
     """
-    from llmc.diff.adapted import Adapted
+    from llmc.diff.adapter_side import Adapted
 
     if is_adapter(base):
         raise ConfigError(f"base {os.fspath(base)}: the folder of an adapter alone, which is no base; give its base, "
@@ -156,7 +157,8 @@ def sides(base, tuned):
 
 def side(given, which):
     """What was given as a Side; `which` one it is goes into the message of a TypeError."""
-    from llmc.diff.adapted import Adapted, of_model
+    from llmc.diff.adapter_side import Adapted
+    from llmc.diff.model_side import ModelSide
     from llmc.model import Model
 
     if isinstance(given, (str, os.PathLike)):
@@ -174,7 +176,7 @@ def side(given, which):
         path = os.fspath(given.path)
         return Side(path, given, path if os.path.isdir(path) else os.path.dirname(path) or ".")
     if isinstance(given, Model):
-        return of_model(given)
+        return ModelSide(given)
     if isinstance(given, Mapping):
         return Arrays(f"a mapping of {len(given)} arrays", given)
     raise TypeError(f"{which} is {type(given).__name__}, not {KINDS}")

@@ -109,7 +109,7 @@ def gram(delta):
 
 
 def randomised(delta, norm):
-    """The first `FOUND` singular values, by subspace iteration (Halko, Martinsson & Tropp 2011); the same every time."""
+    """The first `FOUND` singular values, by subspace iteration (Halko, Martinsson & Tropp 2011), always the same."""
     sigma = _of_sketch(delta, _subspace(delta, FOUND + _OVERSAMPLED, _PASSES))
     return sigma[:FOUND]
 

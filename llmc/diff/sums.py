@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
+from llmc.checkpoint.formats.dtypes import BFLOAT16
+from llmc.core import _core
 from llmc.diff.sides import is_float
 
 # Columns of what is added up for every row: Σb², Σt², ΣΔ², Σbt, ΣΔ, Σulp(b)²; and of what is added up for every column.
 BASE, TUNED, DELTA, DOT, TOTAL, ULPS = range(6)
 WIDTH = 6
 FLAT = 1 << 14  # a vector is added up in rows of so many
+_CORE_READS = (np.dtype(np.float32), BFLOAT16, np.dtype(np.float16))
 
 
 @dataclass
@@ -90,7 +93,8 @@ def add_up(pair, wide, columns=False, pieces=None, delta=None):
             out = None if delta is None else delta[first : first + len(b), low:high]
             if len(pair.shape) < 2:
                 b, t = _folded(b.reshape(-1)), _folded(t.reshape(-1))
-            sums = block_sums(b, t, is_delta, wide, spacing, columns, out)
+            block = core_sums if _is_for_core(b, t, wide) else block_sums
+            sums = block(b, t, is_delta, wide, spacing, columns, out)
             row, column = divmod(sums[5], high - low)
             into.append((*sums[:5], (first + row) * width + low + column, *sums[6:], rounded))
     return [_gathered(blocks, columns, high - low) for blocks, (low, high) in zip(found, pieces)]
@@ -152,6 +156,32 @@ def block_sums(base, other, is_delta, wide, spacing, columns, out=None):
     most = float(size.flat[at]) if size.size else 0.0
     return (rows, down, differs.sum(1), nonfinite, most, at,
             bool((finite_b & finite_t & ~finite_d).any() or not np.isfinite(rows).all() and not nonfinite))
+
+
+def _is_for_core(base, other, wide):
+    return wide == np.float32 and all(each.dtype in _CORE_READS for each in (base, other))
+
+
+def core_sums(base, other, is_delta, wide, spacing, columns, out=None):
+    """The same as `block_sums` by the core, of float32, bfloat16 and float16, subtracted in float32."""
+    mantissa, least = spacing or (0, 0)
+    rows, changed = np.empty((len(base), WIDTH)), np.empty(len(base), np.int64)
+    down = np.empty((3, base.shape[1])) if columns else None
+    room = out if out is None or out.flags.c_contiguous else np.empty(out.shape, wide)
+    nonfinite, most, at = _core.compare(_for_core(base), _for_core(other), is_delta, 2.0**least, rows, changed, down,
+                                        room)
+    rows[:, ULPS] = rows[:, ULPS] * 4.0**-mantissa if spacing else 0.0
+    if room is not out:
+        out[...] = room
+    overflow = not nonfinite and not (np.isfinite(most) and np.isfinite(rows).all())
+    return rows, None if down is None else down.T, changed, nonfinite, most, at, overflow
+
+
+def _for_core(block):
+    """A block as the core reads it."""
+    if block.dtype == BFLOAT16:
+        return np.ascontiguousarray(block).view(np.uint16)
+    return np.ascontiguousarray(block, np.float32)
 
 
 def spacing_of(pair):

@@ -91,7 +91,8 @@ class Measured:
 
     def _is_turned(self):
         pair = self.pair
-        if not pair.is_matrix or pair.shape[0] != pair.shape[1] or "transposed" in pair.structure or self.sums.nonfinite:
+        is_square = pair.is_matrix and pair.shape[0] == pair.shape[1]
+        if not is_square or "transposed" in pair.structure or self.sums.nonfinite:
             return False
         cosine = self.sums.norms()["cosine"]
         if cosine is None or cosine >= _SQUARE_NOW or not self.changed:

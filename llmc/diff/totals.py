@@ -66,7 +66,8 @@ def by_key(rows, key):
         `key, tensors, changed, numbers, base_norm, delta_norm, relative_change, share`: layers ascending and None last,
         the others by share.
     """
-    once = [row for row in counted_once(row for row in rows if row["role"] != "buffer") if row["delta_norm"] is not None]
+    counted = counted_once(row for row in rows if row["role"] != "buffer")
+    once = [row for row in counted if row["delta_norm"] is not None]
     whole = math.fsum(row["delta_norm"] ** 2 for row in once)
     groups = {}
     for row in once:
