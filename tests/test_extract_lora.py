@@ -365,8 +365,8 @@ def test_the_command_writes_the_adapter(tmp_path, capsys):
     base, tuned = full(TINY["llama"])
     for name, model in (("base", base), ("tuned", tuned)):
         model.save_pretrained(tmp_path / name)
-    words = ["extract-lora", str(tmp_path / "base"), str(tmp_path / "tuned"), "--rank", "4", "--target-modules", "q_proj",
-             "v_proj", "--layers-to-transform", "0-1", "--modules-to-save", "changed", "--output-dir"]
+    words = ["extract-lora", str(tmp_path / "base"), str(tmp_path / "tuned"), "--rank", "4", "--target-modules",
+             "q_proj", "v_proj", "--layers-to-transform", "0-1", "--modules-to-save", "changed", "--output-dir"]
     assert main([*words, str(tmp_path / "adapter")]) == 0
     out = capsys.readouterr().out
     assert "4 matrices at rank 4 hold" in out and "left out: 17" in out

@@ -410,7 +410,7 @@ def test_json_holds_everything_and_reads_back_equal(found, tmp_path):
     again = Trace.from_dict(read)
     assert again == found and again.stream.dtype == np.float32
     assert np.array_equal(again.stream, found.stream, equal_nan=True)
-    with pytest.raises(llmc.CheckpointError, match="llmc-trace"):
+    with pytest.raises(llmc.DataError, match="llmc-trace"):
         Trace.from_dict({**read, "version": 2})
 
 
@@ -532,3 +532,42 @@ def test_what_cannot_be_traced_is_refused_in_words(tmp_path):
     adapted(TINY["llama"], tmp_path / "adapter")
     with pytest.raises(llmc.ConfigError, match="adapter"):
         trace(tmp_path / "adapter", llama, ids)
+
+
+def test_a_diff_traces_a_text_and_reads_it_back(tmp_path):
+    config = {**TINY["llama"], "vocab_size": 300}
+    tokenizer = llmc.Tokenizer.train([llmc.data.builtin_text()[:20000]], vocab_size=300)
+    base, tuned = tuned_of(config, only=".1.")
+    tuned.save_pretrained(tmp_path / "tuned")
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    diff = llmc.checkpoint.diff(base, tmp_path / "tuned", text=["a door is", "listening"], max_tokens=4)
+    assert isinstance(diff.trace, Trace) and diff.trace.summary["tokens"] == 4
+    ids = tokenizer.encode("a door is")
+    assert diff.trace.tokens[0]["text"] == tokenizer.decode([ids[0]])
+    assert [row["id"] for row in diff.trace.tokens[: min(4, len(ids))]] == ids[:4]
+    for ending in ("json", "html"):
+        diff.save(tmp_path / f"diff.{ending}")
+        again = llmc.checkpoint.Diff.load(tmp_path / f"diff.{ending}")
+        assert again == diff and again.trace == diff.trace
+    text = (tmp_path / "diff.html").read_text()
+    assert text.count('id="trace"') == 1 and text.count("data-token=") == 4
+    ids = np.arange(20).reshape(2, 10)
+    assert llmc.checkpoint.diff(base, tuned, text=ids, max_tokens=13).trace.summary["tokens"] == 13
+
+
+def test_a_text_longer_than_the_context_becomes_several_rows():
+    config = {**TINY["gpt2"], "n_positions": 8}
+    base, tuned = tuned_of(config)
+    found = llmc.checkpoint.diff(base, tuned, text=random_ids(config, 21)).trace
+    assert [each.shape[2] for each in found.stream] == [8, 8, 5]
+
+
+def test_a_scene_of_a_text_is_whole_or_left_out():
+    config = TINY["llama"]
+    base, tuned = tuned_of(config)
+    items = [{"input_ids": random_ids(config, n, seed=n), "labels": random_ids(config, n, seed=n)} for n in (6, 9, 4)]
+    spans = [[{"field": f"f{n}", "role": "user", "start": 0, "stop": n}] for n in (6, 9, 4)]
+    found = llmc.checkpoint.diff(base, tuned, text=Scenes(items, spans), max_tokens=12).trace
+    assert [row["field"] for row in found.fields] == ["f6", "f4"] and found.summary["tokens"] == 10
+    with pytest.raises(llmc.DataError, match="max_tokens=3"):
+        llmc.checkpoint.diff(base, tuned, text=Scenes(items, spans), max_tokens=3)

@@ -35,25 +35,22 @@ STYLE = f"""
   border: 1px solid rgb(125 133 147 / .4); border-radius: 4px; padding: 0 4px; margin-right: 5px; white-space: pre;
 }}
 .trace h3 {{ font-size: 14px; margin: 22px 0 6px; }}
-@media (prefers-color-scheme: dark) {{
-  .trace .map td, .trace .scale {{ filter: invert(1) hue-rotate(180deg); }}
-}}
 """
 _DARK = """
 @media (prefers-color-scheme: dark) {
-  body { background: #14171d; }
   .llmc { color: #e4e7ec; }
   .llmc .plain th, .llmc .plain td { border-color: #333945; }
   .llmc .map th { color: #e4e7ec; }
   .llmc .quiet, .llmc .map th.layer { color: #9aa3b2; }
+  .trace .map td, .trace .scale { filter: invert(1) hue-rotate(180deg); }
 }
 """
 
 
 def whole(trace):
     """The whole page, as text."""
-    return page(trace.title, f"<style>{_DARK}</style>",
-                heading(trace.title, "What the changed weights move on a text"), in_page(trace))  # fmt: skip
+    dark = "<style>@media (prefers-color-scheme: dark) { body { background: #14171d; } }</style>"
+    return page(trace.title, dark, heading(trace.title, "What the changed weights move on a text"), in_page(trace))
 
 
 def in_notebook(trace):
@@ -66,7 +63,7 @@ def in_page(trace):
     """Everything as one element, `#trace`, of this page or another; it needs no script."""
     pieces = (quiet(_summary_line(trace)), _text(trace), _layers_by_tokens(trace), _says(trace), _fields(trace),
               section("Modules that move most", _maps(trace), _most(trace)), _rows(trace))  # fmt: skip
-    return f'<div id="trace" class="trace"><style>{STYLE}</style>\n{"".join(pieces)}</div>\n'
+    return f'<div id="trace" class="trace">{fragment(f"<style>{STYLE}{_DARK}</style>", *pieces)}</div>\n'
 
 
 def _summary_line(trace):

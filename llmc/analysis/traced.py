@@ -9,7 +9,7 @@ import numpy as np
 from llmc.analysis import trace_page, trace_picture
 from llmc.calls import public
 from llmc.checks import whole
-from llmc.errors import CheckpointError, ConfigError, UnknownNameError, nearest
+from llmc.errors import DataError, ConfigError, UnknownNameError, nearest
 from llmc.show.table import Table
 from llmc.system.atomic import atomic_write, write_json
 
@@ -100,18 +100,18 @@ class Trace:
 
         Raises
         ------
-        CheckpointError
+        DataError
             When it is none, or of a later version.
         """
         if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:
-            raise CheckpointError(f"this is no {FORMAT} of version {VERSION}")
+            raise DataError(f"this is no {FORMAT} of version {VERSION}")
         if lacking := [name for name in _PARTS if name not in found]:
-            raise CheckpointError(f"a {FORMAT} has {', '.join(_PARTS)}, and this one lacks {lacking[0]}")
+            raise DataError(f"a {FORMAT} has {', '.join(_PARTS)}, and this one lacks {lacking[0]}")
         parts = {name: found[name] for name in _PARTS}
         try:
             parts["stream"] = _arrays(parts["stream"])
         except (TypeError, ValueError, IndexError):
-            raise CheckpointError(f"the stream of a {FORMAT} is numbers and nulls, (layers, batch, time)") from None
+            raise DataError(f"the stream of a {FORMAT} is numbers and nulls, (layers, batch, time)") from None
         return cls(**parts)
 
     def _csv(self):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 
+from llmc.analysis import Trace
 from llmc.calls import public
 from llmc.diff import totals
 from llmc.diff.files import check_ending, read_diff, to_csv
@@ -32,7 +33,7 @@ class Diff:
     summary : dict
     by_layer, by_role, by_part : list of dict
     notes : list of str
-    trace : object
+    trace : llmc.analysis.Trace or None
         What the changed weights move on a text, where one was given; otherwise None.
     """
 
@@ -75,7 +76,7 @@ class Diff:
     # --- elsewhere ---------------------------------------------------------------------------------------------------
     def to_dict(self):
         """Everything, as JSON holds it."""
-        trace = self.trace.to_dict() if hasattr(self.trace, "to_dict") else self.trace
+        trace = None if self.trace is None else self.trace.to_dict()
         parts = {part: getattr(self, part) for part in _PARTS} | {"trace": trace}
         return {"format": FORMAT, "version": VERSION} | parts
 
@@ -125,7 +126,8 @@ class Diff:
         DataError
             When it is no diff.
         """
-        return cls(**read_diff(path, FORMAT, VERSION, _PARTS))
+        parts = read_diff(path, FORMAT, VERSION, _PARTS)
+        return cls(**parts | {"trace": parts["trace"] and Trace.from_dict(parts["trace"])})
 
     def plot(self, path, by="relative_change"):
         """Draw layers by parts, coloured by a key of the rows.

@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 from html import escape
 
+from llmc.analysis import trace_page
 from llmc.diff.files import script_json
 
 # A table and a drawing of what the script finds in the data; without it the head is all there is.
@@ -38,9 +39,6 @@ _PAGE = """<!doctype html>
 <script>{script}</script>
 </body></html>
 """
-_TRACE = """
-<section id="trace"><h2>what the changed weights move on a text</h2><div id="trace-body"></div></section>"""
-
 
 def page(diff):
     """The page of a Diff, as text."""
@@ -51,26 +49,26 @@ def page(diff):
     head = (f'<p><span class="looks">{escape(said.partition(";")[0])}</span>'
             f'{escape("".join(said.partition(";")[1:]))}</p><p class="quiet">{escape(counts(summary))}</p>')
     return _whole(f"{summary['base']} → {summary['tuned']}", head + _notes(diff.notes), diff.to_dict(),
-                  "what it comes to", diff.trace is not None)  # fmt: skip
+                  "what it comes to", diff.trace and trace_page.in_page(diff.trace))  # fmt: skip
 
 
 def listing_page(listing):
     """The page of a Listing, as text."""
     note = listing.sums().note
     head = f'<p class="quiet">{len(listing.rows):,} tensors, {escape(note)}</p>{_notes(listing.notes)}'
-    return _whole(listing.path, head, listing.to_dict(), "totals", False)
+    return _whole(listing.path, head, listing.to_dict(), "totals", None)
 
 
 def _notes(lines):
     return f'<ul id="notes">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
-def _whole(title, head, data, totals, has_trace):
+def _whole(title, head, data, totals, trace):
     style, script = (_resource(name) for name in ("viewer.css", "viewer.js"))
-    script += _resource("viewer_trace.js") if has_trace else ""
-    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'"
-    return _PAGE.format(policy=policy, title=escape(title), style=style, head=head, totals=totals,
-                        trace=_TRACE if has_trace else "", data=script_json(data), script=script)  # fmt: skip
+    styles = "'unsafe-inline'" if trace else f"'{_hash(style)}'"  # every token of a trace has a colour of its own
+    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src {styles}"
+    return _PAGE.format(policy=policy, title=escape(title), style=style, head=head, totals=totals, trace=trace or "",
+                        data=script_json(data), script=script)  # fmt: skip
 
 
 def _resource(name):
