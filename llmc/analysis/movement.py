@@ -7,9 +7,10 @@ import numpy as np
 from llmc.analysis.in_parallel import in_pieces
 from llmc.analysis.own_change import own_change
 
-_AT_ONCE = 1 << 16  # numbers in double at a time: they stay in the cache
+_AT_ONCE = 1 << 16  # numbers that are subtracted at a time: they stay in the cache
+_PIECE = 1 << 12  # features that are added up in float32
 _WORTH_THREADS = 1 << 18  # numbers
-APART, BEFORE = range(2)  # columns of sums: |y' - y|^2, |y|^2 of a token
+APART, BEFORE, AFTER = range(3)  # columns of sums: |y' - y|^2, |y|^2, |y'|^2 of a token
 
 
 class Movement:
@@ -97,26 +98,39 @@ def token_sums(before, after):
         The squares |after - before|^2 and |before|^2, and the cosine of the two, NaN where one of them is zero.
     """
     width = min(before.shape[1], after.shape[1])
-    sums, lengths = np.empty((len(before), 2)), np.empty(len(before))
+    sums = _sums(before[:, :width], after[:, :width], before.dtype)
+    if not np.isfinite(sums).all():  # squares too large for float32, or numbers that are not finite themselves
+        sums = _sums(before[:, :width], after[:, :width], np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return sums[:, :2], _cosine(sums[:, APART], np.sqrt(sums[:, BEFORE]), np.sqrt(sums[:, AFTER]))
+
+
+def _sums(before, after, dtype):
+    """(N, 3): |after - before|^2, |before|^2 and |after|^2 of every token; pieces of its features are added in float64.
+
+    The two are subtracted and squared in `dtype`: where they are close the difference is exact.
+    """
+    count, width = before.shape
+    sums = np.zeros((count, 3))
 
     def work(first, last):
-        step = min(max(_AT_ONCE // width, 1), last - first)
-        room = np.empty((2, step, width))
+        piece = min(width, _PIECE)
+        step = min(max(_AT_ONCE // piece, 1), last - first)
+        room = np.empty((step, piece), dtype)
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
             for start in range(first, last, step):
                 rows = slice(start, min(start + step, last))
-                a, b = room[:, : rows.stop - start]
-                a[...], b[...] = before[rows, :width], after[rows, :width]
-                lengths[rows] = np.einsum("nc,nc->n", b, b)
-                b -= a
-                sums[rows, APART], sums[rows, BEFORE] = np.einsum("nc,nc->n", b, b), np.einsum("nc,nc->n", a, a)
+                for left in range(0, width, piece):
+                    a, b = before[rows, left : left + piece], after[rows, left : left + piece]
+                    apart = np.subtract(b, a, out=room[: len(a), : a.shape[1]], dtype=dtype)
+                    for column, each in ((APART, apart), (BEFORE, a), (AFTER, b)):
+                        sums[rows, column] += np.einsum("nc,nc->n", each, each, dtype=dtype)
 
-    if len(before) * width < _WORTH_THREADS:
-        work(0, len(before))
+    if count * width < _WORTH_THREADS:
+        work(0, count)
     else:
-        in_pieces(work, len(before))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return sums, _cosine(sums[:, APART], np.sqrt(sums[:, BEFORE]), np.sqrt(lengths))
+        in_pieces(work, count)
+    return sums
 
 
 def _cosine(apart, before, after):

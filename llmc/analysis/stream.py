@@ -4,6 +4,7 @@ import numpy as np
 
 from llmc.analysis.movement import APART, BEFORE, finite, ratio, token_sums
 from llmc.analysis.own_change import normed
+from llmc.functional import linear
 
 
 class Stream:
@@ -78,7 +79,7 @@ class Stream:
     def _scores(self, mean):
         """The tuned final norm and head at vectors (L + 1, C): (L + 1, V)."""
         x = mean if self._norm is None else normed(self._after, mean, self._norm)
-        scores = x @ self._after.array(f"{self._head}.weight").T
+        scores = linear(x, self._after.array(f"{self._head}.weight"))
         for A, B in self._after.branches(self._head):
             scores += x @ A.T @ B.T
         return scores
