@@ -6,7 +6,6 @@ far smaller than the weights is measured as exactly as a large one, and weights 
 
 import numpy as np
 
-from llmc.functional import linear
 from llmc.inputs import as_positions
 
 _AT_ONCE = 1 << 24  # numbers of a weight whose change is formed at a time
@@ -104,7 +103,7 @@ def _of_linear(name, x, before, after):
     for start in range(0, outputs, step):
         rows = slice(start, min(start + step, outputs))
         delta = np.subtract(w_new[rows], w[rows], dtype=np.float32)
-        given = linear(x, delta) if delta.flags.c_contiguous else x @ delta.T  # as it lies: nothing is turned
+        given = x @ delta.T
         if low.shape[1]:
             given = given + low @ B[rows].T
         if bias is not None:

@@ -95,11 +95,17 @@ def _exact(delta, rank):
     values, vectors = np.linalg.eigh(gram(delta))
     sigma, vectors = np.sqrt(np.maximum(values[::-1], 0.0)), vectors[:, ::-1][:, :rank]
     tall = delta.shape[0] >= delta.shape[1]
-    product = (delta if tall else delta.T).astype(np.float64) @ vectors
+    product = _product(delta if tall else delta.T, vectors)
     lengths = np.linalg.norm(product, axis=0)  # more exact than the root of an eigenvalue
     sigma[:rank] = lengths
     other = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
     return (other, sigma, vectors.T) if tall else (vectors, sigma, other.T)
+
+
+def _product(matrix, vectors):
+    """matrix @ vectors in float64, some rows widened at a time."""
+    blocks = np.array_split(matrix, -(-len(matrix) // 256))
+    return np.concatenate([rows.astype(np.float64) @ vectors for rows in blocks])
 
 
 def _randomised(delta, size, seed):

@@ -39,6 +39,8 @@ _PAGE = """<!doctype html>
 <script>{script}</script>
 </body></html>
 """
+_TRACE = "\n<h2>what the changed weights move on a text</h2>\n"
+
 
 def page(diff):
     """The page of a Diff, as text."""
@@ -49,7 +51,7 @@ def page(diff):
     head = (f'<p><span class="looks">{escape(said.partition(";")[0])}</span>'
             f'{escape("".join(said.partition(";")[1:]))}</p><p class="quiet">{escape(counts(summary))}</p>')
     return _whole(f"{summary['base']} → {summary['tuned']}", head + _notes(diff.notes), diff.to_dict(),
-                  "what it comes to", diff.trace and trace_page.in_page(diff.trace))  # fmt: skip
+                  "what it comes to", diff.trace and _TRACE + trace_page.in_page(diff.trace))  # fmt: skip
 
 
 def listing_page(listing):
