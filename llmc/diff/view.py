@@ -7,7 +7,7 @@ import numpy as np
 
 from llmc.diff.sides import Side
 
-BLOCK = 8 << 20  # bytes of float32 that are compared at a time
+BLOCK = 1 << 24  # bytes of float32 that are compared at a time
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ function scaleOf(values) {
     const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(most) + 1e-9);
     const step = Math.max(1, Math.ceil((last - first) / 4));
     for (let decade = first; decade <= last; decade += step) ticks.push(10 ** decade);
-    if (!ticks.length) ticks.push(low, most);
+    for (const end of [low, most])
+      if (ticks.every((tick) => Math.abs(place(tick) - place(end)) > 0.12)) ticks.push(end);
   } else if (most) {
     ticks.push(0, most / 2, most);
   }
@@ -123,6 +124,9 @@ function leaf(row) {
   const last = row.name.replace(/\[\d+:\d+\]$/, "").split(".").pop();
   return last === "weight" || last === row.part ? "" : `.${last}`;
 }
+function breakable(name) { // a long name may go on in the next line behind a dot or an underscore
+  return name.split(/(?<=[._])/).flatMap((piece) => [piece, element("wbr")]);
+}
 function drawMap() {
   const scale = scaleOf(rows.map((row) => value(row, state.metric)));
   const inside = rows.filter((row) => row.layer !== null), outside = rows.filter((row) => row.layer === null);
@@ -137,7 +141,7 @@ function drawMap() {
   const weights = columns.filter((key) => !key.endsWith(".bias"));
   const ordered = weights.concat(columns.filter((key) => key.endsWith(".bias")));
   const table = element("table", {}, element("thead", {}, element("tr", {}, element("th", {}, "layer"),
-    ...ordered.map((key) => element("th", {title: key}, element("span", {}, key))))));
+    ...ordered.map((key) => element("th", {title: key}, ...breakable(key))))));
   const body = element("tbody");
   for (const layer of [...layers].sort((a, b) => a - b)) {
     const line = element("tr", {}, element("th", {}, String(layer)));
@@ -187,9 +191,7 @@ function columnsShown() {
   const others = metrics.filter((key) => key !== state.metric);
   return ["name", state.metric, ...(isDiff ? ["status"] : ["dtype"]), "role", isDiff ? "base_shape" : "shape", ...others];
 }
-function natural(a, b) {
-  return a.localeCompare(b, "en", {numeric: true});
-}
+const natural = new Intl.Collator("en", {numeric: true}).compare;
 function list() {
   const text = state.search.toLowerCase(), key = state.key, way = state.down ? -1 : 1;
   state.listed = rows.filter((row) => (!state.role || row.role === state.role)
