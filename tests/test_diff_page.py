@@ -112,15 +112,6 @@ def test_the_page_is_small(tmp_path):
     assert (tmp_path / "x.html").stat().st_size < 200_000 + 6_000 * 40
 
 
-def test_a_trace_has_a_place_on_the_page(found, tmp_path):
-    with_trace = Diff(**{part: getattr(found, part) for part in ("summary", "rows", "by_layer", "by_role", "by_part",
-                                                                "notes")}, trace={"tokens": []})
-    with_trace.save(tmp_path / "x.html")
-    text = (tmp_path / "x.html").read_text(encoding="utf-8")
-    assert 'id="trace"' in text and "data-token" in text
-    assert Diff.load(tmp_path / "x.html") == with_trace
-
-
 # --- bad files, other endings ----------------------------------------------------------------------------------------
 def test_another_ending_is_refused_and_nothing_is_written(found, tmp_path):
     for call in (lambda: found.save(tmp_path / "x.txt"), lambda: found.plot(tmp_path / "x.html"),
