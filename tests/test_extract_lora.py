@@ -223,6 +223,24 @@ def test_what_changed_beside_the_linears_is_kept_whole(family, tmp_path):
     assert np.abs(base(ids) - tuned(ids)).max() < 1e-3
 
 
+def test_a_head_that_tuned_has_of_its_own_counts(tmp_path):
+    config = {**TINY["llama"], "tie_word_embeddings": True}
+    base, tuned = tiny_model(config), tiny_model({**config, "tie_word_embeddings": False})
+    for name, array in tuned._parameters.items():
+        array[...] = base.state_dict()[name]
+    tuned._parameters["lm_head.weight"][:, 0] += 0.5
+    tuned._parameters["model.layers.1.mlp.up_proj.weight"] += np.float32(0.05)
+    without = extract_lora(base, tuned, rank=1)
+    [head] = without.left_out
+    assert head["name"] == "lm_head.weight" and head["share"] + without.kept == pytest.approx(1.0)
+    whole = extract_lora(base, tuned, rank=1, modules_to_save="changed", out=tmp_path / "adapter")
+    assert whole.config.modules_to_save == ["lm_head"] and whole.left_out == []
+    assert whole.kept == pytest.approx(1.0)
+    base.load_adapter(tmp_path / "adapter")
+    ids = random_ids(config, 2, 7)
+    assert np.abs(base(ids) - tuned(ids)).max() < 1e-4
+
+
 def test_modules_to_save_may_be_named():
     base, tuned = full(TINY["llama"])
     found = extract_lora(base, tuned, rank=2, modules_to_save=["model.norm", "lm_head"])

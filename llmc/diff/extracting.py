@@ -13,7 +13,6 @@ from llmc.diff.linears import Linears
 from llmc.diff.pairing import pairs_of
 from llmc.diff.sides import sides
 from llmc.diff.tensor_row import Wanted, row_of
-from llmc.diff.totals import counted_once
 from llmc.diff.truncation import METHODS, truncate
 from llmc.errors import CheckpointError, ConfigError
 from llmc.lora import LoraConfig
@@ -193,7 +192,7 @@ class _Found:
             raise CheckpointError(f"nothing that target_modules means differs between the two "
                                   f"({len(self._linears.targets)} matrices), so there is nothing to extract")
         counted = [row for row, _ in self._others if row["role"] != "buffer"]
-        once = {id(row) for row in counted_once(counted)}
+        once = {id(row) for row in _once(counted)}
         whole = math.fsum([row["delta_norm"] ** 2 for row in self._rows]
                           + [row["delta_norm"] ** 2 for row in counted if row["delta_norm"] and id(row) in once])
         held = math.fsum([row["kept"] * row["delta_norm"] ** 2 for row in self._rows]
@@ -204,6 +203,13 @@ class _Found:
         ranks = {module: len(A) for module, (A, _) in self._factors.items()}
         config, copies = self._linears.adapter(ranks, self._copies, base)
         return Extraction(self._rows, left_out, held / whole, config, self._factors, copies)
+
+
+def _once(rows):
+    """The rows without a head that is the embedding once more; one that tuned alone has of its own counts."""
+    norms = ("base_norm", "tuned_norm", "delta_norm")
+    embeddings = [[row[key] for key in norms] for row in rows if row["role"] == "embedding" and row["delta_norm"]]
+    return [row for row in rows if row["role"] != "head" or [row.get(key) for key in norms] not in embeddings]
 
 
 def _assembled(target):
@@ -254,8 +260,8 @@ def _whole(pair, shape, dtype):
 
 def _grown(pair):
     """The row of what tuned alone has of a targeted matrix."""
-    return {"name": pair.name, "role": pair.role, "base_norm": None, "delta_norm": None, "status": "identical",
-            "changed": 0, "nonfinite": 0, "added": pair.added, "structure": pair.structure}  # fmt: skip
+    return {"name": pair.name, "role": pair.role, "base_norm": None, "tuned_norm": None, "delta_norm": None,
+            "status": "identical", "changed": 0, "nonfinite": 0, "added": pair.added, "structure": pair.structure}  # fmt: skip
 
 
 def _left_out(row, kept, whole):
