@@ -1,5 +1,6 @@
 """Sides: what a diff compares, whatever it is, as names, shapes, dtypes and rows that are read when asked."""
 
+import functools
 import os
 from collections.abc import Mapping
 
@@ -70,9 +71,14 @@ class Side:
         stem = name.rpartition(".")[0]
         if not stem.endswith(("c_attn", "c_proj", "c_fc")) or not name.endswith(".weight"):
             return False
+        return self._is_in_out
+
+    @functools.cached_property
+    def _is_in_out(self):
+        """What the family says, or the shapes of `c_attn`: three times as many outputs as inputs."""
         if self.config.get("model_type") in families():
             return families()[self.config["model_type"]].in_out
-        fused = [self.shape(other) for other in self.names() if other.endswith("c_attn.weight")]
+        fused = [self.shape(name) for name in self.names() if name.endswith("c_attn.weight")]
         return all(len(shape) == 2 and shape[0] < shape[1] for shape in fused)
 
     def close(self):
