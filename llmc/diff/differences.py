@@ -109,7 +109,7 @@ class Diff:
 
             text = page(self)
         else:
-            text = to_csv(self.rows) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
+            text = to_csv(self.rows, KEYS) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
                                                                          allow_nan=False) + "\n"  # fmt: skip
         with atomic_write(path, "w") as file:
             file.write(text)

@@ -21,9 +21,9 @@ def check_ending(path, endings, words):
     return ending
 
 
-def to_csv(rows, keys=None):
-    """Rows as CSV: lists as JSON, None empty, floats that read back to the same bits."""
-    keys = [key for key in (keys or rows[0] if rows else keys or ()) if key not in NOT_IN_CSV]
+def to_csv(rows, keys):
+    """Rows as CSV, the columns of `keys` that it has: lists as JSON, None empty, floats that read back to the same bits."""
+    keys = [key for key in keys if key not in NOT_IN_CSV]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(keys)

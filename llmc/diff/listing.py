@@ -79,7 +79,7 @@ class Listing:
 
             text = listing_page(self)
         else:
-            text = to_csv(self.rows) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
+            text = to_csv(self.rows, self.rows[0] if self.rows else STANDING) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
                                                                          allow_nan=False) + "\n"  # fmt: skip
         with atomic_write(path, "w") as file:
             file.write(text)

@@ -104,7 +104,7 @@ class Arrays(Side):
         for name, array in arrays.items():
             if not isinstance(name, str):
                 raise DataError(f"{label}: a tensor is called {shown(name)}; names are texts")
-            if not hasattr(array, "shape") or not hasattr(array, "ndim"):
+            if not hasattr(array, "shape") or not hasattr(array, "ndim") or not hasattr(array, "dtype"):
                 raise DataError(f"{label}: {name} is a {type(array).__name__}, not an array")
             _numbers(label, name, array[:0] if array.ndim else array)
         super().__init__(label, arrays, folder, config or {})
@@ -210,7 +210,7 @@ def _same(base, other):
 def _numbers(label, name, tensor):
     """An array, or a tensor of torch, as NumPy has it; bfloat16 stays bfloat16."""
     found = as_array(name, tensor)
-    if str(getattr(tensor, "dtype", "")) == "torch.bfloat16":
+    if not isinstance(tensor, np.ndarray) and str(tensor.dtype) == "torch.bfloat16":
         found = found.astype(BFLOAT16)
     if found.dtype not in SAFETENSORS_NAME and found.dtype != np.complex128:
         raise DataError(f"{label}: {name} holds {found.dtype}, not numbers")
