@@ -45,7 +45,8 @@ def test_diff_prints_and_writes_everything(folder, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "low-rank" in out and UP in out and err == ""
     found = llmc.checkpoint.Diff.load(outs[0])
-    assert found.summary["looks_like"] == "low-rank" and len(found[UP]["moved"]) == 3 and found[UP]["intruders"] is not None
+    assert found.summary["looks_like"] == "low-rank"
+    assert len(found[UP]["moved"]) == 3 and found[UP]["intruders"] is not None
     assert all((tmp_path / f"x{ending}").stat().st_size for ending in (".csv", ".html", ".png", ".pdf", ".svg"))
 
 
@@ -67,7 +68,8 @@ def test_a_side_with_an_adapter_is_written_with_a_plus(folder, tmp_path, capsys)
 
 
 def test_rename_and_match(folder, capsys):
-    assert main(["diff", f"{folder}/base", f"{folder}/base", "--rename", r"layers\.0=layers.1", "--match", "*layers*norm*"]) == 0
+    base = f"{folder}/base"
+    assert main(["diff", base, base, "--rename", r"layers\.0=layers.1", "--match", "*layers*norm*"]) == 0
     out = capsys.readouterr().out
     assert "renamed" in out and "mlp" not in out
 
@@ -81,7 +83,8 @@ def test_rename_and_match(folder, capsys):
     (["diff", "{}/base", "{}/tuned", "--matc", "x"], "--match", 2),
     (["diff", "{}/adapter", "{}/base"], "an adapter alone", 1), (["diff", "{}/base", "{}/nowhere"], "nowhere", 1),
     (["diff", "{}/base", "{}/tuned", "--match", "nothing"], "no tensor of either side", 1),
-    (["inspect", "{}/base", "--out", "x.png"], "--out takes", 2), (["inspect", "{}/base", "--sort", "size"], "--sort", 2),
+    (["inspect", "{}/base", "--out", "x.png"], "--out takes", 2),
+    (["inspect", "{}/base", "--sort", "size"], "--sort", 2),
 ])  # fmt: skip
 def test_what_cannot_be_obeyed_is_said_in_a_line(folder, capsys, words, said, status):
     assert said in says(capsys, *(word.format(folder) for word in words), status=status)

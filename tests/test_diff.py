@@ -121,6 +121,28 @@ def test_the_core_counts_what_is_not_finite():
     assert ours[2].tolist() == truth[2].tolist() and ours[3] == truth[3] == 24
 
 
+def test_the_core_refuses_what_does_not_fit_and_survives_a_lack_of_memory():
+    from llmc import _core, _core64
+
+    base, sums, changed = np.ones((3, 4), np.float32), np.empty((3, 6)), np.empty(3, np.int64)
+    for arguments, error in (((base, base[:2], False, 0.0, sums, changed), llmc.ShapeError),
+                             ((base, base, False, 0.0, sums[:2], changed), llmc.ShapeError),
+                             ((base, base, False, 0.0, sums, changed, np.empty((3, 3))), llmc.ShapeError),
+                             ((base.T, base.T, False, 0.0, sums, changed), llmc.ShapeError),
+                             ((base.ravel(), base, False, 0.0, sums, changed), llmc.ShapeError),
+                             ((base.astype(np.int32), base, False, 0.0, sums, changed), TypeError)):  # fmt: skip
+        with pytest.raises(error):
+            _core.compare(*arguments)
+    wide, before = base.astype(np.float64), _core64.live_allocations()
+    for k in (1, 2):
+        _core64.fail_allocation(k)
+        with pytest.raises(MemoryError):
+            _core64.compare(wide, wide, False, 0.0, sums, changed, np.empty((3, 4)))
+    _core64.fail_allocation(0)
+    assert _core64.compare(wide, wide + 1, False, 0.0, sums, changed, np.empty((3, 4))) == (0, 1.0, 0)
+    assert _core64.live_allocations() == before
+
+
 def test_vectors_and_other_shapes_are_measured_too():
     for shape in ((1,), (40000,), (3, 4, 5), (), (0, 4), (1, 70000)):
         base, tuned = np.asarray(numbers(*shape)), np.asarray(numbers(*shape, seed=1))

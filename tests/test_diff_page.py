@@ -128,7 +128,8 @@ def test_another_ending_is_refused_and_nothing_is_written(found, tmp_path):
 
 
 @pytest.mark.parametrize("content, words", [
-    ("", "neither the JSON"), ("{", "neither the JSON"), ("[]", "not 'llmc-diff'"), ('{"format": "llmc-listing"}', "format"),
+    ("", "neither the JSON"), ("{", "neither the JSON"), ("[]", "not 'llmc-diff'"),
+    ('{"format": "llmc-listing"}', "format"),
     ('{"format": "llmc-diff", "version": 2}', "version 2"), ('{"format": "llmc-diff", "version": 1}', "no 'summary'"),
     ("<html></html>", "neither the JSON"),
 ])  # fmt: skip
@@ -165,9 +166,11 @@ def test_a_listing_says_what_is_inside_without_reading_it(tmp_path, monkeypatch)
     assert list(row) == ["name", "role", "layer", "part", "shape", "dtype", "numbers", "bytes", "file"]
     assert (row["role"], row["layer"], row["part"], row["shape"], row["dtype"], row["numbers"], row["bytes"]) == (
         "feed-forward", 1, "mlp.up_proj", [36, 24], "float32", 36 * 24, 4 * 36 * 24)
-    assert row["file"].startswith("model-0000") and [r["name"] for r in listing.rows] == llmc.checkpoint.open(folder).names()
+    assert row["file"].startswith("model-0000")
+    assert [row["name"] for row in listing.rows] == llmc.checkpoint.open(folder).names()
     assert sum(total["tensors"] for total in listing.totals) == len(llama())
-    assert {"role": "feed-forward", "dtype": "float32", "tensors": 6, "numbers": 6 * 864, "bytes": 24 * 864} in listing.totals
+    assert {"role": "feed-forward", "dtype": "float32", "tensors": 6, "numbers": 6 * 864,
+            "bytes": 24 * 864} in listing.totals
 
 
 def test_statistics_are_over_the_finite_numbers(tmp_path):
@@ -177,8 +180,9 @@ def test_statistics_are_over_the_finite_numbers(tmp_path):
     listing = inspect(written(tmp_path / "base", tensors, None), stats=True, spectrum=True)
     rows = {row["name"]: row for row in listing.rows}
     finite = tensors[UP][np.isfinite(tensors[UP])].astype(np.float64)
-    assert [rows[UP][key] for key in ("minimum", "maximum", "mean", "std", "norm", "zeros", "nonfinite")] == pytest.approx(
-        [finite.min(), finite.max(), finite.mean(), finite.std(), np.linalg.norm(finite), 2, 2], rel=1e-12)
+    truth = dict(minimum=finite.min(), maximum=finite.max(), mean=finite.mean(), std=finite.std(),
+                 norm=np.linalg.norm(finite), zeros=2, nonfinite=2)
+    assert {key: rows[UP][key] for key in truth} == pytest.approx(truth, rel=1e-12)
     assert rows["odd"]["mean"] is rows["odd"]["norm"] is None and rows["odd"]["nonfinite"] == 3
     other = "model.layers.0.mlp.up_proj.weight"
     sigma = np.linalg.svd(tensors[other].astype(np.float64), compute_uv=False)
@@ -188,7 +192,8 @@ def test_statistics_are_over_the_finite_numbers(tmp_path):
 
 
 def test_a_listing_is_saved_and_sorted(tmp_path):
-    listing = inspect(written(tmp_path / "base", {f"h.{i}.{HOSTILE}": numbers(i, 2) for i in (10, 9, 1)}, None), stats=True)
+    tensors = {f"h.{i}.{HOSTILE}": numbers(i, 2) for i in (10, 9, 1)}
+    listing = inspect(written(tmp_path / "base", tensors, None), stats=True)
     for ending in (".json", ".csv", ".html"):
         listing.save(tmp_path / f"x{ending}")
     value = json.loads((tmp_path / "x.json").read_text())

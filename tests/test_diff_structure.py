@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from conftest import TINY
-from test_diff import HEADS, QUERY, UP, copied, llama, numbers, written
+from test_diff import QUERY, UP, copied, llama, numbers, written
 from tiny import tiny_model
 
 import llmc
@@ -240,6 +240,37 @@ def test_an_adapter_for_another_base_is_refused(adapted, tmp_path):
                                            for name, array in tensors.items()})  # fmt: skip
     with pytest.raises((llmc.ShapeError, llmc.CheckpointError), match="another base"):
         diff(narrow, folder / "adapter")
+
+
+def test_an_adapter_fits_a_base_whose_names_lack_the_prefix(adapted, tmp_path):
+    folder, _ = adapted
+    truth = {row["name"]: row for row in diff(folder / "base", folder / "adapter").rows}
+    with llmc.checkpoint.open(folder / "base") as files:
+        bare = {name.removeprefix("model.").removeprefix("transformer."): files[name] for name in files}
+    base = written(tmp_path / "bare", bare, json.loads((folder / "base" / "config.json").read_text()))
+    for row in diff(base, folder / "adapter").rows:
+        name = next(name for name in truth if name.endswith(row["name"]))
+        assert (row["status"], row["delta_norm"]) == (truth[name]["status"], truth[name]["delta_norm"])
+
+
+def test_half_an_adapter_and_surplus_tensors_are_refused(adapted, tmp_path):
+    folder, _ = adapted
+    with llmc.checkpoint.open(folder / "adapter" / "adapter_model.safetensors") as files:
+        tensors = {name: files[name] for name in files}
+    first = next(name for name in tensors if "lora_A" in name)
+    for i, (change, words) in enumerate((
+        ({first: None}, "other half is there|missing"), ({"base_model.model.more.weight": numbers(3)}, "surplus"),
+        ({first: tensors[first][:, :-1]}, "has shape"), ({first: np.full_like(tensors[first], np.nan)}, "not finite"),
+        ({first.replace("lora_A.weight", "lora_embedding_A"): numbers(3, 3)}, "no factor of a linear"),
+    )):  # fmt: skip
+        made = tmp_path / str(i)
+        made.mkdir()
+        kept = {name: array for name, array in (tensors | change).items() if array is not None}
+        llmc.checkpoint.write(made, kept)
+        os.rename(made / "model.safetensors", made / "adapter_model.safetensors")
+        os.link(folder / "adapter" / "adapter_config.json", made / "adapter_config.json")
+        with pytest.raises((llmc.CheckpointError, llmc.ShapeError), match=words):
+            diff(folder / "base", made)
 
 
 def test_an_adapter_alone_is_no_base(adapted):

@@ -25,7 +25,8 @@ class Adapted(Side):
         super().__init__(f"{base.label} + {folder}", base.tensors, base.folder, base.config)
         self.base, self.adapter, self._owns = base, folder, owns
         self._changes = read_changes(base, folder)
-        self._apart = [name for name in self._changes if name not in set(base.names())]
+        there = set(base.names())
+        self._apart = [name for name in self._changes if name not in there]
 
     def names(self):
         """The base's, and a head that the adapter has and the base ties."""

@@ -1,19 +1,14 @@
 """Diff: what two checkpoints differ in, as rows, totals, notes, files and pictures."""
 
-import csv
-import io
-import json
-import os
-
 from llmc.analysis import Trace
 from llmc.calls import public
-from llmc.diff import totals
-from llmc.diff.files import check_ending, read_diff, to_csv
+from llmc.diff import files
+from llmc.diff.headline import counts, headline
 from llmc.diff.tensor_row import CHANGE, KEYS, SPECTRUM
-from llmc.errors import ConfigError, UnknownNameError, nearest, shown
+from llmc.diff.viewer import page
+from llmc.errors import UnknownNameError, nearest, shown
 from llmc.show import picture
 from llmc.show.table import Table
-from llmc.system.atomic import atomic_write
 
 FORMAT, VERSION = "llmc-diff", 1
 BY = tuple(key for key in (*CHANGE, *SPECTRUM, "changed", "units_90", "intruders", "numbers")
@@ -104,16 +99,7 @@ class Diff:
         OSError
             When the place cannot be written to.
         """
-        ending = check_ending(path, (".json", ".csv", ".html"), "a diff is saved as .json, .csv or .html; .plot draws")
-        if ending == ".html":
-            from llmc.diff.viewer import page
-
-            text = page(self)
-        else:
-            text = to_csv(self.rows) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
-                                                                         allow_nan=False) + "\n"  # fmt: skip
-        with atomic_write(path, "w") as file:
-            file.write(text)
+        files.save(path, self, KEYS, page)
 
     @classmethod
     def load(cls, path):
@@ -126,7 +112,7 @@ class Diff:
         DataError
             When it is no diff.
         """
-        parts = read_diff(path, FORMAT, VERSION, _PARTS)
+        parts = files.read_diff(path, FORMAT, VERSION, _PARTS)
         return cls(**parts | {"trace": parts["trace"] and Trace.from_dict(parts["trace"])})
 
     def plot(self, path, by="relative_change"):
@@ -182,21 +168,3 @@ def check_by(by):
     if by not in BY:
         near = nearest(str(by), BY) or "there are " + ", ".join(BY)
         raise UnknownNameError(f"by={shown(by)}: rows have no number of that name; {near}")
-
-
-def headline(summary):
-    """What a diff is of, and what it looks like."""
-    change = summary["relative_change"]
-    overall = "" if change is None else f"; overall change {change:.4g}"
-    rank = summary["signal_rank"]
-    return (f"{summary['base']} → {summary['tuned']}: {summary['looks_like']}{overall}"
-            f"{'' if rank is None else f'; signal rank at most {rank}'}")
-
-
-def counts(summary):
-    """How many tensors stand how, in a line."""
-    found = [f"{summary[status]:,} {status}" for status in totals.STATUSES if summary[status]]
-    found += [f"{summary['nonfinite']:,} not finite"] if summary["nonfinite"] else []
-    structure = ", ".join(f"{count:,} {word}" for word, count in summary["structure"].items())
-    return (f"{summary['tensors']:,} tensors: {', '.join(found) or 'none'}" + (f"; {structure}" if structure else "")
-            + f"; {summary['seconds']:.1f} s")  # fmt: skip

@@ -7,23 +7,47 @@ import os
 import re
 
 from llmc.errors import ConfigError, DataError, shown
+from llmc.system.atomic import atomic_write
 from llmc.system.small_file import open_regular
 
 NOT_IN_CSV = ("moved", "permutation", "slices", "singular_values", "energy", "intruder_cosines")
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.S)
 
 
-def check_ending(path, endings, words):
-    """The ending of a path; ConfigError with these words where it is none of `endings`."""
+def save(path, found, keys, page):
+    """Write everything as .json, the rows as .csv or a page as .html; the file appears whole.
+
+    Parameters
+    ----------
+    path : path
+    found : Diff or Listing
+        With `rows` and `to_dict`.
+    keys : iterable of str
+        Of the rows.
+    page : callable
+        From `found` to the text of its page.
+
+    Raises
+    ------
+    ConfigError
+        For another ending.
+    OSError
+        When the place cannot be written to.
+    """
     ending = os.path.splitext(os.fspath(path))[1].lower()
-    if ending not in endings:
-        raise ConfigError(f"{os.fspath(path)}: {words}")
-    return ending
+    if ending not in (".json", ".csv", ".html"):
+        raise ConfigError(f"{os.fspath(path)}: it is saved as .json, .csv or .html; pictures are drawn by plot")
+    if ending == ".json":
+        text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+    else:
+        text = to_csv(found.rows, keys) if ending == ".csv" else page(found)
+    with atomic_write(path, "w") as file:
+        file.write(text)
 
 
-def to_csv(rows, keys=None):
-    """Rows as CSV: lists as JSON, None empty, floats that read back to the same bits."""
-    keys = [key for key in (keys or rows[0] if rows else keys or ()) if key not in NOT_IN_CSV]
+def to_csv(rows, keys):
+    """Rows as CSV, but for what is long: lists as JSON, None empty, floats that read back to the same bits."""
+    keys = [key for key in keys if key not in NOT_IN_CSV]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(keys)

@@ -1,7 +1,6 @@
 """Listing: what is inside one checkpoint, tensor by tensor."""
 
 import fnmatch
-import json
 import math
 import os
 import re
@@ -10,15 +9,15 @@ import numpy as np
 
 from llmc.calls import public
 from llmc.diff import spectrum as spectra
-from llmc.diff.files import check_ending, to_csv
+from llmc.diff import files
 from llmc.diff.notes import pattern
 from llmc.diff.sides import Opened, is_adapter
 from llmc.diff.view import View, steps
+from llmc.diff.viewer import listing_page
 from llmc.errors import UnknownNameError, nearest
 from llmc.lora.adapter_files import weights_in
 from llmc.show.bar import bar
 from llmc.show.table import Table, count
-from llmc.system.atomic import atomic_write
 
 FORMAT, VERSION = "llmc-listing", 1
 STANDING = ("name", "role", "layer", "part", "shape", "dtype", "numbers", "bytes", "file")
@@ -73,16 +72,7 @@ class Listing:
         OSError
             When the place cannot be written to.
         """
-        ending = check_ending(path, (".json", ".csv", ".html"), "a listing is saved as .json, .csv or .html")
-        if ending == ".html":
-            from llmc.diff.viewer import listing_page
-
-            text = listing_page(self)
-        else:
-            text = to_csv(self.rows) if ending == ".csv" else json.dumps(self.to_dict(), ensure_ascii=False,
-                                                                         allow_nan=False) + "\n"  # fmt: skip
-        with atomic_write(path, "w") as file:
-            file.write(text)
+        files.save(path, self, self.rows[0] if self.rows else STANDING, listing_page)
 
     def __str__(self):
         return "\n\n".join([str(self.table("name")), str(self.sums()), *self.notes])
@@ -107,9 +97,9 @@ class Listing:
         if len(rows) != 1:
             rows.append({"role": "all", "dtype": ""} | {key: sum(row[key] for row in self.totals)
                                                         for key in ("tensors", "numbers", "bytes")})  # fmt: skip
-        files = len({row["file"] for row in self.rows})
+        there = len({row["file"] for row in self.rows})
         return Table(["role", "dtype", "tensors", "numbers", "bytes"], rows,
-                     f"{count(rows[-1]['bytes'], 'B')} in {files} file{'s' * (files != 1)}")  # fmt: skip
+                     f"{count(rows[-1]['bytes'], 'B')} in {there} file{'s' * (there != 1)}")  # fmt: skip
 
 
 @public
@@ -241,7 +231,8 @@ def _notes(rows):
     for name, group in odd.items():
         many = f" ({len(group)} tensors)" if len(group) > 1 else ""
         odd_ones = sum(row["nonfinite"] for row in group)
-        lines.append(f"{name if many else group[0]['name']}: {odd_ones:,} numbers are not finite{many}")
+        said = f"{odd_ones:,} numbers are not finite" if odd_ones > 1 else "1 number is not finite"
+        lines.append(f"{name if many else group[0]['name']}: {said}{many}")
     return lines
 
 

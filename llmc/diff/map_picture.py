@@ -2,7 +2,7 @@
 
 import os
 
-from llmc.diff.differences import counts, headline
+from llmc.diff.headline import counts, headline
 from llmc.show.colours import GREY, fixed, rising
 from llmc.show.grid import GONE, SKIPPED, Cell, Grid
 from llmc.show.sheet import CELL, Sheet

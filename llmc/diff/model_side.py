@@ -18,6 +18,7 @@ class ModelSide(Side):
         path = model._name_or_path
         super().__init__(path or "a model", Readable(model._parameters),
                          path if path and os.path.isdir(path) else None, model.config.to_dict())  # fmt: skip
+        self._last = None, None
         names = adapters.computing()
         changed = changes({name: adapters[name] for name in names},
                           {name: adapters.parameters(name) for name in names}, adapters._is_in_out)
@@ -49,11 +50,19 @@ class ModelSide(Side):
     def read_rows(self, name, first, last):
         """As of a Side."""
         change = self._changes.get(name)
-        rows = (self._parameters[name] if change is None or change.copy is None else change.copy)
-        rows = np.asarray(rows)[first:last]
+        rows = self._wide(name) if change is None or change.copy is None else change.copy
+        rows = rows[first:last]
         if change is None or not change.factors:
             return rows
         return rows.astype(np.promote_types(rows.dtype, FLOAT32)) + change.delta_rows(first, last)
+
+    def _wide(self, name):
+        """A parameter as an array; what int8 is made of for it is kept until the next one."""
+        if isinstance(self._parameters[name], np.ndarray):
+            return self._parameters[name]
+        if self._last[0] != name:
+            self._last = name, np.asarray(self._parameters[name])
+        return self._last[1]
 
     def read(self, name):
         """As of a Side."""

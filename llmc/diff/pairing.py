@@ -11,7 +11,7 @@ from llmc.diff.pair import Pair
 from llmc.diff.same_numbers import match_by_numbers
 from llmc.diff.sides import is_float
 from llmc.diff.view import View
-from llmc.errors import ConfigError, UnknownNameError, hint, nearest, shown
+from llmc.errors import ConfigError, UnknownNameError, nearest, shown
 
 # A fused tensor's name, and those of its pieces, in the order of its rows.
 FUSED = (("qkv_proj", ("q_proj", "k_proj", "v_proj")), ("W_pack", ("q_proj", "k_proj", "v_proj")),

@@ -1,5 +1,6 @@
 """Sides: what a diff compares, whatever it is, as names, shapes, dtypes and rows that are read when asked."""
 
+import functools
 import os
 from collections.abc import Mapping
 
@@ -70,9 +71,14 @@ class Side:
         stem = name.rpartition(".")[0]
         if not stem.endswith(("c_attn", "c_proj", "c_fc")) or not name.endswith(".weight"):
             return False
+        return self._is_in_out
+
+    @functools.cached_property
+    def _is_in_out(self):
+        """What the family says, or the shapes of `c_attn`: three times as many outputs as inputs."""
         if self.config.get("model_type") in families():
             return families()[self.config["model_type"]].in_out
-        fused = [self.shape(other) for other in self.names() if other.endswith("c_attn.weight")]
+        fused = [self.shape(name) for name in self.names() if name.endswith("c_attn.weight")]
         return all(len(shape) == 2 and shape[0] < shape[1] for shape in fused)
 
     def close(self):
@@ -98,7 +104,7 @@ class Arrays(Side):
         for name, array in arrays.items():
             if not isinstance(name, str):
                 raise DataError(f"{label}: a tensor is called {shown(name)}; names are texts")
-            if not hasattr(array, "shape") or not hasattr(array, "ndim"):
+            if not hasattr(array, "shape") or not hasattr(array, "ndim") or not hasattr(array, "dtype"):
                 raise DataError(f"{label}: {name} is a {type(array).__name__}, not an array")
             _numbers(label, name, array[:0] if array.ndim else array)
         super().__init__(label, arrays, folder, config or {})
@@ -204,7 +210,7 @@ def _same(base, other):
 def _numbers(label, name, tensor):
     """An array, or a tensor of torch, as NumPy has it; bfloat16 stays bfloat16."""
     found = as_array(name, tensor)
-    if str(getattr(tensor, "dtype", "")) == "torch.bfloat16":
+    if not isinstance(tensor, np.ndarray) and str(tensor.dtype) == "torch.bfloat16":
         found = found.astype(BFLOAT16)
     if found.dtype not in SAFETENSORS_NAME and found.dtype != np.complex128:
         raise DataError(f"{label}: {name} holds {found.dtype}, not numbers")

@@ -13,6 +13,7 @@ ENOUGH = 0.9999  # share of delta_norm² that must be found before an effective 
 FOUND = 128  # singular values that subspace iteration finds
 _OVERSAMPLED, _PASSES, _SKETCHED = 32, 4, 72
 _BLOCK = 1 << 21  # numbers that are widened at a time
+_COMPARED, _LIKE = 10, 0.5  # left singular vectors of tuned, and the |cosine| from which on two are alike
 _LEAST = 1e-6  # of σ₁: smaller ones are no signal
 _NOISE = 1.5  # times s (√out + √in), the largest σ that noise of deviation s has
 
@@ -141,27 +142,52 @@ def _of_sketch(delta, basis):
     return np.linalg.svd(rows, compute_uv=False)
 
 
-def intruders(base, tuned):
-    """How many of the first 10 left singular vectors of `tuned` (out, in) the base has none like, and the likeness.
+def intruders(read_base, read_tuned):
+    """How many of the first 10 left singular vectors of tuned the base has none like, and how like its likest is.
 
     Shuttleworth et al. 2024 (arXiv 2410.21228): one is an intruder where no left singular vector of the base has a
     |cosine| of 0.5 with it.
+
+    Parameters
+    ----------
+    read_base, read_tuned : callable
+        Give the matrices (out, in), one after the other.
 
     Returns
     -------
     (int, list of float)
     """
-    vectors = _left(tuned, 10)
-    likeness = np.abs(_left(base, min(base.shape)).T @ vectors).max(axis=0)
-    return int(np.sum(likeness < 0.5)), [min(1.0, float(each)) for each in likeness]
+    vectors = _first_left(read_tuned(), _COMPARED)
+    likeness = np.abs(_along_left(read_base(), vectors)).max(axis=0)
+    return int(np.sum(likeness < _LIKE)), [min(1.0, float(each)) for each in likeness]
 
 
-def _left(matrix, count):
+def _first_left(matrix, count):
     """The first left singular vectors (out, count), in float64."""
     values, vectors = np.linalg.eigh(gram(matrix))
-    vectors = vectors[:, ::-1][:, :count]
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     if matrix.shape[0] < matrix.shape[1]:
         return vectors
-    values = values[::-1][:count]
-    kept = values > 1e-14 * max(values[0], np.finfo(float).tiny)
-    return (matrix.astype(np.float64) @ vectors[:, kept]) / np.sqrt(values[kept])
+    kept = _told(values)
+    return _product(matrix, vectors[:, kept]) / np.sqrt(values[kept])
+
+
+def _along_left(matrix, vectors):
+    """The components of vectors (out, K) along all left singular vectors of a matrix, which need not be formed."""
+    values, own = np.linalg.eigh(gram(matrix))
+    if matrix.shape[0] < matrix.shape[1]:
+        return own.T @ vectors
+    kept = _told(values)
+    return (own[:, kept].T @ _product(matrix.T, vectors)) / np.sqrt(values[kept])[:, None]
+
+
+def _told(values):
+    """Which eigenvalues of a Gram matrix are more than its rounding."""
+    return values > 1e-14 * max(float(values.max()), np.finfo(float).tiny)
+
+
+def _product(matrix, vectors):
+    """matrix @ vectors in float64, a few rows at a time."""
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    return np.concatenate([matrix[first : first + step].astype(np.float64) @ vectors
+                           for first in range(0, len(matrix), step)])

@@ -152,10 +152,14 @@ def row_of(pair, wanted):
             row["status"] = "permuted"
         if "intruders" in wanted.metrics:
             measured.delta = None
-            turned = (lambda matrix: matrix.T) if pair.in_out else (lambda matrix: matrix)
-            row["intruders"], row["intruder_cosines"] = spectrum.intruders(turned(pair.base.read()),
-                                                                           turned(pair.tuned.read()))
+            readers = [_matrix_reader(view, pair.in_out) for view in (pair.base, pair.tuned)]
+            row["intruders"], row["intruder_cosines"] = spectrum.intruders(*readers)
     return row
+
+
+def _matrix_reader(view, in_out):
+    """A function that reads a view as (out, in)."""
+    return lambda: view.read().T if in_out else view.read()
 
 
 def _stands(side, view):

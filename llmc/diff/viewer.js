@@ -56,6 +56,8 @@ function brief(value) {
   if (value === null || value === undefined) return "";
   const size = Math.abs(value);
   if (size === 0) return "0";
+  const prefix = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]].find(([, most]) => size >= 9.9995 * most);
+  if (prefix && size < 1e16) return `${Number((value / prefix[1]).toPrecision(3))}${prefix[0]}`;
   if (size >= 9999.5 || size < 0.00095) return value.toExponential(0).replace("+", "");
   return size >= 99.5 ? value.toFixed(0) : size >= 9.95 ? value.toFixed(1) : size >= 0.095 ? value.toFixed(2)
     : value.toFixed(3);

@@ -7,6 +7,7 @@ from html import escape
 
 from llmc.analysis import trace_page
 from llmc.diff.files import script_json
+from llmc.diff.headline import counts, headline
 
 # A table and a drawing of what the script finds in the data; without it the head is all there is.
 _PAGE = """<!doctype html>
@@ -44,8 +45,6 @@ _TRACE = "\n<h2>what the changed weights move on a text</h2>\n"
 
 def page(diff):
     """The page of a Diff, as text."""
-    from llmc.diff.differences import counts, headline
-
     summary = diff.summary
     said = headline(summary).partition(f"{summary['tuned']}: ")[2]
     head = (f'<p><span class="looks">{escape(said.partition(";")[0])}</span>'
