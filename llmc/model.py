@@ -154,7 +154,7 @@ class Model(Adaptable, Generative):
         """Write config.json and safetensors that transformers opens; bfloat16 halves them.
 
         Files appear whole or not at all, each in the place of its predecessor. Weights into which adapters are merged
-        are written so.
+        are written so. From here on the model lies there: an adapter of it names that folder as its base.
 
         Raises
         ------
@@ -163,6 +163,11 @@ class Model(Adaptable, Generative):
         OSError
             When the place cannot be written to, or is full; what was there stays.
         """
+        self._write(directory, dtype, max_shard_size)
+        self._name_or_path = os.fspath(directory)
+
+    def _write(self, directory, dtype="float32", max_shard_size="5GB"):
+        """The same, of a copy beside the model."""
         if dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
         self.adapters.refuse_unmerged("save_pretrained")

@@ -1,6 +1,7 @@
 """A training goes on where it was cut off, to the same bits: after any step, a kill, Ctrl-C, a full disk, an error."""
 
 import hashlib
+import dataclasses
 import json
 import os
 import random
@@ -289,11 +290,13 @@ def test_the_newest_whole_checkpoint_is_found(whole, tmp_path):
     assert bits(resumed) == whole[1]
 
 
-def test_the_training_that_began_last_is_resumed(whole, tmp_path):
+def test_the_training_that_began_last_is_resumed(tmp_path):
     folder = tmp_path / "again"
-    shutil.copytree(whole[0], folder)
+    own = trainer(folder, seed=9)
+    own.train()
+    own.callbacks, own.args = [cut_at(4)], dataclasses.replace(own.args, save_steps=2, save_total_limit=1)
     with pytest.raises(Cut):
-        trainer(folder, seed=9, callbacks=[cut_at(4)], save_steps=2, save_total_limit=1).train()
+        own.train()
     assert (folder / "checkpoint-7").exists(), "another training's checkpoints are its own"
     assert trainer(folder, seed=9).train(resume_from_checkpoint=True).step == STEPS
     steps = [entry["step"] for entry in read_log(folder / "log.jsonl") if "loss" in entry]

@@ -227,7 +227,7 @@ def test_a_callback_stops_the_training(tmp_path):
     result = trainer(tmp_path, callbacks=[lambda state: "stop" if state.step == 3 else None], max_steps=9).train()
     assert result.stopped and result.step == 3
     with pytest.raises(TypeError, match="returned 'halt'"):
-        trainer(tmp_path, callbacks=[lambda state: "halt"]).train()
+        trainer(tmp_path / "other", callbacks=[lambda state: "halt"]).train()
 
 
 def test_the_log_has_one_object_a_step(tmp_path):
@@ -369,7 +369,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 def test_names_and_defaults_are_those_of_transformers(peers):
     theirs = {field.name: field.default for field in dataclasses.fields(peers.transformers.TrainingArguments)}
     ours = {field.name: field.default for field in dataclasses.fields(llmc.TrainingArguments)}
-    own = {"warmup_ratio", "on_nonfinite"}  # an older name, and one of ours
+    own = {"warmup_ratio", "overwrite_output_dir", "on_nonfinite"}  # two older names, and one of ours
     assert ours.keys() - theirs.keys() == own
     changed = {name for name in ours.keys() - own if ours[name] != theirs[name]}
     assert changed == {"adam_beta2", "eval_strategy", "output_dir"}  # output_dir's None means "trainer_output" there

@@ -9,7 +9,17 @@ from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import are_json_lines, ends_in_bin, located_model, tokenizer_of
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts
-from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
+from llmc.cli.train_run import (
+    LONGEST,
+    begun,
+    carry_out,
+    forecast,
+    reads,
+    refuse_occupied,
+    resumed,
+    settings_file,
+    training_arguments,
+)
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
            '  llmc generate new "a prompt"')
@@ -57,6 +67,9 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("lora", settings["training"])
+    inputs = reads(settings, settings["model"])
+    if not checkpoint and not args.dry_run:
+        refuse_occupied(training, inputs, adapter=True)
     model = llmc.Model.from_pretrained(located_model(settings["model"]), dtype=settings.get("dtype") or "float32",
                                        precision=settings.get("precision"))
     if checkpoint:
@@ -72,6 +85,7 @@ def run(args):
     say(f"{len(data):,} items of up to {settings['block_size']} tokens"
         f"{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
+    trainer._reads = inputs
     carry_out("lora", trainer, settings, checkpoint)
 
 

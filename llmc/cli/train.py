@@ -6,7 +6,17 @@ from llmc.cli.parser import between, precision, threads, whole
 from llmc.cli.sources import ends_in_bin, located_model
 from llmc.cli.train_data import datasets, read_texts
 from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
-from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
+from llmc.cli.train_run import (
+    LONGEST,
+    begun,
+    carry_out,
+    forecast,
+    reads,
+    refuse_occupied,
+    resumed,
+    settings_file,
+    training_arguments,
+)
 from llmc.show.table import count
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
@@ -50,7 +60,9 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("train", settings["training"])
-    source = checkpoint or args.model
+    source, inputs = checkpoint or args.model, reads(settings, args.model, args.tokenizer, args.config)
+    if not checkpoint and not args.dry_run:
+        refuse_occupied(training, inputs)
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
     if source:
@@ -69,6 +81,7 @@ def run(args):
         f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; "
         f"everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
+    trainer._reads = inputs
     carry_out("train", trainer, settings, checkpoint)
 
 

@@ -7,6 +7,9 @@ import types
 import typing
 
 
+FLAGS = {"overwrite_output_dir": "--overwrite"}  # those that are not called as their fields
+
+
 def add(parser, other, when="from scratch"):
     """Add a flag for every field of TrainingArguments; none has a default here, so that what was given is known.
 
@@ -25,11 +28,11 @@ def add(parser, other, when="from scratch"):
     words["lr_scheduler_type"] = f"one of {', '.join(SCHEDULES)}"
     group = parser.add_argument_group("training (transformers' TrainingArguments)")
     for field in dataclasses.fields(TrainingArguments):
-        kind, flag = _kind(field.type), f"--{field.name.replace('_', '-')}"
+        kind, flag = _kind(field.type), FLAGS.get(field.name, f"--{field.name.replace('_', '-')}")
         value = f"{field.default}; {when} {other[field.name]}" if field.name in other else field.default
         text = f"{words.get(field.name, '')} [{value}]".strip().replace("%", "%%")
         if kind is bool:
-            group.add_argument(flag, action="store_true", default=None, help=text)
+            group.add_argument(flag, dest=field.name, action="store_true", default=None, help=text)
         else:
             group.add_argument(flag, type=_converter(kind), metavar="X", help=text)
 

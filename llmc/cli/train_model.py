@@ -12,7 +12,7 @@ CONFIG = {  # fields of config.json that are flags: type and default
     "num_key_value_heads": (whole(1), "num_attention_heads"),
     "head_dim": (whole(1), "hidden_size / num_attention_heads"),
     "intermediate_size": (whole(1), "8/3 of hidden_size, or 4 times it for GPT"),
-    "max_position_embeddings": (whole(2), 512),
+    "max_position_embeddings": (whole(2), "512, or the block size if that is more"),
     "sliding_window": (whole(1), "the family's"),
     "initializer_range": (between(0, 1, open_low=True), "the family's"),
     "tie_word_embeddings": (bool, "the family's"),
@@ -57,8 +57,8 @@ def new_config(args, tokenizer, data):
     from llmc import Config, ConfigError
     from llmc.families import row_of
 
-    shown = ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
-    sizes = {name: CONFIG[name][1] for name in shown}
+    shown = ("model_type", "hidden_size", "num_hidden_layers")
+    sizes = {name: CONFIG[name][1] for name in shown} | {"max_position_embeddings": max(512, args.block_size or 0)}
     given = sizes | _sizes(args)
     width = given["hidden_size"]
     given.setdefault("num_attention_heads", max(1, width // 64))

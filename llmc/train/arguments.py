@@ -23,6 +23,8 @@ class TrainingArguments:
     ----------
     output_dir : str or PathLike
         Where checkpoints, `log.jsonl`, `loss.png` and the finished model go.
+    overwrite_output_dir : bool
+        Replace the model, adapter or checkpoints of another run that are there, once this one has a checkpoint.
     max_steps : int
         Optimizer steps of the training; -1: as many as `num_train_epochs` take.
     num_train_epochs : float
@@ -71,6 +73,7 @@ class TrainingArguments:
 
     output_dir: str = "trainer_output"
     _: dataclasses.KW_ONLY
+    overwrite_output_dir: bool = False
     max_steps: int = -1
     num_train_epochs: float = 3.0
     per_device_train_batch_size: int = 8
@@ -123,7 +126,7 @@ class TrainingArguments:
         self._check(one_of, "lr_scheduler_type", words=SCHEDULES)
         self._check(one_of, "save_strategy", "eval_strategy", words=STRATEGIES)
         self._check(one_of, "on_nonfinite", words=("raise", "skip"))
-        self._check(flag, "disable_tqdm")
+        self._check(flag, "disable_tqdm", "overwrite_output_dir")
         if not isinstance(self.lr_scheduler_kwargs, (dict, type(None))):
             raise TypeError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}, not a dict")
 

@@ -14,6 +14,8 @@ from llmc.train import trained
 from llmc.train.arguments import TrainingArguments
 from llmc.train.batches import is_one_shot, length_of
 from llmc.train.interrupt import Interrupts
+from llmc.train.checkpoint import of_one_training
+from llmc.train.output_folder import refuse_adapter
 from llmc.train.loop import Training, batch_arguments, targets_in
 
 
@@ -96,6 +98,7 @@ class Trainer:
                 raise TypeError(f"the callback {callback!r} cannot be called; it is a function of the state")
         self.model, self.args, self.tokenizer = model, args, tokenizer
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self._reads, self._beside, self._owned = (), {}, None  # see `_inputs`, `Training._begin` and `_owns`
         self._check_evaluation()
 
     @property
@@ -139,7 +142,8 @@ class Trainer:
         NonFiniteError
             When a loss or a gradient norm is not finite; neither model nor checkpoints are changed.
         ConfigError, CheckpointError, FileNotFoundError
-            When the arguments do not fit each other, or what is to be resumed.
+            When the arguments do not fit each other, or what is to be resumed; when `output_dir` holds a model, adapter
+            or checkpoints of another run.
         DataError
             When the data cannot be used, or has no target to learn in its first epoch.
         OSError
@@ -198,9 +202,25 @@ class Trainer:
     def save_model(self, output_dir=None):
         """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
+        whole = not trained.adapters(self.model)
+        refuse_adapter(output_dir, not whole)
         trained.write(output_dir, self.model)
+        if whole:
+            self.model._name_or_path = os.fspath(output_dir)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(os.fspath(output_dir))
+
+    def _inputs(self, resume):
+        """The files and folders that a training reads."""
+        checkpoint = None if resume is True or not resume else os.fspath(resume)
+        return [self.model._name_or_path, checkpoint, *self._reads]
+
+    def _owns(self, resume):
+        """Whether what lies in `output_dir` is of this training: it trained there, or goes on from there."""
+        folder = os.path.realpath(self.args.output_dir)
+        if not resume or resume is True:
+            return bool(resume) or folder == self._owned
+        return os.path.dirname(os.path.realpath(resume)) == folder or of_one_training(resume, folder)
 
     def collate(self, items):
         """Items as one batch: arrays (B, T), padded on the right."""
