@@ -12,7 +12,8 @@ from llmc.calls import public, warn
 from llmc.checks import whole
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import ConfigError
+from llmc.dtype_words import dtype_word
+from llmc.errors import ConfigError, shown
 from llmc.weights.assign import assign
 from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
@@ -35,10 +36,12 @@ class Model(Adaptable, Generative):
     config : Config
     seed : int
         Of the initialisation, which is the family's own.
-    dtype : "float32", "bfloat16" or "int8"
-        How weights are stored. "bfloat16": every matrix and embedding; vectors (norms, biases) stay float32. "int8":
-        the linears and the head, each number times a scale that 64 inputs of an output share; embeddings that are no
-        head are bfloat16. Narrow weights run, generate and carry adapters; they are not trained. See the notes.
+    dtype : "float32", "bfloat16", "int8" or "auto"
+        How weights are stored; NumPy's, ml_dtypes' and torch's dtypes and words like "bf16" do as well. "auto":
+        bfloat16 where config.dtype is, else float32. "bfloat16": every matrix and embedding; vectors (norms, biases)
+        stay float32. "int8": the linears and the head, each number times a scale that 64 inputs of an output share;
+        embeddings that are no head are bfloat16. Narrow weights run, generate and carry adapters; they are not trained.
+        See the notes.
     precision : "float32", "bfloat16" or None
         How products are computed; None: in float32 for float32 storage, in bfloat16 for the others. In bfloat16
         operands are rounded as they are multiplied, sums and what names show are float32; a processor without such
@@ -60,6 +63,20 @@ class Model(Adaptable, Generative):
     precision="float32" logits agree to 1e-4 and texts are equal; int8 then generates at 0.6 of its speed.
     """
 
+    _ELSEWHERE = {  # words of torch
+        **dict.fromkeys(("to", "cuda", "cpu", "device"), "llmc computes on the CPU alone: leave it out"),
+        **dict.fromkeys(("half", "bfloat16", "float"), "say dtype= or precision= where the model is made or opened"),
+        **dict.fromkeys(("eval", "train"), "there is no training mode, dropout happens in runs made with dropout=True "
+                        "alone: leave it out; llmc.Trainer trains"),
+        **dict.fromkeys(("parameters", "named_parameters"), "state_dict() has them by name, trained() what training "
+                        "changes"),
+        "requires_grad_": "add_adapter freezes the base; llmc.AdamW says what else trains",
+        "zero_grad": "gradients are a run's: run.zero_grad()",
+        "forward": "call the model for its logits, or model.run(…).forward(…) for what is inside",
+        "named_modules": "run.names() has the modules of a run, print(model) the tree",
+        "modules": "run.names() has the modules of a run, print(model) the tree",
+        "push_to_hub": "save_pretrained writes a folder that huggingface_hub uploads",
+    }  # fmt: skip
     _core = core._core  # the float core; the tests put the double one here
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
@@ -69,10 +86,13 @@ class Model(Adaptable, Generative):
 
     def _declare(self, config, dtype, precision):
         """Everything but the memory of the parameters, of a configuration that is valid."""
+        dtype, precision = dtype_word(dtype), dtype_word(precision)
+        if dtype == "auto":
+            dtype = "bfloat16" if config.dtype == "bfloat16" else "float32"
         if dtype not in ("float32", "bfloat16", "int8"):
-            raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
+            raise ConfigError(f"dtype={shown(dtype)}: weights are stored as 'float32', 'bfloat16' or 'int8'; or 'auto'")
         if precision not in ("float32", "bfloat16", None):
-            raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
+            raise ConfigError(f"precision={shown(precision)}: products are computed in 'float32' or in 'bfloat16'")
         self.config = config.frozen()
         self._spec = config.spec()
         self.dtype = dtype
@@ -99,7 +119,7 @@ class Model(Adaptable, Generative):
             A folder, or a name on the hub where huggingface_hub can reach it. The folder of an adapter alone opens the
             base that it names, with the adapter attached; a folder that holds both opens as both.
         dtype, precision
-            As for `Model`; `torch_dtype` is dtype.
+            As for `Model`; `torch_dtype` is dtype. "auto": bfloat16 where every matrix of the files is, else float32.
         config : Config, optional
             In the place of the folder's config.json.
         revision, local_files_only
@@ -122,7 +142,7 @@ class Model(Adaptable, Generative):
             When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
             and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
-        dtype = fields.pop("torch_dtype", dtype)
+        dtype = fields.pop("torch_dtype", None) or dtype
         folder = hub.folder(source, revision, local_files_only)
         if base := base_of(folder):
             model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
@@ -137,6 +157,7 @@ class Model(Adaptable, Generative):
             config = _valid(config)
         model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
+            dtype = _dtype_of(files) if dtype_word(dtype) == "auto" else dtype
             model._declare(config, dtype, precision)
             if config.tie_word_embeddings and has_own_head(files, model._model):
                 model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
@@ -168,8 +189,9 @@ class Model(Adaptable, Generative):
 
     def _write(self, directory, dtype="float32", max_shard_size="5GB"):
         """The same, of a copy beside the model."""
+        dtype = dtype_word(dtype)
         if dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
+            raise ConfigError(f"dtype={shown(dtype)}: weights are saved as 'float32', 'bfloat16' or 'float16'")
         self.adapters.refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
         checkpoint.write(directory, Readable(self._parameters), dtype=dtype, max_shard_size=max_shard_size)
@@ -404,6 +426,13 @@ class Model(Adaptable, Generative):
         """Learned positions there are; None where positions are computed, or where there are none."""
         return self.config.max_position_embeddings if self._spec["position"] == "learned" else None
 
+    def _say_beyond_context(self, length, what):
+        """Warn where `what` has a length that the model was not trained on, though it can be computed."""
+        context = self.config.max_position_embeddings
+        if length > context and self._position_limit is None:
+            warn(f"{what}: beyond the context of {context} tokens that this model was trained on "
+                 f"(max_position_embeddings), so what it says there may be worth little")
+
     def _frequencies(self, length):
         """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""
         if not self.config._has_rope:
@@ -414,6 +443,12 @@ class Model(Adaptable, Generative):
             real = np.double if self._core.info()["real"] == "double" else np.single
             self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
+
+
+def _dtype_of(files):
+    """How the weights of a checkpoint are stored without loss in the fewest bytes: bfloat16, or float32."""
+    matrices = {str(files.dtype(name)) for name in files.names() if len(files.shape(name)) > 1}
+    return "bfloat16" if matrices == {"bfloat16"} else "float32"
 
 
 def _valid(config):

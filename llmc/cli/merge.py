@@ -5,6 +5,7 @@ import os
 from llmc.cli.outcome import say
 from llmc.cli.parser import threads
 from llmc.cli.sources import located_model, tokenizer_of
+from llmc.dtype_words import dtype_word
 
 EXAMPLE = "llmc merge adapter --out merged --dtype bfloat16"
 
@@ -16,7 +17,7 @@ def arguments(parser):
     parser.add_argument("--overwrite", action="store_true",
                         help="replace the model, adapter or checkpoints that are in --out")
     parser.add_argument("--base", metavar="DIR", help="the base [the one that the adapter names]")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+    parser.add_argument("--dtype", type=dtype_word, choices=("float32", "bfloat16", "float16"), default="float32",
                         help="how weights are stored (%(default)s)")
     threads(parser)
 

@@ -4,6 +4,7 @@ import argparse
 
 from llmc import checks
 from llmc.cli.outcome import Usage, say
+from llmc.dtype_words import dtype_word
 from llmc.errors import ConfigError, nearest
 
 
@@ -78,6 +79,7 @@ def precision(parser):
     def convert(text):
         from llmc.core import _core
 
+        text = dtype_word(text)
         if text == "bfloat16" and not _core.info()["bfloat16"]:
             say("no bfloat16 products here, so they are computed in float32 (llmc doctor says why)")
         return text
@@ -88,7 +90,7 @@ def precision(parser):
 
 def storage(parser):
     """Add --dtype, and --precision."""
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "int8"),
+    parser.add_argument("--dtype", type=dtype_word, choices=("float32", "bfloat16", "int8"),
                         help="how weights are stored in memory: bfloat16 takes a half, int8 about a quarter [float32]")
     precision(parser)
 

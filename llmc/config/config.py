@@ -1,19 +1,18 @@
 """Config: the fields of Hugging Face's config.json, in every spelling, checked, for every family of llmc.families."""
 
 import copy
-import difflib
 import json
 import os
 import types
 
-from llmc.calls import public, warn
+from llmc.calls import public
 from llmc.config import rope, validation
 from llmc.system.atomic import write_json
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
 from llmc.families import row_of
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS, TRANSFORMERS
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
@@ -22,13 +21,18 @@ GENERATION = (  # fields of generation_config.json that a generation obeys, besi
 )  # fmt: skip
 
 
+class _Unsaid(str):
+    """The family where none is named: not the same as its name, for `Config()` says nothing at all."""
+
+
 @public
 class Config:
     """What a model is: the fields of its config.json.
 
     Every field can be read, given and set under each of its names: `n_embd` and `hidden_size` are one field, as are
     `n_layer` and `num_hidden_layers`, `dtype` and `torch_dtype`, `rope_parameters` and `rope_theta` with
-    `rope_scaling`. Fields that llmc does not know are kept and written back.
+    `rope_scaling`. Other fields that transformers' configuration has, and names that begin with `_`, are kept and
+    written back; those of a file (`from_pretrained`, `from_dict`) all are.
 
     Parameters
     ----------
@@ -40,18 +44,27 @@ class Config:
     Raises
     ------
     ConfigError
-        When a number is impossible, two numbers disagree, or a field asks for what llmc does not do.
+        When a number is impossible, two numbers disagree, or a field asks for what llmc does not do; for no field.
+    TypeError
+        For a name that is no field; it names the nearest.
     """
 
-    def __init__(self, model_type="llama", **fields):
-        self._fill(model_type, fields)
+    def __init__(self, model_type=_Unsaid("llama"), **fields):
+        if not fields and isinstance(model_type, _Unsaid):
+            raise ConfigError("Config: no field is given; the least is the family, whose defaults are the sizes of its "
+                              "paper: llmc.Config(model_type='llama', hidden_size=256, num_hidden_layers=4, "
+                              "num_attention_heads=4, intermediate_size=688, vocab_size=4096)")
+        self._fill(str(model_type) if isinstance(model_type, str) else model_type, fields)
+        for name in self._extra:
+            self._require_field(name)
         self.validate()
         if self._has_rope:
             rope.warn(self)
-        for name in self._extra:
-            close = difflib.get_close_matches(name, self._names, n=1, cutoff=0.85)
-            if close and name not in REFUSED:
-                warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?")
+
+    def _require_field(self, name):
+        if not (name.startswith("_") or name in TRANSFORMERS or name in REFUSED or name in self._family.kept):
+            near = nearest(name, [*self._names, *ROPE_FIELDS])
+            raise TypeError(f"Config has no argument {name!r}; it is no field of {self.model_type}; {near}")
 
     def _fill(self, model_type, fields):
         family = row_of(model_type)
@@ -329,6 +342,41 @@ class Config:
 
     # Files
 
+    @classmethod
+    def from_dict(cls, fields):
+        """The configuration of a config.json that is read already; all of its fields are kept and written back.
+
+        Parameters
+        ----------
+        fields : dict
+            With `model_type`.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        ConfigError
+            When what it says is impossible, or llmc does not do it.
+        """
+        if not hasattr(fields, "keys"):
+            raise TypeError(f"fields is {type(fields).__name__}, not a dict as config.json holds it")
+        config = cls._of_fields(dict(fields))
+        config.validate()
+        if config._has_rope:
+            rope.warn(config)
+        return config
+
+    @classmethod
+    def _of_fields(cls, fields):
+        config = cls.__new__(cls)
+        if "model_type" not in fields:
+            found = f"its architectures are {fields.get('architectures')}"
+            raise ConfigError(f"there is no model_type; add the one that fits: {found}")
+        config._fill(fields.pop("model_type"), fields)
+        return config
+
     def to_dict(self):
         """The fields as config.json holds them, in the family's spelling.
 
@@ -412,12 +460,8 @@ class Config:
     def _from_files(cls, path, beside, **given):
         """From config.json and generation_config.json (or None), where fields that are given go before the file's."""
         fields = read_json(path)
-        config = cls.__new__(cls)
         try:
-            if "model_type" not in fields:
-                found = f"its architectures are {fields.get('architectures')}"
-                raise ConfigError(f"there is no model_type; add the one that fits: {found}")
-            config._fill(fields.pop("model_type"), fields)
+            config = cls._of_fields(fields)
             config._require_known(given, "Model.from_pretrained")
             config = config.replace(**given)
         except ConfigError as error:

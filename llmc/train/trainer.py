@@ -66,7 +66,7 @@ class Trainer:
     eval_dataset : dataset or iterable, optional
         Evaluated as the arguments say, once an epoch unless they say otherwise.
     tokenizer : Tokenizer, optional
-        Saved with the model.
+        Saved with the model. `processing_class`, transformers' newer word, is the same.
     callbacks : list of callables
         Each is called after every step with a `TrainerState`; "stop" ends the training.
 
@@ -83,7 +83,11 @@ class Trainer:
     >>> Trainer(model, args, train_dataset=data).train()
     """
 
-    def __init__(self, model, args=None, train_dataset=None, eval_dataset=None, tokenizer=None, callbacks=()):
+    def __init__(self, model, args=None, train_dataset=None, eval_dataset=None, tokenizer=None, callbacks=(), *,
+                 processing_class=None):  # fmt: skip
+        if tokenizer is not None and processing_class is not None:
+            raise TypeError("tokenizer and processing_class are two words for one thing; give one of them")
+        tokenizer = processing_class if tokenizer is None else tokenizer
         if not isinstance(model, Model):
             raise TypeError(f"model is {type(model).__name__}, not a llmc.Model")
         args = TrainingArguments() if args is None else args
@@ -195,6 +199,7 @@ class Trainer:
             tokens += count
         if not tokens:
             raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
+        self.model._say_beyond_context(length, f"eval_dataset has rows of {length} tokens")
         loss = total / tokens
         return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
                 "eval_runtime": time.perf_counter() - begin}
