@@ -509,7 +509,7 @@ def test_a_role_is_told_by_the_name(name, expected):
 def test_compare_finds_every_family_in_agreement(family, peers, tmp_path, capsys):
     config = llmc.Config(**TINY[family])
     llmc.Model(config, seed=1).save_pretrained(tmp_path)
-    assert main(["compare", str(tmp_path), "--length", "21"]) == 0
+    assert main(["compare", str(tmp_path), "--length", "21", "--all"]) == 0
     out = capsys.readouterr().out
     assert "DIVERGES" not in out and "not in transformers" not in out
     assert out.count(" agrees") > 10 * config.num_hidden_layers
