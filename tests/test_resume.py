@@ -1,7 +1,7 @@
 """A training goes on where it was cut off, to the same bits: after any step, a kill, Ctrl-C, a full disk, an error."""
 
-import hashlib
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -168,7 +168,7 @@ def test_the_log_goes_on_without_gaps_or_repetitions(whole, tmp_path):
 
     assert numbers(tmp_path) == numbers(whole[0])
     assert [entry["step"] for entry in numbers(tmp_path) if "loss" in entry] == list(range(1, STEPS + 1))
-    assert [entry["step"] for entry in numbers(tmp_path) if "eval_loss" in entry] == [3, 6, 7]
+    assert [entry["step"] for entry in numbers(tmp_path) if "eval_loss" in entry] == [0, 3, 6, 7]
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
@@ -227,14 +227,20 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_for_it(whole, tmp_path, monk
 
 def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeypatch):
     cut = trainer(tmp_path, save_steps=100)
-    monkeypatch.setattr(cut, "evaluate", lambda: signal.raise_signal(signal.SIGINT))
+    real, seen = cut.evaluate, []
+
+    def evaluate():
+        seen.append(len(seen))
+        return real() if len(seen) == 1 else signal.raise_signal(signal.SIGINT)  # the model as it was is looked at first
+
+    monkeypatch.setattr(cut, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert newest(tmp_path) == str(tmp_path / "checkpoint-3")
     trainer(tmp_path, seed=9, save_steps=100).train(resume_from_checkpoint=True)
     evaluations, theirs = ([entry for entry in read_log(folder / "log.jsonl") if "eval_loss" in entry]
                            for folder in (tmp_path, whole[0]))
-    assert evaluations == theirs and [entry["step"] for entry in evaluations] == [3, 6, 7]
+    assert evaluations == theirs and [entry["step"] for entry in evaluations] == [0, 3, 6, 7]
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):

@@ -88,8 +88,8 @@ def against_float64(torch, transformers, name, ids, ours):
         rows.append({"logits": what, "largest difference": float(apart.max()), "mean": float(apart.mean()),
                      "of the largest logit": float(apart.max()) / largest})
     return Table(["logits", "largest difference", "mean", "of the largest logit"], rows,
-                 f"{ids.shape[0]} x {ids.shape[1]} tokens; the largest logit is {largest:.4g}; float64 is transformers' "
-                 f"model with every number in double")
+                 f"{ids.shape[0]} x {ids.shape[1]} tokens; the largest logit is {largest:.4g}; float64 is what "
+                 f"transformers computes with every number in double")
 
 
 def peers():

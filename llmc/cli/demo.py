@@ -26,6 +26,7 @@ def arguments(parser):
 def run(args):
     """Train, evaluate, write a sample."""
     import llmc
+    from llmc.train.log import LOG, read_log
     from llmc.train.output_folder import OutputFolder
 
     os.makedirs(args.out, exist_ok=True)  # an impossible place is said before the work
@@ -45,8 +46,8 @@ def run(args):
     )
     trainer = llmc.Trainer(model, settings, train_dataset=data, eval_dataset=unseen, tokenizer=tokenizer)
     trainer._beside = {MARK: {"llmc": llmc.__version__, "steps": args.steps, "precision": args.precision}}
-    before = trainer.evaluate()
     result = trainer.train()
+    before = read_log(os.path.join(args.out, LOG))[0]
     rate = f"{result.tokens / result.seconds:,.0f} tokens/s"
     print(Table(["held-out text", "loss", "perplexity"], [
         {"held-out text": "before", "loss": round(before["eval_loss"], 3), "perplexity": before["perplexity"]},

@@ -65,7 +65,7 @@ def _batches(args, model, tokenizer):
     from llmc.data.collate import collate
 
     size = min(texts.block_size(args, model, LONGEST), args.max_tokens)
-    blocks = texts.blocks(args, model, tokenizer, size)
+    blocks = texts.blocks(args.text, model, tokenizer, size)
     blocks = list(itertools.islice(blocks, max(args.max_tokens // size, 1)))
     starts = range(0, len(blocks), args.batch_size)
     return [collate(blocks[i : i + args.batch_size], vocab_size=model.config.vocab_size) for i in starts]

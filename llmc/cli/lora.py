@@ -20,6 +20,7 @@ from llmc.cli.train_run import (
     settings_file,
     training_arguments,
 )
+from llmc.show.table import many
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
            '  llmc generate new "a prompt"')
@@ -82,7 +83,7 @@ def run(args):
     model.print_trainable_parameters()
     if args.dry_run:
         return print(f"\n{forecast(model, training, data, settings['block_size'])}")
-    say(f"{len(data):,} items of up to {settings['block_size']} tokens"
+    say(f"{many(len(data), 'item')} of up to {settings['block_size']} tokens"
         f"{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
     trainer._reads = inputs

@@ -17,7 +17,7 @@ from llmc.cli.train_run import (
     settings_file,
     training_arguments,
 )
-from llmc.show.table import count
+from llmc.show.table import count, many
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
            "--eval-steps 100 --output-dir out\n"
@@ -77,7 +77,7 @@ def run(args):
     data, held_out = datasets(settings, texts, tokenizer, model.config.vocab_size)
     if args.dry_run:
         return print(forecast(model, training, data, settings["block_size"]))
-    say(f"{count(model.num_parameters())} parameters, {len(data):,} blocks of up to {settings['block_size']} "
+    say(f"{count(model.num_parameters())} parameters, {many(len(data), 'block')} of up to {settings['block_size']} "
         f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; "
         f"everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)

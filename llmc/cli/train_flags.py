@@ -1,5 +1,6 @@
 """The flags of llmc train that are fields of TrainingArguments, made from that class itself."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -32,7 +33,8 @@ def add(parser, other, when="from scratch"):
         value = f"{field.default}; {when} {other[field.name]}" if field.name in other else field.default
         text = f"{words.get(field.name, '')} [{value}]".strip().replace("%", "%%")
         if kind is bool:
-            group.add_argument(flag, dest=field.name, action="store_true", default=None, help=text)
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(flag, dest=field.name, action=action, default=None, help=text)
         else:
             group.add_argument(flag, type=_converter(kind), metavar="X", help=text)
 

@@ -16,8 +16,8 @@ STRATEGIES = ("no", "steps", "epoch")
 class TrainingArguments:
     """The settings of a `Trainer`.
 
-    Names and defaults are those of transformers; `adam_beta2` alone is 0.95, and evaluation happens whenever there is
-    something to evaluate.
+    Names and defaults are those of transformers; but `adam_beta2` is 0.95, and evaluation happens whenever there is
+    something to evaluate, before the first step too.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ class TrainingArguments:
     eval_strategy : "no", "steps" or "epoch", optional
         None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
     eval_steps : int, or float below 1, optional
+    eval_on_start : bool
+        Evaluate the model before the first step too, where it is evaluated at all.
     save_strategy : "no", "steps" or "epoch"
         "no": only what Ctrl-C, the best evaluation and the end leave.
     save_steps : int, or float below 1
@@ -92,6 +94,7 @@ class TrainingArguments:
     logging_steps: float = 500
     eval_strategy: str | None = None
     eval_steps: float | None = None
+    eval_on_start: bool = True
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
@@ -126,7 +129,7 @@ class TrainingArguments:
         self._check(one_of, "lr_scheduler_type", words=SCHEDULES)
         self._check(one_of, "save_strategy", "eval_strategy", words=STRATEGIES)
         self._check(one_of, "on_nonfinite", words=("raise", "skip"))
-        self._check(flag, "disable_tqdm", "overwrite_output_dir")
+        self._check(flag, "disable_tqdm", "overwrite_output_dir", "eval_on_start")
         if not isinstance(self.lr_scheduler_kwargs, (dict, type(None))):
             raise TypeError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}, not a dict")
 

@@ -119,6 +119,8 @@ class Training:
         if state.step:
             self._do_what_is_due()  # an interruption may have come before it
             self._rotate()
+        elif self.eval_every is not None and self.args.eval_on_start:
+            self._look()  # at the model as it was: it is no result of the training, and never its best
         while state.step < state.max_steps and not self.stopped and self._step():
             self._do_what_is_due()
             self._ask_callbacks()
@@ -227,15 +229,18 @@ class Training:
             return every is not None
         return state.step % every == 0 if every else state.position[1] == 0
 
-    def _evaluate(self):
-        state = self.state
+    def _look(self):
+        """Evaluate, write it down, and show it."""
         with self.interrupts.abandonable():
             result = self.trainer.evaluate()
-        state.eval_loss, state.perplexity = _finite(result["eval_loss"]), _finite(result["perplexity"])
-        state.evaluated_step = state.step
-        entry = {"step": state.step, "eval_loss": state.eval_loss, "perplexity": state.perplexity}
+        entry = {"step": self.state.step} | {name: _finite(result[name]) for name in ("eval_loss", "perplexity")}
         self.log.write(entry)
         self.progress.evaluation(entry)
+        return entry
+
+    def _evaluate(self):
+        state, entry = self.state, self._look()
+        state.eval_loss, state.perplexity, state.evaluated_step = entry["eval_loss"], entry["perplexity"], state.step
         if state.eval_loss is not None and (state.best_eval_loss is None or state.eval_loss < state.best_eval_loss):
             state.best_step, state.best_eval_loss = state.step, state.eval_loss
             self._write(os.path.join(self.output_dir, checkpoints.BEST))

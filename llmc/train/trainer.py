@@ -186,7 +186,18 @@ class Trainer:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise ConfigError("there is nothing to evaluate: give an eval_dataset")
-        begin, run, length, total, tokens = time.perf_counter(), None, 0, 0.0, 0
+        begin = time.perf_counter()
+        total, tokens, longest = self._losses(dataset)
+        if not tokens:
+            raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
+        self.model._say_beyond_context(longest, f"eval_dataset has rows of {longest} tokens")
+        loss = total / tokens
+        return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
+                "eval_runtime": time.perf_counter() - begin}
+
+    def _losses(self, dataset):
+        """(the summed loss, the tokens that were predicted, the tokens of the longest row) of a dataset."""
+        run, length, total, tokens = None, 0, 0.0, 0
         for items in _chunks(dataset, self.args.per_device_eval_batch_size):
             batch = self.collate(items)
             count = targets_in(batch)
@@ -197,12 +208,7 @@ class Trainer:
                 run = self.model.run(self.args.per_device_eval_batch_size, length)
             total += run.forward(**batch_arguments(batch), num_items_in_batch=1)
             tokens += count
-        if not tokens:
-            raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
-        self.model._say_beyond_context(length, f"eval_dataset has rows of {length} tokens")
-        loss = total / tokens
-        return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
-                "eval_runtime": time.perf_counter() - begin}
+        return total, tokens, length
 
     def save_model(self, output_dir=None):
         """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
