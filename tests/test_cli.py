@@ -1,9 +1,11 @@
 """The command line: what each command prints and leaves, and how it ends when something is wrong."""
 
+import argparse
 import errno
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +66,26 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"example:\n  llmc {command}" in out
+
+
+def flags(command):
+    """The parser of a command, and its actions that take a value."""
+    module, parser = importlib.import_module(f"llmc.cli.{command}"), Parser(command, COMMANDS[command], "")
+    module.arguments(parser)
+    return parser, [action for action in parser._actions if action.nargs != 0 and action.option_strings]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_s_help_is_a_sentence_with_its_choices_and_its_default(command):
+    parser, actions = flags(command)
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        text = "" if action.help == argparse.SUPPRESS else formatter._expand_help(action)
+        assert not text or re.match(r"(?s)[A-Z0-9\-{].{9,}\.( \[.+\])?$", text), (action.dest, text)
+    for action in actions:
+        text = formatter._expand_help(action)
+        assert all(str(choice) in text for choice in action.choices or ()), (action.dest, text)
+        assert action.required or re.search(r" \[.+\]$", text), (action.dest, text)
 
 
 def needed(command):

@@ -155,6 +155,11 @@ def test_a_text_beyond_the_trained_context_is_said(model):
         llmc.Trainer(model).evaluate([{"input_ids": [1] * 65}])
 
 
+def test_labels_of_minus_100_alone_are_said(model):
+    with pytest.warns(UserWarning, match="labels count nothing"):
+        assert model.loss([1, 2, 3], labels=[7, -100, -100]) == 0
+
+
 def test_metrics_all_is_every_metric(model):
     report = llmc.analysis.lim(model, [[1, 2, 3, 4, 5, 6]], metrics="all")
     assert set(llmc.analysis.metrics.METRICS) <= report.rows[-1].keys()

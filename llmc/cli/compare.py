@@ -20,14 +20,14 @@ def arguments(parser):
     parser.add_argument("--all", action="store_true", help="print every module, not the five that differ most alone")
     parser.add_argument("--float64", action="store_true",
                         help="compare the logits of both, and of both with transformers' in float64, and stop")
-    parser.add_argument("--text", help="what both read, with the checkpoint's tokenizer; by default random tokens")
-    parser.add_argument("--length", type=whole(2), default=32, metavar="T", help="random tokens of a row (%(default)s)")
-    parser.add_argument("--batch", type=whole(1), default=2, metavar="B", help="random rows (%(default)s)")
+    parser.add_argument("--text", help="what both read, with the checkpoint's tokenizer [random tokens]")
+    parser.add_argument("--length", type=whole(2), default=32, metavar="T", help="random tokens of a row [%(default)s]")
+    parser.add_argument("--batch", type=whole(1), default=2, metavar="B", help="random rows [%(default)s]")
     parser.add_argument("--seed", type=whole(0, 2**64 - 1), default=0, metavar="N",
-                        help="of the random tokens (%(default)s)")
+                        help="what decides the random tokens [%(default)s]")
     parser.add_argument("--tolerance", type=between(0, float("inf")), default=TOLERANCE, metavar="X",
                         help="the largest difference, relative to a module's largest output where that is above 1 "
-                             "(%(default)s)")
+                             "[%(default)s]")
     threads(parser)
 
 

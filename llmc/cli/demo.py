@@ -16,9 +16,9 @@ MARK = "demo.json"  # lies where a demo wrote, which the next one may replace
 def arguments(parser):
     """Its words."""
     parser.add_argument("--out", default="llmc-demo", metavar="DIR",
-                        help="where everything goes, in the place of an earlier demo (%(default)s)")
+                        help="where everything goes, in the place of an earlier demo [%(default)s]")
     parser.add_argument("--steps", type=whole(1), default=STEPS, metavar="N",
-                        help="optimizer steps (%(default)s: about a minute on two cores)")
+                        help="optimizer steps [%(default)s: about a minute on two cores]")
     precision(parser)
     threads(parser)
 

@@ -11,7 +11,7 @@ EXAMPLE = "llmc inspect llmc-demo --match 'model.layers.0.*'"
 def arguments(parser):
     """Its words."""
     parser.add_argument("checkpoint", metavar="DIR|FILE", help="a folder, or one file of one")
-    parser.add_argument("--match", default="*", metavar="GLOB", help="only tensors whose name matches")
+    parser.add_argument("--match", default="*", metavar="GLOB", help="only tensors whose name matches [%(default)s]")
     parser.add_argument("--totals", action="store_true", help="only the sums")
 
 

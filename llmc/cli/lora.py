@@ -35,9 +35,10 @@ def arguments(parser):
     parser.add_argument("data", nargs="*", metavar="FILE",
                         help='UTF-8 text; or .jsonl of {"text"}, or {"prompt", "response"}, whose response alone is '
                              'learnt; or one .bin of llmc tokenize')
-    parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
+    parser.add_argument("--eval-data", nargs="+", metavar="FILE",
+                        help="files of the same kinds, to evaluate with [a share of the data]")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
-                        help=f"without --eval-data, evaluate with this last share of the data [{HELD_OUT}]; 0: none")
+                        help=f"without --eval-data, evaluate with this last share of the data; 0: none [{HELD_OUT}]")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
     parser.add_argument("--resume", action="store_true",
@@ -45,18 +46,24 @@ def arguments(parser):
     parser.add_argument("--dry-run", action="store_true",
                         help="say what would get an adapter and what training it would take, and stop")
     adapter = parser.add_argument_group("adapter (peft's LoraConfig)")
-    adapter.add_argument("--r", type=whole(1), metavar="R", help="rank [16]")
+    adapter.add_argument("--r", type=whole(1), metavar="R", help="the rank: the inner width of A and B [16]")
     adapter.add_argument("--lora-alpha", type=between(0, float("inf"), open_low=True), metavar="X",
                          help="the adapter is scaled by lora-alpha / r [32]")
-    adapter.add_argument("--lora-dropout", type=between(0, 0.99), metavar="X", help="of its input [0]")
+    adapter.add_argument("--lora-dropout", type=between(0, 0.99), metavar="X",
+                         help="the share of an adapter's input that is dropped in training [0]")
     adapter.add_argument("--target-modules", nargs="+", metavar="NAME",
                          help="domain (q, v), context (q, k, v), attention (q, k, v, o), mlp (gate, up, down), "
                               "all-linear; or names; or a regular expression over whole paths [all-linear]")
-    adapter.add_argument("--layers-to-transform", type=spans, metavar="LAYERS", help="0-3,8 for one [all]")
-    adapter.add_argument("--modules-to-save", nargs="+", metavar="NAME", help="modules that train whole")
-    adapter.add_argument("--bias", choices=("none", "all", "lora_only"), help="biases that train too [none]")
-    adapter.add_argument("--use-rslora", action="store_true", default=None, help="scale by lora-alpha / sqrt(r)")
-    adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"), help="[true]")
+    adapter.add_argument("--layers-to-transform", type=spans, metavar="LAYERS",
+                         help="the layers that get an adapter, as 0-3,8 [all]")
+    adapter.add_argument("--modules-to-save", nargs="+", metavar="NAME",
+                         help="modules that train whole, such as lm_head [none]")
+    adapter.add_argument("--bias", choices=("none", "all", "lora_only"),
+                         help="biases that train too: none, all, or lora_only, those of adapted modules [none]")
+    adapter.add_argument("--use-rslora", action="store_true", default=None,
+                         help="scale by lora-alpha / sqrt(r) in place of lora-alpha / r")
+    adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"),
+                         help="how A starts, as in peft; false: B is random too [true]")
     train_flags.add(parser, TRAINING, "here")
     storage(parser)
     threads(parser)

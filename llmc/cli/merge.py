@@ -16,9 +16,10 @@ def arguments(parser):
     parser.add_argument("--out", required=True, metavar="DIR", help="where the merged checkpoint goes")
     parser.add_argument("--overwrite", action="store_true",
                         help="replace the model, adapter or checkpoints that are in --out")
-    parser.add_argument("--base", metavar="DIR", help="the base [the one that the adapter names]")
+    parser.add_argument("--base", metavar="DIR",
+                        help="the base: a checkpoint's folder, or a hub name [the one that the adapter names]")
     parser.add_argument("--dtype", type=dtype_word, choices=("float32", "bfloat16", "float16"), default="float32",
-                        help="how weights are stored (%(default)s)")
+                        help="how weights are stored [%(default)s]")
     threads(parser)
 
 

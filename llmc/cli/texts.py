@@ -9,9 +9,9 @@ def add(parser, longest, batch_size, kinds):
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE", help=kinds)
     parser.add_argument("--block-size", type=whole(2), metavar="T",
-                        help=f"tokens of context; by default the model's, at most {longest}")
+                        help=f"tokens of context [the model's, at most {longest}]")
     parser.add_argument("--batch-size", type=whole(1), default=batch_size, metavar="B",
-                        help="blocks at once (%(default)s)")
+                        help="blocks at once [%(default)s]")
     storage(parser)
     threads(parser)
 

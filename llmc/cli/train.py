@@ -30,21 +30,25 @@ def arguments(parser):
     parser.add_argument("data", nargs="*", metavar="FILE",
                         help='UTF-8 text, each file a document; or .jsonl of {"text"}, or {"prompt", "response"}, '
                              'whose response alone is learnt; or one .bin of llmc tokenize, which may exceed memory')
-    parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
+    parser.add_argument("--eval-data", nargs="+", metavar="FILE",
+                        help="files of the same kinds, to evaluate with [a share of the data]")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
-                        help="without --eval-data, evaluate with this last share of the data [0.05]; 0: none")
+                        help="without --eval-data, evaluate with this last share of the data; 0: none [0.05]")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
-    parser.add_argument("--tokenizer", metavar="DIR", help="[the model's; for a new model one trained on the text]")
-    parser.add_argument("--vocab-size", type=whole(257), metavar="V", help="of a tokenizer that is trained [4096]")
+    parser.add_argument("--tokenizer", metavar="DIR",
+                        help="the folder of a tokenizer, or a hub name [the model's; for a new model one trained on "
+                             "the text]")
+    parser.add_argument("--vocab-size", type=whole(257), metavar="V",
+                        help="tokens of a tokenizer that is trained [4096]")
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in --output-dir, with its settings, to the same bits")
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     model = parser.add_argument_group("model: one of the two, or a new one of these sizes")
-    model.add_argument("--model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    model.add_argument("--config", metavar="FILE", help="a config.json; the flags below change it")
-    for name, (kind, default) in CONFIG.items():
-        flag, text = f"--{name.replace('_', '-')}", f"[{default}]"
+    model.add_argument("--model", metavar="DIR", help="a checkpoint's folder, or a hub name [a new model]")
+    model.add_argument("--config", metavar="FILE", help="a config.json, which the flags below change [none]")
+    for name, (kind, what, default) in CONFIG.items():
+        flag, text = f"--{name.replace('_', '-')}", f"{what} [{default}]"
         if kind is bool:
             model.add_argument(flag, action="store_true", default=None, help=text)
         else:

@@ -23,10 +23,14 @@ def add(parser, other, when="from scratch"):
         When they hold, in the words of --help.
     """
     from llmc import TrainingArguments
+    from llmc.train.arguments import STRATEGIES
     from llmc.train.schedule import SCHEDULES
 
     words = descriptions(TrainingArguments.__doc__)
-    words["lr_scheduler_type"] = f"one of {', '.join(SCHEDULES)}"
+    words["lr_scheduler_type"] = f"The schedule of the rate, one of {', '.join(SCHEDULES)}."
+    words["eval_strategy"] += f" One of {', '.join(STRATEGIES)}."
+    words["save_strategy"] += f" One of {', '.join(STRATEGIES)}."
+    words["on_nonfinite"] += " One of raise, skip."
     group = parser.add_argument_group("training (transformers' TrainingArguments)")
     for field in dataclasses.fields(TrainingArguments):
         kind, flag = _kind(field.type), FLAGS.get(field.name, f"--{field.name.replace('_', '-')}")

@@ -34,12 +34,13 @@ class TrainingArguments:
     gradient_accumulation_steps : int
         Micro-batches of an optimizer step, weighted by the tokens that count: 4 of 1 row are 1 of 4.
     learning_rate : float
+        The rate of AdamW, at the top of the schedule.
     lr_scheduler_type : str
         One of `llmc.train.schedule.SCHEDULES`.
     lr_scheduler_kwargs : dict, optional
         What that schedule takes besides, such as `min_lr`.
     warmup_steps : int, or float below 1
-        A number below 1 is a share of all steps.
+        Steps in which the rate rises from 0; a number below 1 is a share of all steps.
     warmup_ratio : float, optional
         That share under its older name; `warmup_steps` goes before it.
     weight_decay, adam_beta1, adam_beta2, adam_epsilon : float
@@ -49,13 +50,15 @@ class TrainingArguments:
     logging_steps : int, or float below 1
         Where no bar can be shown, a line is printed every so many steps; `log.jsonl` has every step.
     eval_strategy : "no", "steps" or "epoch", optional
-        None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
+        When to evaluate. None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
     eval_steps : int, or float below 1, optional
+        Steps between two evaluations; a number below 1 is a share of all steps.
     eval_on_start : bool
         Evaluate the model before the first step too, where it is evaluated at all.
     save_strategy : "no", "steps" or "epoch"
-        "no": only what Ctrl-C, the best evaluation and the end leave.
+        When to write a checkpoint. "no": only what Ctrl-C, the best evaluation and the end leave.
     save_steps : int, or float below 1
+        Steps between two checkpoints; a number below 1 is a share of all steps.
     save_total_limit : int, optional
         Checkpoints that are kept, `checkpoint-best` apart; None: all.
     seed : int
