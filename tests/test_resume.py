@@ -231,7 +231,7 @@ def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeyp
 
     def evaluate():
         seen.append(len(seen))
-        return real() if len(seen) == 1 else signal.raise_signal(signal.SIGINT)  # the model as it was is looked at first
+        return real() if len(seen) == 1 else signal.raise_signal(signal.SIGINT)  # the first is of the model as it was
 
     monkeypatch.setattr(cut, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):

@@ -23,6 +23,7 @@ def run(args):
     """Print a table with a row a file, and a total where there are several."""
     from llmc import NonFiniteError, Trainer, TrainingArguments
 
+    are_json_lines(args.text)  # refuses two kinds at once
     model, tokenizer = texts.opened(args)
     size = texts.block_size(args, model, LONGEST)
     if size > (context := model.config.max_position_embeddings):

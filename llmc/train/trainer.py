@@ -8,6 +8,8 @@ import time
 from llmc.calls import public
 from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
+from llmc.data.json_lines import are_rows
+from llmc.data.jsonl import JsonlDataset
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model
 from llmc.train import trained
@@ -62,7 +64,8 @@ class Trainer:
     train_dataset : dataset or iterable, optional
         With `__len__` and `__getitem__`: its rows are shuffled by the seed, without replacement. Anything else that can
         be iterated is read in its own order, afresh in each epoch. Items are dicts with `input_ids`, and if they have
-        them `labels` and `attention_mask`.
+        them `labels` and `attention_mask`. Rows with `text`, or with `prompt` and `response`, are read by the tokenizer
+        as `llmc.data.JsonlDataset` reads them, in items of at most the model's max_position_embeddings.
     eval_dataset : dataset or iterable, optional
         Evaluated as the arguments say, once an epoch unless they say otherwise.
     tokenizer : Tokenizer, optional
@@ -101,9 +104,21 @@ class Trainer:
             if not callable(callback):
                 raise TypeError(f"the callback {callback!r} cannot be called; it is a function of the state")
         self.model, self.args, self.tokenizer = model, args, tokenizer
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.train_dataset = self._read("train_dataset", train_dataset)
+        self.eval_dataset = self._read("eval_dataset", eval_dataset)
         self._reads, self._beside, self._owned = (), {}, None  # see `_inputs`, `Training._begin` and `_owns`
         self._check_evaluation()
+
+    def _read(self, name, dataset):
+        """A dataset as it is; of rows that hold texts, what the tokenizer makes of them."""
+        if not are_rows(dataset):
+            return dataset
+        if self.tokenizer is None:
+            raise DataError(f"{name}: its rows are texts, and there is no tokenizer to read them with; give tokenizer=")
+        try:
+            return JsonlDataset(dataset, self.tokenizer, self.model.config.max_position_embeddings)
+        except DataError as error:
+            raise DataError(f"{name}, {error}") from None
 
     @property
     def eval_strategy(self):
@@ -183,7 +198,7 @@ class Trainer:
         DataError
             When no token is predicted in it.
         """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset = self.eval_dataset if eval_dataset is None else self._read("eval_dataset", eval_dataset)
         if dataset is None:
             raise ConfigError("there is nothing to evaluate: give an eval_dataset")
         begin = time.perf_counter()
