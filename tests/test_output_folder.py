@@ -196,6 +196,16 @@ with OutputFolder(sys.argv[1], overwrite=True):
     assert listing(tmp_path) == before
 
 
+def test_resuming_puts_back_first_what_a_killed_run_had_set_aside(corpus, tmp_path):
+    out = tmp_path / "out"
+    assert main(["train", str(corpus), *SMALL, "--output-dir", str(out)]) == 0
+    (out / WHOLE).mkdir()
+    for path in [path for path in out.iterdir() if path.name != WHOLE]:
+        os.rename(path, out / WHOLE / path.name)
+    assert main(["train", "--resume", "--output-dir", str(out), "--max-steps", "3"]) == 0
+    assert (out / "checkpoint-3").is_dir() and not (out / WHOLE).exists()
+
+
 def test_what_was_moved_half_is_put_back(tmp_path):
     (tmp_path / "model.safetensors").write_text("old")
     (tmp_path / PARTIAL).mkdir()

@@ -24,7 +24,9 @@ def training_arguments(command, values):
 def last_checkpoint(output_dir):
     """The newest checkpoint that --resume goes on from."""
     from llmc.train.checkpoint import newest
+    from llmc.train.output_folder import recover
 
+    recover(output_dir)
     try:
         return newest(output_dir)
     except FileNotFoundError:

@@ -53,7 +53,7 @@ class OutputFolder:
 
     def __init__(self, path, overwrite=False, inputs=(), adapter=False, own=False, ways=WAYS):
         self.path, self._aside = path, None
-        _recover(path)
+        recover(path)
         refuse_adapter(path, adapter)
         self.occupied = "" if own else held(path)
         if not self.occupied:
@@ -127,7 +127,7 @@ def _lies_in(name, path):
     return os.path.exists(name) and os.path.commonpath([folder, os.path.realpath(name)]) == folder
 
 
-def _recover(path):
+def recover(path):
     """End what a run that died has begun: what it had set aside is put back, unless it has a successor."""
     aside, whole = Aside.found(path)
     if aside and whole and held(path):
