@@ -17,7 +17,7 @@ from llmc.errors import ConfigError, shown
 from llmc.weights.assign import assign
 from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
-from llmc.inputs import as_ids
+from llmc.inputs import IGNORE, as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
@@ -278,7 +278,10 @@ class Model(Adaptable, Generative):
         """The mean loss, a float; labels shift inside, -100 is ignored, None means the ids without padding."""
         run = self._run_for(ids)
         if labels is not None:
-            return run.forward(ids, labels=labels, attention_mask=attention_mask)
+            loss = run.forward(ids, labels=labels, attention_mask=attention_mask)
+            if (np.asarray(labels)[..., 1:] == IGNORE).all():
+                warn("labels count nothing: they are -100, but for a first token that nothing predicts; the loss is 0")
+            return loss
         return run._forward_on_ids(ids, attention_mask)
 
     def logprobs(self, ids, attention_mask=None):

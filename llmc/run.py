@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from llmc.calls import public, warn
+from llmc.calls import public
 from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
 from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed
@@ -120,8 +120,6 @@ class Run:
         if labels is not None or train:
             targets = as_targets(labels, ids, mask, vocabulary)
             items = float(np.count_nonzero(targets >= 0))
-            if not items and labels is not None and num_items_in_batch is None:
-                warn("labels count nothing: they are -100, but for a first token that nothing predicts; the loss is 0")
             if num_items_in_batch is not None:
                 items = _items(num_items_in_batch)
         inv_freq, factor = self.model._frequencies(int(positions.max()) + 1)
