@@ -30,6 +30,9 @@ def documents(path, on_read=None):
         yield read_chunks(path, on_read)
         return
     for where, record in records([path], on_read):
+        if "input_ids" in record:
+            raise DataError(f"{where}: ids, of which nobody knows the text; llmc train, llmc lora and llmc eval read "
+                            f"such lines, and llmc.data.JsonlDataset does")
         if "prompt" in record:
             raise DataError(f"{where}: a prompt and its response, of which the response alone is learnt, but a "
                             f"document is learnt whole; llmc train, llmc lora and llmc eval read such lines, and "

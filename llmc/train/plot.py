@@ -44,7 +44,7 @@ def plot_loss(log, path):
     _frame(axes, raw, held)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.set_xlim(min(steps[0] - 1, 0), steps[-1] + max(1, 0.01 * steps[-1]))
-    axes.set_title(_headline(steps, course, held), loc="left", color=INK, fontsize=13, pad=14)
+    axes.set_title(_headline(steps, course, held[held_steps > 0]), loc="left", color=INK, fontsize=13, pad=14)
     axes.legend(frameon=False, loc="upper right", labelcolor=INK, fontsize=10.5)
     picture.save(figure, path)
 
