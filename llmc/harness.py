@@ -235,16 +235,16 @@ class LM(TemplateLM):
         until = handle_stop_sequences(options.pop("until"), eos=self.tokenizer.eos_token)
         new = whole(options.pop("max_gen_toks"), "max_gen_toks", 1)
         if new >= self.max_length:
-            raise ConfigError(f"max_gen_toks is {new}, and this model reads {self.max_length} tokens, the context among "
-                              f"them; the task has to ask for fewer (gen_kwargs)")
+            raise ConfigError(f"max_gen_toks is {new}, and this model reads {self.max_length} tokens, the context "
+                              f"among them; the task has to ask for fewer")
         if options.pop("num_beams", 1) != 1:
             raise ConfigError(f"num_beams is {shown(said['num_beams'])}; llmc takes the likeliest token, or samples")
         if not options["do_sample"]:
             options.pop("temperature", None)
         unknown = sorted(options.keys() - OPTIONS.keys())
         if unknown:
-            raise ConfigError(f"the task asks for {unknown[0]}={shown(options[unknown[0]])}, which generation here does "
-                              f"not have; it has {', '.join(OPTIONS)}")
+            raise ConfigError(f"the task asks for {unknown[0]}={shown(options[unknown[0]])}, which generation here "
+                              f"does not have; it has {', '.join(OPTIONS)}")
         return new, [text for text in until if text], options
 
     def _prompt(self, context, new):
