@@ -33,7 +33,7 @@ class Config:
     Parameters
     ----------
     model_type : str
-        "openai-gpt", "gpt2", "llama", "mistral", "lime", "hc" or "hc-paper".
+        "openai-gpt", "gpt2", "llama", "mistral", "lime", "lime1-static", "lime1-dynamic", "hc" or "hc-paper".
     **fields
         As in config.json; what is not given has transformers' default.
 
@@ -110,7 +110,8 @@ class Config:
 
     def _refuse_others(self, name, value):
         """Raise ConfigError for what only other families have: it would be kept, and change nothing."""
-        if families := owners(name):
+        families = owners(name)
+        if families and value is not None:
             raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field, {', '.join(families)} "
                               f"{'has' if len(families) == 1 else 'have'}; leave it out, or take that model_type")
 
@@ -325,6 +326,7 @@ class Config:
             "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
             "norm_eps": self.norm_eps,
             "activation": family.activations[self.hidden_act],
+            "router_top_p": self._fields.get("router_top_p") or 1.0,
             "qkv_bias": biases["qkv"],
             "o_bias": biases["o"],
             "mlp_bias": biases["mlp"],
