@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
     "tokenize": "text files of any size into one file of token ids",
     "compare": "a checkpoint beside transformers, module by module: where do they diverge?",
+    "plot": "the losses of several trainings in one picture",
     "bench": "how fast llmc is here, against what this machine can do and against torch",
     "doctor": "what runs here: processor, kernels, threads, memory, versions",
 }
