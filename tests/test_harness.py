@@ -318,6 +318,12 @@ def in_a_process(blocked, *words):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+def test_a_model_that_is_not_there_is_said_before_tasks_are_read(world, capsys, monkeypatch):
+    monkeypatch.setattr("llmc.cli.benchmarks._tasks", None)
+    assert main(["eval", str(world / "nowhere"), "--tasks", "letters"]) == 1
+    assert "nowhere: no such folder or file" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_it_needs_neither_torch_nor_transformers(world):
     done = in_a_process(["torch", "transformers"], str(world / "model"), "--include-path", str(world / "tasks"),
                         "--tasks", "letters,spelling", "--limit", "2")

@@ -10,6 +10,7 @@ from llmc.cli.parser import whole
 from llmc.cli.sources import located_model, model_and_tokenizer
 from llmc.errors import DataError, UnknownNameError, nearest
 from llmc.show.table import Table
+from llmc.system import hub
 
 _FLAGS = ("num_fewshot", "limit", "include_path", "out")  # of benchmarks alone
 _SEED = 1234  # of the examples, as lm-evaluation-harness has it
@@ -57,7 +58,7 @@ def run(args):
     import numpy as np
     from lm_eval import evaluate
 
-    located_model(args.model)
+    hub.folder(located_model(args.model), patterns=("config.json",))  # a slip of the pen is said at once
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default that it takes
     tasks = _tasks(args)
     for task in tasks["tasks"].values():
