@@ -1,26 +1,40 @@
-"""llmc eval: the loss and perplexity of a model on texts, a row a file."""
+"""llmc eval: the loss and perplexity of a model on texts, a row a file, or its results in benchmarks."""
 
 import math
 import os
 import time
 
-from llmc.cli import texts
-from llmc.cli.outcome import say
+from llmc.cli import benchmarks, texts
+from llmc.cli.outcome import Usage, say
 from llmc.cli.sources import are_rows, ends_in_bin, rows_of
 from llmc.show.table import Table
 
-EXAMPLE = "llmc eval llmc-demo --text README.md"
+EXAMPLE = ("llmc eval llmc-demo --text README.md\n"
+           "  llmc eval llmc-demo --tasks arc_easy,piqa --num-fewshot 1 --limit 100")
 LONGEST = 1024  # tokens of context, unless more are asked for
 
 
 def arguments(parser):
     """Its words."""
     texts.add(parser, LONGEST, batch_size=8, kinds='text; or .jsonl of {"text"}, or {"prompt", "response"}, whose '
-              'response alone counts; or scenes (.yaml, or a folder of them), likewise; or a .bin of llmc tokenize')
+              'response alone counts; or scenes (.yaml, or a folder of them), likewise; or a .bin of llmc tokenize',
+              required=False)
+    benchmarks.add(parser)
 
 
 def run(args):
-    """Print a table with a row a file, and a total where there are several."""
+    """Print a table: a row a file and a total where there are several, or one for every metric of every task."""
+    if (args.text is None) == (args.tasks is None):
+        raise Usage("eval: which --text, or which --tasks? one of the two; see llmc eval --help")
+    benchmarks.check(args)
+    if args.tasks is None:
+        _read(args)
+    else:
+        benchmarks.run(args)
+
+
+def _read(args):
+    """The loss on texts."""
     from llmc import NonFiniteError, Trainer, TrainingArguments
 
     are_rows(args.text)  # refuses two kinds at once

@@ -77,7 +77,7 @@ def text_of(record):
     lines of their own, and ids have none."""
     kind = kind_of(record)
     if kind == ("messages",):
-        return "\n".join(message["content"] for message in check_messages(record["messages"]))
+        return "\n".join(message["content"] for message in record["messages"])
     return "" if kind == ("input_ids",) else "".join(record[name] for name in kind)
 
 
@@ -95,6 +95,11 @@ def checked(where, record):
             else type(record).__name__
         raise DataError(f'{where}: it holds {found}; a row is {{"text": …}}, {{"prompt": …, "response": …}}, '
                         f'{{"messages": […]}} or {{"input_ids": …}}')
+    if kind == ("messages",):
+        try:
+            check_messages(record["messages"])
+        except (DataError, TypeError) as error:
+            raise DataError(f"{where}: {error}") from None
     for name in kind:
         if kind in (("prompt", "response"), ("text",)) and not isinstance(record[name], str):
             raise DataError(f"{where}: {name} is {type(record[name]).__name__}, not a string")
