@@ -147,7 +147,7 @@ class Model(Adaptable, Generative):
             and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
         dtype = fields.pop("torch_dtype", None) or dtype
-        folder = hub.folder(source, revision, local_files_only) if not is_gguf(source) else os.fspath(source)
+        folder = hub.located(source, revision, local_files_only)
         if base := base_of(folder):
             model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
                                         **fields)  # fmt: skip

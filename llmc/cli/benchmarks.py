@@ -58,7 +58,7 @@ def run(args):
     import numpy as np
     from lm_eval import evaluate
 
-    hub.folder(located_model(args.model), patterns=("config.json",))  # a slip of the pen is said at once
+    hub.located(located_model(args.model), patterns=("config.json",))  # a slip of the pen is said at once
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default that it takes
     tasks = _tasks(args)
     for task in tasks["tasks"].values():
