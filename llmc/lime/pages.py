@@ -5,7 +5,7 @@ from html import escape
 
 from llmc.lime import printed
 from llmc.lime.drawings import DRAWINGS, file_of
-from llmc.lime.sheets import SHEETS, columns_of, rows_of
+from llmc.lime.sheets import SHEETS, arithmetic_rows, columns_of, rows_of
 from llmc.show import page
 from llmc.system.atomic import atomic_write
 
@@ -113,20 +113,27 @@ def _efficiency(rows):
 
 
 def _arithmetic(entry):
-    """Means and deviations over seeds, and what the paper says."""
+    """Means and deviations over seeds, what each model has over the LLaMA of its seed, and what the paper says."""
     operands = sorted({number for each in entry.values() for number in each}, key=int)
-    rows = [[name, *(_mean_of(each.get(number, [])) for number in operands)] for name, each in entry.items()]
+    rows = [[name, *(cell for number in operands for cell in _over_seeds(entry, name, number))] for name in entry]
+    head = ["model", *(cell for number in operands for cell in (f"{number} operands", "over llama, pair by pair"))]
     said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in printed.AET.items())
-    return (page.table(["model", *(f"{number} operands" for number in operands)], rows)
+    return (page.table(head, rows)
+            + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. llama-kv is "
+                         "a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts as the LLaMA, "
+                         "lime-kv one that starts as llama-kv: the start and the routing each matter.")
             + page.quiet(f"The paper says, of six operands after 200 epochs: {said}. {printed.AET_WHY}"))  # fmt: skip
 
 
-def _mean_of(accuracies):
-    if not accuracies:
-        return None
-    mean = sum(accuracies) / len(accuracies)
-    spread = (sum((each - mean) ** 2 for each in accuracies) / len(accuracies)) ** 0.5
-    return f"{100 * mean:.1f} ± {100 * spread:.1f} % of {len(accuracies)} seeds"
+def _over_seeds(entry, name, operands):
+    """Two cells: the accuracies of a model, and their differences from the LLaMA's of the same seeds."""
+    rows = [row for row in arithmetic_rows(entry) if row["model"] == name and row["operands"] == int(operands)]
+    if not rows:
+        return None, None
+    row, seeds = rows[0], f"of {len(rows)} seed{'s' * (len(rows) > 1)}"
+    over = row["over_llama_mean"]
+    return (f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} % {seeds}",
+            None if over is None else f"{100 * over:+.1f} ± {100 * row['over_llama_std']:.1f}, higher in {row['better']}")
 
 
 def _percent(share, digits):
