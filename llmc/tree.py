@@ -13,10 +13,25 @@ def _modules(model):
         if op != "low_rank":  # an adapter's, which has its own place
             flops[path] = flops.get(path, 0.0) + count_of_step
     found = {path: (part, flops.get(path, 0.0)) for path, (part, _) in run.parts().items()}
-    for path in [path for path, (part, _) in found.items() if part == "router"]:  # what both share holds the weights
-        router = path.rpartition(".")[0]
-        found[router] = "router", found.get(router, ("", 0.0))[1] + found[path][1]
-    return found
+    return _with_containers(found, model._model.layout())
+
+
+def _with_containers(found, layout):
+    """The same with what has weights but is no hook point, where it stands; it costs what is computed inside it."""
+    parts = {name.rpartition(".")[0]: part for name, (part, *_) in layout.items()}
+    before, waiting = {}, []
+    for path in parts:
+        if path in found:
+            before[path], waiting = waiting, []
+        else:
+            waiting.append(path)
+    placed = {}
+    for path, what in found.items():
+        for each in before.get(path, ()):
+            inside = (flops for name, (_, flops) in found.items() if name.startswith(f"{each}."))
+            placed[each] = parts[each], sum(inside, 0.0)
+        placed[path] = what
+    return placed
 
 
 def _weights(model):
@@ -33,7 +48,7 @@ _NORMS = {"layer": "LayerNorm", "rms": "RMSNorm"}
 
 
 def _kind(model, part, weights):
-    if part == "router":
+    if "weight" not in weights:
         return "Router"
     if part in _CONNECTIONS:
         return f"HyperConnection({model._spec['streams']}, dynamic={model._spec['dynamic']})"
@@ -76,7 +91,7 @@ def _order(paths):
 
 def _lines(node, kinds, prefix, depth):
     lines, pad = [], "  " * depth
-    if node and all(part.isdigit() for part in node):
+    if any(node.values()) and all(part.isdigit() for part in node):
         blocks = {part: _lines(child, kinds, f"{prefix}{part}.", depth + 1) for part, child in node.items()}
         parts = list(node)
         start = 0
@@ -98,13 +113,13 @@ def _lines(node, kinds, prefix, depth):
     return lines
 
 
-_CONTAINERS = {"attention": "Attention", "feed_forward": "MLP", "router": "Route()"}
+_CONTAINERS = {"attention": "Attention", "feed_forward": "MLP", "router": "Route()"}  # a router that holds no other
 
 
 def _container(name, child, kind):
     if all(inner.isdigit() for inner in child):
         return "ModuleList"
-    return kind or name.capitalize()
+    return "Router" if kind == _CONTAINERS["router"] else kind or name.capitalize()
 
 
 def summary(model):

@@ -34,6 +34,27 @@ TINY = {
     ),
 }
 
+# Families that transformers does not have: the float64 reference holds them, and PyTorch in tests of their own.
+BESIDE_PEERS = {
+    "lime": dict(
+        model_type="lime", vocab_size=97, hidden_size=36, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, intermediate_size=31, max_position_embeddings=239,
+        initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+    "lime1-static": dict(
+        model_type="lime1-static", vocab_size=101, hidden_size=45, num_hidden_layers=3, num_attention_heads=5,
+        head_dim=6, intermediate_size=37, max_position_embeddings=241, router_top_p=0.8,
+        initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+    "lime1-dynamic": dict(
+        model_type="lime1-dynamic", vocab_size=103, hidden_size=42, num_hidden_layers=3, num_attention_heads=3,
+        head_dim=14, intermediate_size=41, max_position_embeddings=251,
+        initializer_range=0.15, bos_token_id=None, eos_token_id=None,
+    ),
+}
+
+EVERY = TINY | BESIDE_PEERS
+
 # Every tolerance of every test, each with its reason. A test that fails is mended in the code, never here.
 TOLERANCE = {
     # Against the peers, float32 on both sides.
@@ -64,7 +85,7 @@ def python_answers_ctrl_c():
 
 @pytest.fixture(params=TINY)
 def family(request):
-    """The name of each family in turn."""
+    """The name of each family that transformers has, in turn."""
     return request.param
 
 

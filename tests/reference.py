@@ -494,9 +494,50 @@ def hyper_width(W, path, streams):
     return mixed[..., 0, :], mixed[..., 1:, :], beta
 
 
+def top_p_kept(p, top_p):
+    """Which of the probabilities (..., M) are kept: the smallest set of the largest whose sum exceeds `top_p`."""
+    kept = np.zeros(np.shape(p), dtype=bool)
+    for at in np.ndindex(p.shape[:-1]):
+        total = 0.0
+        for m in np.argsort(-p[at], kind="stable"):
+            kept[at][m] = True
+            total += p[at][m]
+            if total > top_p:
+                break
+    return kept
+
+
+def retrieval_weights(config, W, path, own, offered):
+    """How much each head reads of each representation, (B, T, H, M) or (H, M); `own`: the layer's stream, normalised.
+
+    Only of those that are `offered` (M booleans) anything is read.
+    """
+    if path + ".static_weights" in W:
+        logits = W[path + ".static_weights"]
+    else:
+        logits = linear(own, W[path + ".dynamic_proj.0.weight"])
+        logits = logits.reshape(*logits.shape[:2], -1, len(offered))
+    weights = np.zeros(logits.shape)
+    weights[..., offered] = softmax(logits[..., offered])
+    if config.get("router_top_p") is not None:
+        weights = np.where(top_p_kept(weights, config["router_top_p"]), weights, 0)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def mixed_heads(weights, streams, matrix):
+    """A head (B, T, H, D) of the mixture of normalised streams, each (B, T, C), that it reads; matrix (H * D, C)."""
+    B, T, H = *streams[0].shape[:2], weights.shape[-2]
+    weights = np.broadcast_to(weights, (B, T, H, len(streams)))
+    mixtures = np.einsum("bthm,mbtc->bthc", weights, np.stack(streams))
+    return np.einsum("bthc,hdc->bthd", mixtures, matrix.reshape(H, -1, matrix.shape[1]))
+
+
 def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_factor):
-    """LLaMA and Mistral, which differ in their numbers only: the window and the biases; LIMe, which routes; LLaMAs of
-    several streams, some with norms without weights in their blocks."""
+    """LLaMA and Mistral, which differ in their numbers only: the window and the biases; LIMe, which routes or mixes;
+    LLaMAs of several streams, some with norms without weights in their blocks.
+
+    Of a model with mixtures `config["left_out"]` may name layers whose stream is not offered to those behind them.
+    """
     eps = config.get("rms_norm_eps", 1e-6)
     act = config.get("hidden_act", "silu")
     heads = config["num_attention_heads"]
@@ -518,11 +559,13 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
     def joined(x, beta, y):
         return x + y if beta is None else x + beta[..., None] * y[..., None, :]
 
-    keys, values, streams = [], [], config.get("hyper_rate")
+    keys, values, representations, streams = [], [], [], config.get("hyper_rate")
+    offered = [layer not in config.get("left_out", ()) for layer in range(config["num_hidden_layers"])]
     x = embedding(ids, W["model.embed_tokens.weight"])
     x = np.repeat(x[:, :, None], streams, axis=2) if streams else x
     for layer in range(config["num_hidden_layers"]):
         path = f"model.layers.{layer}"
+        representations.append(x)
         n, x, beta = read(path + ".hc_attn", x)
         n = norm(path + ".input_layernorm", n)
         q = rotate(split_heads(project(path + ".self_attn.q_proj", n), heads))
@@ -530,6 +573,10 @@ def llama_hidden(config, W, ids, attention_mask, positions, inv_freq, rope_facto
         values.append(split_heads(project(path + ".self_attn.v_proj", n), kv_heads))
         router = W.get(path + ".self_attn.lime_router.static_weights")
         k, v = (offers[-1] if router is None else lime_routed(router, offers) for offers in (keys, values))
+        if path + ".input_layernorm_lime.weight" in W:
+            normed = [norm(path + ".input_layernorm_lime", stream) for stream in representations]
+            router = retrieval_weights(config, W, path + ".attention_router", normed[-1], offered[: layer + 1])
+            k, v = (mixed_heads(router, normed, W[f"{path}.self_attn.{part}_proj.weight"]) for part in "kv")
         mixed = join_heads(attention(q, rotate(k), v, window=window, attention_mask=attention_mask))
         x = joined(x, beta, project(path + ".self_attn.o_proj", mixed))
         n, x, beta = read(path + ".hc_mlp", x)
@@ -661,6 +708,8 @@ EMBEDDING = {
     "lime": "model.embed_tokens.weight",
     "hc": "model.embed_tokens.weight",
     "hc-paper": "model.embed_tokens.weight",
+    "lime1-static": "model.embed_tokens.weight",
+    "lime1-dynamic": "model.embed_tokens.weight",
     "llmc": "model.embed_tokens.weight",
 }
 

@@ -82,6 +82,8 @@ def looked_at(ready):
 
 def of_several_streams():
     return tiny_model({**CONFIG, "model_type": "hc"}, double=True)
+def of_mixtures():
+    return tiny_model({**CONFIG, "model_type": "lime1-dynamic", "num_key_value_heads": 4}, double=True)
 
 
 CALLS = {  # name: (what is there before, the call)
@@ -104,6 +106,7 @@ CALLS = {  # name: (what is there before, the call)
     "backward and looking": (run_after_forward, looked_at),
     "resume": (run_stopped, lambda r: r.resume()),
     "Run of several streams": (of_several_streams, lambda m: m.run(2, 9, backward=True).forward_backward(IDS)),
+    "Run of mixtures": (of_mixtures, lambda m: m.run(2, 9, backward=True).forward_backward(IDS)),
     "AdamW": (model, lambda m: llmc.AdamW(m).updates),
     "step": (optimizer, step_and_look),
     "piece": (model, piece),

@@ -87,10 +87,11 @@ OF_EVERY_FAMILY = [
 @pytest.mark.parametrize("test, given", OF_EVERY_FAMILY, ids=lambda each: getattr(each, "__name__", ""))
 def test_what_holds_of_every_family_holds_here(test, given, name, monkeypatch, tmp_path):
     config = FAMILIES[name]
-    monkeypatch.setitem(TINY, name, config)
+    for table in ("TINY", "EVERY"):  # where a test looks a family up
+        if hasattr(module := inspect.getmodule(test), table):
+            monkeypatch.setitem(getattr(module, table), name, config)
     if "tiny" in inspect.signature(test).parameters:
-        maker = inspect.getmodule(test).tiny
-        given = {**given, "tiny": inspect.unwrap(maker)(name)}
+        given = {**given, "tiny": inspect.unwrap(module.tiny)(name)}
     given = {**given, "family": name, "tmp_path": tmp_path}
     test(**{key: value for key, value in given.items() if key in inspect.signature(test).parameters})
 

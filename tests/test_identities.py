@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import TINY, TOLERANCE
+from conftest import EVERY, TINY, TOLERANCE
 from tiny import close, close_relative, random_ids, tiny_model
 
 import llmc
@@ -11,10 +11,16 @@ from llmc.run import Run
 LENGTH = 23
 
 
+@pytest.fixture(params=EVERY)
+def family(request):
+    """The name of each family in turn."""
+    return request.param
+
+
 @pytest.fixture
 def tiny(family):
     """(config, model, ids) of every family."""
-    config = TINY[family]
+    config = EVERY[family]
     return config, tiny_model(config), random_ids(config, 4, LENGTH)
 
 
@@ -119,7 +125,7 @@ def test_as_many_key_heads_as_heads_is_the_default():
 
 
 def test_tied_head_equals_a_copy_of_the_embedding(family):
-    config = {**TINY[family], "tie_word_embeddings": True}
+    config = {**EVERY[family], "tie_word_embeddings": True}
     tied = tiny_model(config)
     untied = copied(tied, {**config, "tie_word_embeddings": False})
     ids = random_ids(config, 2, LENGTH)
@@ -137,8 +143,8 @@ def test_tied_head_equals_a_copy_of_the_embedding(family):
 
 def test_positions_that_are_all_shifted_change_nothing_under_rope():
     for family in ("llama", "mistral"):
-        model = tiny_model(TINY[family])
-        ids = random_ids(TINY[family], 2, LENGTH)
+        model = tiny_model(EVERY[family])
+        ids = random_ids(EVERY[family], 2, LENGTH)
         shifted = model(ids, position_ids=np.arange(LENGTH)[None, :] + 50)
         close(shifted, model(ids), TOLERANCE["logits"], family)
 
@@ -331,6 +337,7 @@ def test_stopping_anywhere_and_going_on_changes_no_bit(tiny):
 # --- what is left out
 
 
+@pytest.mark.parametrize("family", TINY)  # of the others, layers behind read what a block offers
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_skipped_block_is_the_identity(layer, tiny):
     config, model, ids = tiny
@@ -351,6 +358,7 @@ def test_skipped_block_is_the_identity(layer, tiny):
         assert_same(run.logits, fewer(ids))
 
 
+@pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize("which", ["attention", "feed-forward"])
 def test_skipped_branch_is_zero(which, tiny):
     config, model, ids = tiny
@@ -394,10 +402,10 @@ def test_reading_padded_rows_with_a_past_equals_reading_at_once(chunk, tiny):
 
 def test_dropout_happens_only_in_runs_made_for_it(family):
     names = ("resid_pdrop", "embd_pdrop", "attn_pdrop") if "gpt" in family else ("attention_dropout",)
-    config = {**TINY[family], **dict.fromkeys(names, 0.3)}
+    config = {**EVERY[family], **dict.fromkeys(names, 0.3)}
     model = tiny_model(config)
     ids = random_ids(config, 4, LENGTH)
-    dry = copied(model, TINY[family])
+    dry = copied(model, EVERY[family])
     assert_same(model(ids), dry(ids))
     assert model.loss(ids) == dry.loss(ids) == model.run(4, LENGTH, backward=True).forward_backward(ids)
     wet = model.run(4, LENGTH, dropout=True, seed=1)
@@ -415,7 +423,7 @@ def test_dropout_of_rate_zero_is_none(tiny):
 
 def test_every_pass_of_a_training_loop_drops_others(family):
     names = ("resid_pdrop", "embd_pdrop", "attn_pdrop") if "gpt" in family else ("attention_dropout",)
-    config = {**TINY[family], **dict.fromkeys(names, 0.3)}
+    config = {**EVERY[family], **dict.fromkeys(names, 0.3)}
     model = tiny_model(config)
     ids = random_ids(config, 2, LENGTH)
 

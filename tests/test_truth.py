@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from conftest import TINY, TOLERANCE
+from conftest import EVERY, TINY, TOLERANCE
 from tiny import CASES, close, close_relative, fields, random_ids, tiny_model
 
 import llmc
@@ -12,6 +12,12 @@ from llmc.families.activations import ACTIVATIONS
 LENGTH = 21  # beyond the 16 tokens the rope cases were trained with
 WHOLE = [case for case in CASES if "padding token" not in case]  # by torch's custom its row's gradient is no slope
 SMOOTH = [case for case in WHOLE if "relu" not in case]  # a corner has no slope
+
+
+@pytest.fixture(params=EVERY)
+def family(request):
+    """The name of each family in turn."""
+    return request.param
 
 
 def left_mask(rows, length):
@@ -60,7 +66,7 @@ CORNERED = ("relu", "relu2", "relu6", "leaky_relu", "gelu_10")  # they have poin
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_is_the_references_in_both_kinds_of_feed_forward(name):
     for family, field in (("gpt2", "activation_function"), ("llama", "hidden_act")):
-        config = {**TINY[family], field: name}
+        config = {**EVERY[family], field: name}
         model = tiny_model(config, double=True)
         ids = random_ids(config, 2, 9)
         tolerance = 1e-9 if name == "gelu_fast" else TOLERANCE["double"]  # its constant has ten digits
@@ -72,7 +78,7 @@ def test_every_activation_is_the_references_in_both_kinds_of_feed_forward(name):
 
 @pytest.mark.parametrize("mask_of", [left_mask, right_mask])
 def test_masks_labels_and_positions_are_the_references(mask_of, family):
-    config = TINY[family]
+    config = EVERY[family]
     model = tiny_model(config, double=True)
     ids = random_ids(config, 4, LENGTH)
     mask = mask_of(4, LENGTH)
@@ -89,7 +95,7 @@ def test_masks_labels_and_positions_are_the_references(mask_of, family):
 
 
 def test_a_row_of_one_token_is_the_references(family):
-    config = TINY[family]
+    config = EVERY[family]
     model = tiny_model(config, double=True)
     ids = random_ids(config, 1, 1)
     close(model(ids), reference.model_logits(**truth(model, config, ids)), TOLERANCE["double"], "logits")
@@ -97,7 +103,7 @@ def test_a_row_of_one_token_is_the_references(family):
 
 def test_a_long_row_is_the_references(family):
     """Longer than any block of queries, keys or rows that the kernels work in."""
-    config = TINY[family] | ({"sliding_window": 150} if family == "mistral" else {})
+    config = EVERY[family] | ({"sliding_window": 150} if family == "mistral" else {})
     model = tiny_model(config, double=True)
     ids = random_ids(config, 1, 215)
     close(model(ids), reference.model_logits(**truth(model, config, ids)), TOLERANCE["double"], "logits")
@@ -146,7 +152,7 @@ def test_gradients_are_slopes(case):
 
 
 def test_gradients_are_slopes_behind_masks_and_ignored_labels(family):
-    config = TINY[family]
+    config = EVERY[family]
     model = tiny_model(config, double=True)
     ids = random_ids(config, 4, LENGTH)
     labels = np.where(random_ids(config, 4, LENGTH, seed=1) % 3 == 0, -100, ids)
@@ -159,7 +165,7 @@ def test_gradients_are_slopes_behind_masks_and_ignored_labels(family):
 
 def with_dropout(family, rate=0.2):
     names = ("resid_pdrop", "embd_pdrop", "attn_pdrop") if "gpt" in family else ("attention_dropout",)
-    return {**TINY[family], **dict.fromkeys(names, rate)}
+    return {**EVERY[family], **dict.fromkeys(names, rate)}
 
 
 @pytest.mark.parametrize("keep", [None, "all"])
@@ -179,7 +185,7 @@ def test_gradients_are_slopes_under_one_draw_of_dropout(keep, family):
 
 
 def test_gradients_are_slopes_when_blocks_and_branches_are_left_out(family):
-    config = TINY[family]
+    config = EVERY[family]
     model = tiny_model(config, double=True)
     ids = random_ids(config, 2, LENGTH)
     block, attention = ("transformer.h", "attn") if "gpt" in family else ("model.layers", "self_attn")
@@ -192,7 +198,7 @@ def test_gradients_are_slopes_when_blocks_and_branches_are_left_out(family):
 
 
 def test_gradients_are_slopes_over_a_long_row(family):
-    config = TINY[family] | ({"sliding_window": 150} if family == "mistral" else {})
+    config = EVERY[family] | ({"sliding_window": 150} if family == "mistral" else {})
     model = tiny_model(config, double=True)
     ids = random_ids(config, 1, 215)
     run = model.run(1, 215, backward=True)
@@ -201,7 +207,7 @@ def test_gradients_are_slopes_over_a_long_row(family):
 
 def test_the_gradient_at_a_module_is_the_slope_of_what_is_written_there(family):
     """d loss / d output: moving the kept output of a module moves the loss so."""
-    config = TINY[family]
+    config = EVERY[family]
     model = tiny_model(config, double=True)
     ids = random_ids(config, 2, LENGTH)
     run = model.run(2, LENGTH, backward=True, keep="all")
@@ -245,10 +251,10 @@ def test_float_gradients_are_the_double_ones(case):
 
 def test_double_model_needs_no_double_files(family, tmp_path):
     """The double core is the same program: it opens float files and saves them."""
-    model = tiny_model(TINY[family])
+    model = tiny_model(EVERY[family])
     model.save_pretrained(tmp_path)
-    wide = tiny_model(TINY[family], double=True).__class__.from_pretrained(tmp_path)
-    ids = random_ids(TINY[family], 2, 7)
+    wide = tiny_model(EVERY[family], double=True).__class__.from_pretrained(tmp_path)
+    ids = random_ids(EVERY[family], 2, 7)
     close(model(ids), wide(ids), TOLERANCE["logits"], "logits")
     assert wide(ids).dtype == np.float64
     assert llmc.Model.from_pretrained(tmp_path)(ids).dtype == np.float32

@@ -25,8 +25,8 @@ static const char *const norms[] = {"layer", "rms", "bare", NULL};
 static const char *const orders[] = {"sequential", "parallel", NULL};
 static const char *const positions[] = {"none", "learned", "rope", NULL};
 static const char *const feed_forwards[] = {"mlp", "gated", NULL};
-static const char *const memories[] = {"own", "lime", NULL};
 static const char *const residuals[] = {"plain", "hyper", NULL};
+static const char *const memories[] = {"own", "lime", "static", "dynamic", NULL};
 
 static const Field fields[] = {
     {"norm", WORD, offsetof(Spec, norm), norms},
@@ -52,6 +52,7 @@ static const Field fields[] = {
     {"branch_norm_eps", REAL, offsetof(Spec, branch_eps), NULL},
     {"attention_scale", REAL, offsetof(Spec, attention_scale), NULL},
     {"scale_by_layer", BOOL, offsetof(Spec, scale_by_layer), NULL},
+    {"router_top_p", REAL, offsetof(Spec, router_top_p), NULL},
     {"qkv_bias", BOOL, offsetof(Spec, qkv_bias), NULL},
     {"o_bias", BOOL, offsetof(Spec, o_bias), NULL},
     {"mlp_bias", BOOL, offsetof(Spec, feed_forward_bias), NULL},
@@ -143,9 +144,9 @@ static bool names_suffice(const State *s, const Spec *p) {
                  {PART_HEAD, true},         {PART_Q, !fused},
                  {PART_K, !fused},          {PART_V, !fused},
                  {PART_GATE, gated},        {PART_POSITIONS, p->position == POSITION_LEARNED},
-                 {PART_ROUTER, p->memory == MEMORY_LIME},
                  {PART_ATTENTION_CONNECTION, p->residual == RESIDUAL_HYPER},
-                 {PART_FEED_FORWARD_CONNECTION, p->residual == RESIDUAL_HYPER}};
+                 {PART_FEED_FORWARD_CONNECTION, p->residual == RESIDUAL_HYPER},
+                 {PART_ROUTER, p->memory != MEMORY_OWN}, {PART_MEMORY_NORM, reads_mixtures(p, p->L)}};
     for (size_t i = 0; i < COUNT(needs); i++) {
         if (!needs[i].needed || p->names[needs[i].part]) continue;
         PyErr_Format(s->config, "names: '%s' is missing", part_word(needs[i].part));

@@ -22,6 +22,7 @@ Tensor *block(Plan *p, const Spec *s, const Past *past, const Memory *memory, Te
     snprintf(name, sizeof name, "%s.%d", s->names[PART_BLOCK], l);
     const bool out = skipped(p, name);
     enter_block(p, s->names[PART_BLOCK], l);
+    memory->streams[l] = out || skipped(p, s->names[PART_ATTENTION]) ? NULL : x;
     Tensor *y = x;
     if (!out && s->order == ORDER_PARALLEL) {
         y = parallel_branches(p, s, past, memory, x, l);

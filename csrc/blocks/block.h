@@ -12,9 +12,10 @@ typedef struct {
     Tensor *const *keys, *const *values; /* (B,G,capacity,D) a layer; NULL without a past */
 } Past;
 
-/* What layers offer those behind them: keys and values (B,T,G*D), before positions turn them. */
+/* What layers offer those behind them, L each; NULL: that layer makes no offer. */
 typedef struct {
-    Tensor **keys, **values; /* L each; NULL: that layer makes no offer */
+    Tensor **keys, **values;   /* (B,T,G*D), before positions turn them */
+    Tensor **streams, **rstds; /* what enters the layer (B,T,C), and its statistic */
 } Memory;
 
 typedef Tensor *(*Branch)(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
@@ -23,6 +24,13 @@ typedef Tensor *(*Branch)(Plan *p, const Spec *s, const Past *past, const Memory
 Tensor *block(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
 Tensor *self_attention(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
 Tensor *feed_forward(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l);
+/* Of a memory whose heads read mixtures. What they read and how much of it: recorded on the layer, beside its norms. */
+Mixed mixture_of(Plan *p, const Spec *s, const Memory *memory, int l);
+/* Keys and values, from within the attention. */
+void mixed_heads(Plan *p, const Spec *s, Mixed m, Tensor **k, Tensor **v);
+static inline bool reads_mixtures(const Spec *s, int l) {
+    return l > 0 && (s->memory == MEMORY_STATIC || s->memory == MEMORY_DYNAMIC);
+}
 /* x itself where the family names no such norm. */
 Tensor *norm(Plan *p, const Spec *s, Tensor *x, Part part);
 

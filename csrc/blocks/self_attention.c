@@ -42,13 +42,19 @@ static Heads routed(Plan *p, const Spec *s, const Memory *memory, Heads own, int
     return own;
 }
 
+/* Queries are the layer's own. */
+static Heads mixed(Plan *p, const Spec *s, Mixed m, Tensor *x) {
+    Heads h;
+    linears(p, x, 1, &(Linear){PART_Q, s->names[PART_Q], s->H * s->D}, false, s->in_out, &h.q);
+    mixed_heads(p, s, m, &h.k, &h.v);
+    return h;
+}
+
 /* Whose keys and values a head reads. */
-static Heads memory_of(Plan *p, const Spec *s, const Memory *memory, Heads own, int l) {
-    switch (s->memory) {
-    case MEMORY_OWN: return own;
-    case MEMORY_LIME: return routed(p, s, memory, own, l);
-    }
-    return own;
+static Heads memory_of(Plan *p, const Spec *s, const Memory *memory, Mixed m, Tensor *x, int l) {
+    if (reads_mixtures(s, l)) return mixed(p, s, m, x);
+    Heads own = heads_of(p, s, x);
+    return s->memory == MEMORY_LIME ? routed(p, s, memory, own, l) : own;
 }
 
 /* Keys are cached as they are read: rotated. */
@@ -82,8 +88,9 @@ static Tensor *attended(Plan *p, Heads h, AttendAttributes n) {
 }
 
 Tensor *self_attention(Plan *p, const Spec *s, const Past *past, const Memory *memory, Tensor *x, int l) {
+    const Mixed m = mixture_of(p, s, memory, l);
     enter(p, PART_ATTENTION, s->names[PART_ATTENTION]);
-    Heads h = with_past(p, s, past, memory_of(p, s, memory, heads_of(p, s, x), l), l);
+    Heads h = with_past(p, s, past, memory_of(p, s, memory, m, x, l), l);
     AttendAttributes n = {.H = s->H, .G = s->G, .D = s->D, .window = s->layers[l].window, .layer = l,
                        .cached = past->keys != NULL, .causal = true,
                        .scale = s->scale_by_layer ? s->attention_scale / (real)(l + 1) : s->attention_scale,

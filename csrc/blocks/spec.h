@@ -10,13 +10,12 @@ typedef enum {
 typedef enum { POSITION_NONE, POSITION_LEARNED, POSITION_ROPE } Position;
 typedef enum { FEED_FORWARD_MLP, FEED_FORWARD_GATED } FeedForward;
 typedef enum {
-    MEMORY_OWN,
-    MEMORY_LIME
-} MemoryKind; /* whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own */
-typedef enum {
     RESIDUAL_PLAIN,
     RESIDUAL_HYPER
 } ResidualKind; /* how a branch rejoins the stream: it is added; or to each of several streams, as connections say */
+/* Whose keys and values a head reads: its own layer's; routed ones of all layers up to its own; or, for every head, its
+ * layer's of a mixture of the streams of all those layers, by weights that are learned or that depend on the token. */
+typedef enum { MEMORY_OWN, MEMORY_LIME, MEMORY_STATIC, MEMORY_DYNAMIC } MemoryKind;
 
 /* What may differ from layer to layer. */
 typedef struct {
@@ -49,6 +48,7 @@ typedef struct {
     real eps, branch_eps; /* of the norms behind the blocks and in them */
     real attention_scale; /* multiplies q.k */
     bool scale_by_layer;  /* and divides it by layer + 1 */
+    real router_top_p;    /* a head reads the likeliest representations whose probabilities exceed it; 1: all */
     bool qkv_bias, o_bias, feed_forward_bias;
     bool tied;            /* the head is the embedding */
     real embed_dropout, residual_dropout, attention_dropout;

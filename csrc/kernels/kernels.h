@@ -79,6 +79,24 @@ typedef struct {
 
 /* Reals that the kernels of Hyper-Connections work in. */
 static inline size_t hyper_work(int S, int C) { return 2 * (size_t)S * (size_t)(C + S + 2); }
+/* What heads read: for each a weighted sum of the rows of several streams. */
+typedef struct {
+    int count;                              /* streams */
+    const real *const *streams, *const *rstds; /* (…,C) and 1 / the root mean square of every row, from row 0 on */
+    const int *columns;                     /* of the weights, one a stream */
+    const real *weights;                    /* of the first head in row 0; strides: */
+    size_t row, head;                       /* between rows (0: the same in all), between heads */
+    const real *gain;                       /* (C) */
+} Mixture;
+
+/* Everything is added to, but a stream's gradient only where `adds` says so. */
+typedef struct {
+    real *const *streams; /* NULL: not wanted */
+    const bool *adds;
+    real *weights;        /* as the mixture's, but that its stride between rows is: */
+    size_t row;
+    real *gain;
+} MixtureGradients;
 
 #define WHOLE_CHAINS 512 /* a product cut along k at its multiples is summed as the whole one, in every table */
 #define FEW_ROWS 6 /* gemm reads B where it lies for so many rows of A: every number once */
@@ -118,6 +136,7 @@ typedef struct Kernels {
     void (*rmsnorm_forward)(real *out, real *rstd, const real *inp, const real *weight, int N, int C, real eps);
     void (*rmsnorm_backward)(real *dinp, real *dweight, const real *dout, const real *rstd, const real *inp,
                              const real *weight, int N, int C, bool accumulate);
+    void (*rms_statistic)(real *rstd, const real *inp, int N, int C, real eps); /* alone */
 
     /* rope.c   table[n] = { cos(a_0..a_{D/2-1}), sin(a_0..) } * factor,   a_i = positions[n] * inv_freq[i] (product in
      * float, as the field computes it; in double in the double core)
@@ -150,6 +169,20 @@ typedef struct Kernels {
     void (*hyper_depth_forward)(real *out, const real *streams, const real *y, const real *beta, int N, int S, int C);
     void (*hyper_depth_backward)(real *dy, real *dbeta, const real *dout, const real *y, const real *beta, int N, int S,
                                  int C, bool accumulate);
+    /* mixture.c   out[h*ldo + n*C + c] = gain[c] sum_i weights[h,i] rstd_i streams_i[c], of rows [first, first + N) of
+     * the streams, the weights and the statistics.  work: (count heads + C) reals
+     * backward: through the statistics too; heads are one step after another, so that the first may overwrite */
+    void (*mixture)(real *out, size_t ldo, const Mixture *m, int heads, int first, int N, int C, real *work);
+    void (*mixture_backward)(const MixtureGradients *d, const real *dout, size_t ldo, const Mixture *m, int heads,
+                             int first, int N, int C, real *work);
+
+    /* retrieve.c   softmax over what is offered of M, N times (out may be inp); the smallest set of the largest whose
+     * sum exceeds top_p, made to sum to 1 */
+    void (*softmax_offered)(real *out, const real *inp, const bool *offered, int N, int M);
+    void (*softmax_offered_backward)(real *dinp, const real *dout, const real *out, int N, int M, bool accumulate);
+    void (*prune)(real *out, const real *inp, real top_p, int N, int M);
+    void (*prune_backward)(real *dinp, const real *dout, const real *out, const real *inp, int N, int M,
+                           bool accumulate);
 
     /* activation.c   out = act(inp);  dinp = dout * act'(inp).  n elements */
     void (*activation_forward)(real *out, const real *inp, Activation act, size_t n);

@@ -11,11 +11,19 @@
 #include <math.h>
 #include "kernels/lanes.h"
 
+static inline real rms_reciprocal(const real *inp, int C, real eps) {
+    return 1 / (real)sqrt(row_dot(inp, inp, C) / C + eps);
+}
+
+static void rms_statistic(real *rstd, const real *inp, int N, int C, real eps) {
+    for (int n = 0; n < N; n++) rstd[n] = rms_reciprocal(inp + (size_t)n * C, C, eps);
+}
+
 static void rmsnorm_forward(real *out, real *rstd, const real *inp, const real *weight, int N, int C, real eps) {
     for (int n = 0; n < N; n++) {
         const real *inp_n = inp + (size_t)n * C;
         real *out_n = out + (size_t)n * C;
-        real r = 1 / (real)sqrt(row_dot(inp_n, inp_n, C) / C + eps);
+        real r = rms_reciprocal(inp_n, C, eps);
         #pragma omp simd
         for (int c = 0; c < C; c++) out_n[c] = inp_n[c] * r * weight[c];
         rstd[n] = r;

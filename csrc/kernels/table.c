@@ -12,6 +12,8 @@
 #include "kernels/rope.c"
 #include "kernels/route.c"
 #include "kernels/hyper.c" /* after layernorm.c and route.c, which it is made of */
+#include "kernels/mixture.c"
+#include "kernels/retrieve.c"
 #include "kernels/activation.c"
 #include "kernels/gated.c"
 #include "kernels/attention.c"
@@ -38,6 +40,7 @@ const Kernels LLMC_TABLE = {
     .layernorm_backward = layernorm_backward,
     .rmsnorm_forward = rmsnorm_forward,
     .rmsnorm_backward = rmsnorm_backward,
+    .rms_statistic = rms_statistic,
     .rope_table = rope_table,
     .rope_forward = rope_forward,
     .rope_backward = rope_backward,
@@ -47,6 +50,12 @@ const Kernels LLMC_TABLE = {
     .hyper_width_backward = hyper_width_backward,
     .hyper_depth_forward = hyper_depth_forward,
     .hyper_depth_backward = hyper_depth_backward,
+    .mixture = mixture,
+    .mixture_backward = mixture_backward,
+    .softmax_offered = softmax_offered,
+    .softmax_offered_backward = softmax_offered_backward,
+    .prune = prune,
+    .prune_backward = prune_backward,
     .activation_forward = activation_forward,
     .activation_backward = activation_backward,
     .gated_forward = gated_forward,

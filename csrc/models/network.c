@@ -22,8 +22,9 @@ static Tensor **no_offers(Plan *p, int L) {
 static Tensor *stream(Plan *p, const Spec *s, const Request *w) {
     Tensor *rotary[ROTARIES_MOST];
     Past past = {.rotary = s->position == POSITION_ROPE ? rotary : NULL, .keys = w->keys, .values = w->values};
-    const Memory memory = {.keys = no_offers(p, s->L), .values = no_offers(p, s->L)};
-    if (!memory.keys || !memory.values) return &p->nowhere;
+    const Memory memory = {.keys = no_offers(p, s->L), .values = no_offers(p, s->L), .streams = no_offers(p, s->L),
+                           .rstds = no_offers(p, s->L)};
+    if (!memory.keys || !memory.values || !memory.streams || !memory.rstds) return &p->nowhere;
     enter(p, PART_ROOT, s->names[PART_ROOT]);
     Tensor *x = embedded(p, s, PART_EMBED, s->V, BY_IDS, s->padding);
     if (s->position == POSITION_LEARNED)

@@ -143,3 +143,25 @@ Tensor *rmsnorm(Plan *p, Tensor *x, real eps) {
     record(p, &RMSNORM, 2, TENSORS(x, weight), 2, TENSORS(out, rstd), &n, sizeof n);
     return out;
 }
+
+static void statistic_rows(void *context, size_t index, int slot) {
+    (void)slot;
+    const Work *w = context;
+    const Tensor *in = w->s->in[X];
+    const Slice rows = slice_at(in->rows, ROWS_EACH, index);
+    w->x->k->rms_statistic(w->s->out[OUT]->data + rows.first, in->data + rows.first * in->cols, (int)rows.count,
+                           (int)in->cols, attributes_of(w->s, Attributes)->eps);
+}
+
+static void statistic_forward(const Step *s, Exec *x) {
+    parallel_slices(s, x, s->in[X]->rows, ROWS_EACH, statistic_rows);
+}
+
+static const Op STATISTIC = {.name = "statistic", .forward = statistic_forward};
+
+Tensor *reciprocal_rms(Plan *p, Tensor *x, real eps) {
+    Tensor *out = statistic(p, x);
+    Attributes n = {eps, false};
+    record(p, &STATISTIC, 1, &x, 1, &out, &n, sizeof n);
+    return out;
+}

@@ -16,6 +16,8 @@ Tensor *embed(Plan *p, int rows, int C, EmbedBy by, int padding);
 Tensor *layernorm(Plan *p, Tensor *x, real eps);
 Tensor *bare_layernorm(Plan *p, Tensor *x, real eps); /* without weights */
 Tensor *rmsnorm(Plan *p, Tensor *x, real eps);
+/* (N): 1 / sqrt(mean(x^2) + eps) of every row. No gradient passes: who reads it gives x that of the way through it. */
+Tensor *reciprocal_rms(Plan *p, Tensor *x, real eps);
 
 /* op_linear.c   x (…,I) -> (…,O).   weight (O,I), or (I,O) as the file says when in_out; bias (O) or NULL */
 Tensor *multiply(Plan *p, Tensor *x, Tensor *weight, Tensor *bias, bool in_out);
@@ -57,6 +59,20 @@ typedef struct {
 } Connection;
 Connection hyper_width(Plan *p, Tensor *streams, int S, bool dynamic, real eps);
 Tensor *hyper_depth(Plan *p, Tensor *streams, Tensor *y, Tensor *beta);
+/* op_mixture.c   linears (H*D,C) whose every head reads a mixture of its own of the normalised streams, each (…,H*D).
+ * weights (H,layers), or (…,H*layers) where they depend on the token; gain (C); streams (…,C) and their statistics
+ * (see reciprocal_rms), NULL of a layer that offers none; the last one does. Either all outputs or none lie on a way to
+ * the loss. */
+typedef struct {
+    Tensor *weights, *gain, *const *streams, *const *rstds;
+    int layers, H, D;
+} Mixed;
+void mixture(Plan *p, Mixed m, int count, Tensor *const *linears, Tensor **out);
+
+/* op_retrieve.c   logits or weights of heads that read `layers` representations, (H,layers) or (…,H*layers): softmax
+ * over those that are offered (not NULL); the smallest set of the largest whose sum exceeds top_p, made to sum to 1 */
+Tensor *softmax_offered(Plan *p, Tensor *logits, Tensor *const *offers, int layers);
+Tensor *prune(Plan *p, Tensor *weights, int layers, real top_p);
 
 /* op_cache.c   appends k (B,T,G*D) after the past in `cache` (B,G,capacity,D) of a layer and gives the cache */
 Tensor *remember(Plan *p, Tensor *k, Tensor *cache, int layer);

@@ -19,6 +19,7 @@ static const char *const words[PARTS] = {
     [PART_FEED_FORWARD_NORM_IN] = "feed_forward_norm_in",
     [PART_FEED_FORWARD_NORM_OUT] = "feed_forward_norm_out",
     [PART_FEED_FORWARD_NORM_SUM] = "feed_forward_norm_sum",
+    [PART_MEMORY_NORM] = "memory_norm",
     [PART_FINAL_NORM] = "final_norm",
     [PART_Q] = "q",
     [PART_K] = "k",

@@ -119,8 +119,9 @@ def _look(model, given, total, metrics, projections, adapters, disable_tqdm):
 
 
 def _of_whole_texts(shapes, length):
-    """Shapes of hook points as if all tokens had been read in one pass."""
-    return {name: tuple(shape and (shape[0], length, *shape[2:]) for shape in pair) for name, pair in shapes.items()}
+    """Shapes of hook points as if all tokens had been read in one pass; those that no token passes are left out."""
+    return {name: tuple(shape and (shape[0], length, *shape[2:]) for shape in pair)
+            for name, pair in shapes.items() if len(pair[1]) > 2}
 
 
 def _align(model, given, measurement, adapters, disable_tqdm):

@@ -33,7 +33,7 @@ class Config:
     Parameters
     ----------
     model_type : str
-        "openai-gpt", "gpt2", "llama", "mistral", "lime", "hc" or "hc-paper".
+        "openai-gpt", "gpt2", "llama", "mistral", "lime", "lime1-static", "lime1-dynamic", "hc" or "hc-paper".
     **fields
         As in config.json; what is not given has transformers' default.
 
@@ -325,6 +325,7 @@ class Config:
             "padding_idx": -1 if self.padding_idx is None else self.padding_idx,
             "norm_eps": self.norm_eps,
             "activation": family.activations[self.hidden_act],
+            "router_top_p": self._fields.get("router_top_p") or 1.0,
             "qkv_bias": biases["qkv"],
             "o_bias": biases["o"],
             "mlp_bias": biases["mlp"],

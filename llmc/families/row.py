@@ -28,7 +28,8 @@ class Row:
         Linears of the blocks are stored (inputs, outputs), as transformers' Conv1D is.
     modules : dict
         {part: name relative to its parent}, the parts being "root", "embed", "positions", "block", "attention", "q",
-        "k", "v" or "qkv", "o", "router" (of memory "lime"), "feed_forward", "gate", "up", "down", "final_norm", "head",
+        "k", "v" or "qkv", "o", "router" (of every memory but "own"), "memory_norm" (of "static" and "dynamic"),
+        "feed_forward", "gate", "up", "down", "final_norm", "head",
         "attention_connection" and "feed_forward_connection" (of residual "hyper"), and the norms of each branch,
         "attention_norm_in" (before it), "attention_norm_out" (on what it gives), "attention_norm_sum" (after the
         addition), likewise `feed_forward_norm_…`. What is not named is not there.
@@ -65,8 +66,11 @@ class Row:
         or None: normal.
     files : tuple of Spelling
         How files of its authors have tensors otherwise than Hugging Face would; they are read, and written when asked.
-    memory : "own" or "lime"
-        Whose keys and values a head reads: its own layer's, or routed ones of all layers up to its own.
+    memory : "own", "lime", "static" or "dynamic"
+        Whose keys and values a head reads: its own layer's; routed ones of all layers up to its own; or its layer's of
+        a mixture of the streams of all those layers, weighed by numbers that are learned or by the token.
+    unadapted : tuple of str
+        Parts whose linears can carry no adapter.
     residual : "plain" or "hyper"
         A branch is added to one stream; or to each of `hyper_rate` streams, as connections say.
     branch_norm : "rms", "layer", "bare" or None
@@ -105,6 +109,7 @@ class Row:
     residual: str = "plain"
     branch_norm: str | None = None
     branch_norm_eps: float | None = None
+    unadapted: tuple = ()
     by_layer: bool = False
     rope_theta: float = 10000.0
 

@@ -94,11 +94,20 @@ def attach(config, family, layout, parameters, tied, layers, strict=True):
     in_blocks = {path: part for path, part in linears.items() if part != "head"}
     config = config.replace(target_modules=translate(config.target_modules, family, in_blocks, modules))
     paths = find_targets(config, linears, modules, layers, strict)
+    _check_parts(family, {path: linears[path] for path in paths})
     if strict:
         warn_unused(config, paths, modules)
     copies = _saved(config, modules, parameters, paths, tied)
     copies |= {name: True for name in _biases(config, parameters, paths) if name not in copies}
     return Attached(config, {path: _branch(config, path) for path in paths}, copies)
+
+
+def _check_parts(family, parts):
+    for path, part in parts.items():
+        if part in family.unadapted:
+            raise ConfigError(f"target_modules means {path}, which can carry no adapter: every head of a "
+                              f"{family.model_type} reads another mixture of streams; leave it out, or train it whole "
+                              "with modules_to_save")
 
 
 def exact(config, branches, modules):

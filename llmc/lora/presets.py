@@ -46,7 +46,7 @@ def translate(targets, family, parts, modules):
                               f"give a preset ({', '.join(PRESETS)}) or names")
         return list(family.peft_targets)
     if isinstance(targets, str) and targets.lower() == "all-linear":
-        return condense(parts, modules)
+        return condense([path for path, part in parts.items() if part not in family.unadapted], modules)
     if isinstance(targets, str) and targets in PRESETS:
         return _names(targets, parts, modules)
     return targets

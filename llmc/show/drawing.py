@@ -99,7 +99,7 @@ class _Block:
         return [f"{self._name(step.path):30}a mixture of the streams, {how}"]
 
     def _linear(self, step):
-        return [f"{self._name(name):30}{self._inputs(name)} → {width}" for _, name, width in step.outs]
+        return [f"{self._name(name):29} {self._inputs(name)} → {width}" for _, name, width in step.outs]
 
     def _inputs(self, name):
         return self.widths[self.modules[name][2]]
@@ -110,6 +110,21 @@ class _Block:
     def _route(self, step):
         heads = self.spec["num_key_value_heads"]
         return [f"{self._name(step.path):30}{heads} heads routed from this layer and those before it"]
+
+    def _statistic(self, step):
+        return []  # a norm without its row of numbers: the mixtures apply it
+
+    def _softmax_offered(self, step):
+        heads = self.spec["num_attention_heads"]
+        return [f"{self._name(step.path):30}{heads} heads weigh this stream and those of the layers before it"]
+
+    def _prune(self, step):
+        return [f"{'':30}each keeps the likeliest, above {self.spec['router_top_p']:g} together"]
+
+    def _mixture(self, step):
+        heads, size = self.spec["num_attention_heads"], self.spec["head_dim"]
+        return [f"{self._name(name):30}{heads} x {self.spec['hidden_size']} → {size}, a mixture of streams each"
+                for _, name, _ in step.outs]
 
     def _attend(self, step):
         heads, groups = self.spec["num_attention_heads"], self.spec["num_key_value_heads"]

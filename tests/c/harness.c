@@ -1,7 +1,8 @@
 /* harness: tiny models and calls. */
 #include "harness.h"
 
-const char *const FAMILIES[FAMILY_COUNT] = {"openai-gpt", "gpt2", "llama", "mistral", "hc"};
+const char *const FAMILIES[FAMILY_COUNT] = {"openai-gpt", "gpt2", "llama", "mistral", "lime1-static", "lime1-dynamic",
+                                            "hc"};
 
 static const char *const GPT_NAMES[PARTS] = {
     [PART_ROOT] = "transformer", [PART_EMBED] = "wte",   [PART_POSITIONS] = "wpe", [PART_BLOCK] = "h",
@@ -47,6 +48,14 @@ static void connect_streams(Spec *s) {
     s->names[PART_FEED_FORWARD_CONNECTION] = "hc_mlp";
 }
 
+/* Heads that read mixtures of streams, of which static ones keep the likeliest alone. */
+static void mix_streams(Spec *s, bool dynamic) {
+    s->memory = dynamic ? MEMORY_DYNAMIC : MEMORY_STATIC;
+    s->router_top_p = dynamic ? 1 : (real)0.55;
+    s->names[PART_ROUTER] = "attention_router";
+    s->names[PART_MEMORY_NORM] = "input_layernorm_lime";
+}
+
 Spec tiny_spec(const char *family, Layer layers[2]) {
     const bool gpt = strcmp(family, "openai-gpt") == 0 || strcmp(family, "gpt2") == 0;
     const NormKind norm = gpt ? NORM_LAYER : NORM_RMS;
@@ -54,8 +63,10 @@ Spec tiny_spec(const char *family, Layer layers[2]) {
               .in_out = gpt, .V = 37, .padding = -1, .L = 2, .layers = layers, .rotaries = !gpt, .max_positions = 64};
     name_modules(&s, family, gpt);
     if (strcmp(family, "hc") == 0) connect_streams(&s);
+    const bool dynamic = strcmp(family, "lime1-dynamic") == 0, mixed = dynamic || strcmp(family, "lime1-static") == 0;
+    if (mixed) mix_streams(&s, dynamic);
     s.H = gpt ? 3 : 4;
-    s.G = gpt ? 3 : 2;
+    s.G = gpt ? 3 : mixed ? 4 : 2;
     s.D = gpt ? 5 : 6;
     s.C = gpt ? 15 : 13;
     for (int l = 0; l < 2; l++)

@@ -48,7 +48,7 @@ bool same(const real *a, const real *b, size_t n); /* to the bit */
 /* The largest |a - b|. */
 double distance(const real *a, const real *b, size_t n);
 
-#define FAMILY_COUNT 5
+#define FAMILY_COUNT 7
 extern const char *const FAMILIES[FAMILY_COUNT];
 
 void test_passes(void);
