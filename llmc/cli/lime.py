@@ -9,8 +9,8 @@ EXAMPLE = "llmc lime --scale smoke --out llmc-lime"
 def arguments(parser):
     """Its words."""
     parser.add_argument("--scale", default="smoke", metavar="SCALE",
-                        help="smoke: everything, tiny, three minutes; small: the models on text, about 45 minutes; aet: "
-                             "the arithmetic task alone, about an hour (%(default)s)")
+                        help="smoke: everything, tiny, three minutes; small: the models on text, about 45 minutes; "
+                             "aet: the arithmetic task alone, about an hour (%(default)s)")
     parser.add_argument("--figures", default="all", metavar="NAMES",
                         help="some of them, with commas: 5,7,table6,aet; models that are there are used again "
                              "(%(default)s)")

@@ -9,5 +9,5 @@ def why_left_out():
     """In words for the page: models of these scales know no facts, and the tasks' data have to be fetched."""
     if find_spec("lm_eval") is None:
         return f"{FILE} is left out: lm-evaluation-harness is not installed (pip install 'llmc[eval]')."
-    return (f"{FILE} is left out: lm-evaluation-harness is here, its tasks' data are not looked for, and models as small "
-            f"as these would answer by chance.")  # fmt: skip
+    return (f"{FILE} is left out: lm-evaluation-harness is here, but its tasks' data are not looked for, and models as "
+            f"small as these answer by chance.")  # fmt: skip

@@ -55,6 +55,6 @@ def words_in(tokenizer, ids):
         if len(tokens) == 1 and np.count_nonzero(ids == tokens[0]) >= LEAST:
             found[int(tokens[0])] = word
     if len(found) < 2:
-        raise DataError(f"of the words{','.join(WORDS)} fewer than two are tokens of their own that occur {LEAST} times "
-                        f"in {ids.size:,} tokens of text")  # fmt: skip
+        raise DataError(f"of the words{','.join(WORDS)} fewer than two are one token and occur {LEAST} times in "
+                        f"{ids.size:,} tokens of text")  # fmt: skip
     return dict(list(found.items())[:WORD_COUNT])

@@ -52,10 +52,6 @@ class Findings:
         """What decides the numbers of an entry beside scale and seed, as recipes."""
         return [self.recipes[name] for name in self.needs(key)]
 
-    def notes(self, key):
-        """What is to be known about an entry, lines for the page."""
-        return notes_of(self, key)
-
     def folder(self, name):
         """Where a model lies."""
         return os.path.join(self.out, "models", name)
@@ -251,31 +247,6 @@ WAYS = {
     "aet": Way("arithmetic", Findings.on_arithmetic, accuracies),
 }
 NEED_SCIKIT_LEARN = ("fig06", "fig15")
-
-
-def notes_of(here, key):
-    """Lines for the page: what the models of an entry have been, and what was looked at."""
-    names = here.needs(key)
-    if not names:
-        return []
-    lines = [_models_in_words(here.recipes[names[-1]], here.scale)]
-    if key in ("fig06", "fig07", "fig12", "fig15"):
-        words = ", ".join(f"“{word.strip()}”" for word in here.words().values())
-        lines.append(f"Words told apart (figures 6, 7, 12, 15): {words}, {here.occurrences()} occurrences each in held-out "
-                     f"text; classifiers learn for {here.epochs()} epochs, about as many steps as the paper's.")
-    return lines
-
-
-def _models_in_words(recipe, scale):
-    config, steps, batch = recipe["config"], recipe["arguments"]["max_steps"], recipe["arguments"]["per_device_train_batch_size"]
-    if recipe["part"] == "arithmetic":
-        part = scale.arithmetic
-        return (f"On arithmetic: {config['num_hidden_layers']} layers of width {config['hidden_size']}, {part.rows:,} rows "
-                f"of {recipe['data']['operands']} operands, {steps:,} steps of {batch} rows, {part.seeds} paired seeds; right "
-                f"answers among {part.held_out:,} rows that are held out.")
-    depth = "at three depths" if recipe["part"] == "deep" else f"of {config['num_hidden_layers']} layers"
-    return (f"On text, {depth}: width {config['hidden_size']}, {steps:,} steps of {batch} × {recipe['data']['length']} "
-            f"tokens of Python's help pages, one seed each: differences as small as those between seeds mean nothing.")
 
 
 def plain(value):

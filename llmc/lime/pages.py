@@ -119,9 +119,9 @@ def _arithmetic(entry):
     head = ["model", *(cell for number in operands for cell in (f"{number} operands", "over llama, pair by pair"))]
     said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in printed.AET.items())
     return (page.table(head, rows)
-            + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. llama-kv is "
-                         "a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts as the LLaMA, "
-                         "lime-kv one that starts as llama-kv: the start and the routing each matter.")
+            + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. "
+                         "llama-kv is a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts as the "
+                         "LLaMA, lime-kv one that starts as llama-kv: so the start and the routing are told apart.")
             + page.quiet(f"The paper says, of six operands after 200 epochs: {said}. {printed.AET_WHY}"))  # fmt: skip
 
 
@@ -131,9 +131,9 @@ def _over_seeds(entry, name, operands):
     if not rows:
         return None, None
     row, seeds = rows[0], f"of {len(rows)} seed{'s' * (len(rows) > 1)}"
-    over = row["over_llama_mean"]
+    over, spread = row["over_llama_mean"], row["over_llama_std"]
     return (f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} % {seeds}",
-            None if over is None else f"{100 * over:+.1f} ± {100 * row['over_llama_std']:.1f}, higher in {row['better']}")
+            None if over is None else f"{100 * over:+.1f} ± {100 * spread:.1f}, higher in {row['better']}")
 
 
 def _percent(share, digits):

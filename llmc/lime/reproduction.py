@@ -16,6 +16,7 @@ from llmc.lime.findings import NEED_SCIKIT_LEARN, WAYS, Findings
 from llmc.lime.forecast import Forecast
 from llmc.lime.learning import require_ours, result_of
 from llmc.lime.ledger import Ledger
+from llmc.lime.notes import notes_of
 from llmc.lime.pages import write_page
 from llmc.lime.recipes import cost_of, recipes_of
 from llmc.lime.sheets import SHEETS, write_tables
@@ -103,7 +104,7 @@ def _go(here, ledger, origin, keys, disable_tqdm):
         done = sum(costs.values())
         for key in keys:
             forecast.at(done, f"drawing {key}")
-            ledger.enter(key, here.of(key), origin, here.rests_on(key), here.notes(key))
+            ledger.enter(key, here.of(key), origin, here.rests_on(key), notes_of(here, key))
             write_pictures(ledger.numbers, here.out, [key], here.words() if key in NEED_SCIKIT_LEARN else None)
             write_tables(ledger.numbers, here.out, [key])
             done += WAYS[key].seconds
