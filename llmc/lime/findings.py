@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from llmc.analysis.lime.retrieval_curves import curves_of
 from llmc.lime.corpus import analysed_ids, texts, words_in
 from llmc.lime.learning import result_of
 from llmc.lime.paper import config
-from llmc.lime.recipes import arithmetic_name
-from llmc.lime.scales import ARITHMETIC_MODELS
+from llmc.lime.recipes import arithmetic_name, recipes_of
+from llmc.lime.scales import ARITHMETIC_MODELS, SCALES
 from llmc.lime.settings_tables import architectures, hyperparameters
 from llmc.model import Model
 
@@ -39,10 +39,6 @@ class Findings:
     def __init__(self, out, scale, recipes):
         self.out, self.scale, self.recipes = out, scale, recipes
         self._models, self._routes = {}, {}
-
-    def of(self, key):
-        """The entry of numbers.json: plain lists and numbers, NaN as None."""
-        return plain(WAYS[key].numbers(self))
 
     def needs(self, key):
         """The names of the models that an entry is made of."""
@@ -112,6 +108,23 @@ class Findings:
             ids = self.ids() if name == DYNAMIC else None
             self._routes[name] = analysis.router_weights(self.model(name), ids)
         return self._routes[name]
+
+
+def find(key, out, scale, seed, operands):
+    """An entry of numbers.json: plain lists and numbers, NaN as None.
+
+    Parameters
+    ----------
+    key : str
+    out, scale, seed, operands : str, str, int, list of int or None
+        As `reproduce` takes them.
+    """
+    return plain(WAYS[key].numbers(_findings(out, scale, seed, operands and tuple(operands))))
+
+
+@lru_cache(maxsize=1)
+def _findings(out, scale, seed, operands):
+    return Findings(out, SCALES[scale], recipes_of(SCALES[scale], seed, operands))
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from llmc.lime.pages import write_page
 from llmc.lime.recipes import cost_of, recipes_of
 from llmc.lime.sheets import SHEETS, write_tables
 from llmc.lime.wanted import BENCHMARKS, keys_of, scale_of
-from llmc.lime.workers import train_all
+from llmc.lime.workers import do_all
 from llmc.system.atomic import sweep
 
 
@@ -72,68 +72,93 @@ def reproduce(out, scale="smoke", figures="all", seed=0, disable_tqdm=None, oper
         When the folder cannot be written to, or is full.
     """
     keys, seed = keys_of(figures, scale), whole(seed, "seed", most=2**31)
-    recipes = recipes_of(scale_of(scale), seed, _operands(operands, scale))
-    out = os.fspath(out)
+    operands = _operands(operands, scale)
+    out = os.path.abspath(out)
     os.makedirs(out, exist_ok=True)
     with _alone(out):
         sweep(out)
-        here = Findings(out, scale_of(scale), recipes)
-        ledger = Ledger(out, dict.fromkeys([*WAYS, *SHEETS]))
-        _go(here, ledger, [scale, seed], keys, disable_tqdm)
-        return ledger.numbers
+        work = _Work(out, scale, seed, operands)
+        work.go(keys, disable_tqdm)
+        return work.ledger.numbers
 
 
-def _go(here, ledger, origin, keys, disable_tqdm):
-    """Train what is missing, work out and draw what is not there yet, and write the page."""
-    left_out = [key for key in keys if key in NEED_SCIKIT_LEARN and find_spec("sklearn") is None]
-    notes = [f"{file_of(key)} is left out: scikit-learn is not installed (pip install 'llmc[lime]')."
-             for key in left_out]  # fmt: skip
-    notes += [why_left_out()] if BENCHMARKS in keys else []
-    keys = [key for key in keys if key not in (*left_out, BENCHMARKS)
-            and not (ledger.has(key, origin, here.rests_on(key)) and _has_files(here.out, key))]  # fmt: skip
-    needed = {name for key in keys for name in here.needs(key)}
-    missing = [name for name in here.recipes if name in needed
-               and result_of(here.folder(name), here.recipes[name]) is None]  # fmt: skip
-    for name in missing:
-        require_ours(here.folder(name))
-    workers = max(1, min(get_num_threads(), len(missing)))
-    costs = {name: cost_of(here.recipes[name]) / workers for name in missing}
-    with Forecast(sum(costs.values()) + sum(WAYS[key].seconds for key in keys), disable_tqdm) as forecast:
-        if missing:
-            _train(here, costs, workers, forecast)
-        done = sum(costs.values())
-        for key in keys:
-            forecast.at(done, f"drawing {key}")
-            ledger.enter(key, here.of(key), origin, here.rests_on(key), notes_of(here, key))
-            write_pictures(ledger.numbers, here.out, [key], here.words() if key in NEED_SCIKIT_LEARN else None)
-            write_tables(ledger.numbers, here.out, [key])
-            done += WAYS[key].seconds
-            forecast.at(done, f"drew {key}")
-        path = write_page(ledger.numbers, here.out, ledger.origins(), [*ledger.notes(), *notes])
-        forecast.say(path)
+class _Work:
+    """What there is to do in a folder."""
 
+    def __init__(self, out, scale, seed, operands):
+        self.told = {"out": out, "scale": scale, "seed": seed, "operands": operands}
+        self.origin = [scale, seed]
+        self.here = Findings(out, scale_of(scale), recipes_of(scale_of(scale), seed, operands))
+        self.ledger = Ledger(out, dict.fromkeys([*WAYS, *SHEETS]))
 
-def _train(here, costs, workers, forecast):
-    """Train models, the longest first, so that at the end no process is left alone with one."""
-    done, tokens = dict.fromkeys(costs, 0.0), {}
-    names, start = sorted(costs, key=lambda name: -costs[name]), time.monotonic()
+    def go(self, keys, disable_tqdm):
+        """Train what is missing, work out and draw what is not there yet, and write the page."""
+        left_out = [key for key in keys if key in NEED_SCIKIT_LEARN and find_spec("sklearn") is None]
+        notes = [f"{file_of(key)} is left out: scikit-learn is not installed (pip install 'llmc[lime]')."
+                 for key in left_out]  # fmt: skip
+        notes += [why_left_out()] if BENCHMARKS in keys else []
+        keys = [key for key in keys if key not in (*left_out, BENCHMARKS) and not self._is_done(key)]
+        models = self._missing(keys)
+        count = max(1, min(get_num_threads(), max(len(models), len(keys))))
+        costs = {name: cost_of(self.here.recipes[name]) / count for name in models}
+        costs |= {key: WAYS[key].seconds for key in keys}
+        with Forecast(sum(costs.values()), disable_tqdm) as self.forecast:
+            self._train(models, costs, count)
+            self._find(keys, costs, count, sum(costs[name] for name in models))
+            path = write_page(self.ledger.numbers, self.here.out, self.ledger.origins(), [*self.ledger.notes(), *notes])
+            self.forecast.say(path)
 
-    def report(name, answer):
-        steps, result = here.recipes[name]["arguments"]["max_steps"], answer.get("result")
-        done[name] = costs[name] * (1 if result else answer["step"] / steps)
-        if result:
-            right = f", {result['accuracy']:.1%} right" if "accuracy" in result else ""
-            forecast.say(f"{name}: {steps:,} steps, held-out loss {result['eval_loss']:.3f}{right}")
-        else:
-            before = tokens.get(name, (answer["tokens"], 0))[0]  # what an earlier call had read does not count
-            tokens[name] = before, answer["tokens"] - before
-        finished = sum(value == costs[each] for each, value in done.items())
-        rate = sum(read for _, read in tokens.values()) / (time.monotonic() - start)
-        forecast.at(sum(done.values()), f"model {min(finished + 1, len(names))} of {len(names)}, {name}, "
-                    f"{rate:,.0f} tokens/s")  # fmt: skip
+    def _is_done(self, key):
+        rests_on = self.here.rests_on(key)
+        return self.ledger.has(key, self.origin, rests_on) and _has_files(self.here.out, key)
 
-    train_all([(name, here.recipes[name], here.folder(name)) for name in names], workers,
-              max(1, get_num_threads() // workers), report)  # fmt: skip
+    def _missing(self, keys):
+        """The models that entries need and that are not finished."""
+        needed = {name for key in keys for name in self.here.needs(key)}
+        missing = [name for name, recipe in self.here.recipes.items()
+                   if name in needed and result_of(self.here.folder(name), recipe) is None]  # fmt: skip
+        for name in missing:
+            require_ours(self.here.folder(name))
+        return missing
+
+    def _train(self, models, costs, count):
+        """Train models, the longest first, so that at the end no process is left alone with one."""
+        done, tokens = dict.fromkeys(models, 0.0), {}
+        names, start = sorted(models, key=lambda name: -costs[name]), time.monotonic()
+
+        def report(name, answer):
+            steps, result = self.here.recipes[name]["arguments"]["max_steps"], answer.get("result")
+            done[name] = costs[name] * (1 if result else answer["step"] / steps)
+            if result:
+                right = f", {result['accuracy']:.1%} right" if "accuracy" in result else ""
+                self.forecast.say(f"{name}: {steps:,} steps, held-out loss {result['eval_loss']:.3f}{right}")
+            else:
+                before = tokens.get(name, (answer["tokens"], 0))[0]  # what an earlier call had read does not count
+                tokens[name] = before, answer["tokens"] - before
+            finished = sum(value == costs[each] for each, value in done.items())
+            rate = sum(read for _, read in tokens.values()) / (time.monotonic() - start)
+            self.forecast.at(sum(done.values()), f"model {min(finished + 1, len(names))} of {len(names)}, {name}, "
+                             f"{rate:,.0f} tokens/s")  # fmt: skip
+
+        jobs = [(name, {"learn": {"recipe": self.here.recipes[name], "folder": self.here.folder(name)}})
+                for name in names]  # fmt: skip
+        do_all(jobs, count, max(1, get_num_threads() // count), report)
+
+    def _find(self, keys, costs, count, done):
+        """Work out entries, those that take longest first; each is drawn as soon as it is there."""
+
+        def report(key, answer):
+            nonlocal done
+            notes = notes_of(self.here, key)
+            self.ledger.enter(key, answer["result"], self.origin, self.here.rests_on(key), notes)
+            words = self.here.words() if key in NEED_SCIKIT_LEARN else None
+            write_pictures(self.ledger.numbers, self.here.out, [key], words)
+            write_tables(self.ledger.numbers, self.here.out, [key])
+            done += costs[key]
+            self.forecast.at(done, f"drew {key}")
+
+        jobs = [(key, {"find": {"key": key} | self.told}) for key in sorted(keys, key=lambda key: -costs[key])]
+        do_all(jobs, count, max(1, get_num_threads() // count), report)
 
 
 def _has_files(out, key):

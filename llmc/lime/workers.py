@@ -1,4 +1,4 @@
-"""Several trainings at once, a process each: models this small leave all but one core idle."""
+"""Several jobs at once, a process each: models this small leave all but one core idle."""
 
 import builtins
 import json
@@ -13,28 +13,30 @@ import threading
 from llmc import errors
 
 PATIENCE = 60.0  # seconds in which a process saves what it has after Ctrl-C
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of NumPy's and scikit-learn's products
 TAIL = 2000  # characters of what a process that died had said
 
 
-def train_all(jobs, count, threads, report):
-    """Train models, `count` at once.
+def do_all(jobs, count, threads, report):
+    """Do jobs in processes, `count` at once.
 
     Parameters
     ----------
-    jobs : list of (name, recipe, folder)
+    jobs : list of (name, dict)
+        What `worker` takes.
     count : int
         Processes.
     threads : int
         Of each.
     report : callable
-        Called with a name and a dict: "step", "loss", "tokens" while the model trains, "result" when it is done.
+        Called with a name and a dict: "step", "loss", "tokens" while a model trains, "result" when a job is done.
 
     Raises
     ------
     KeyboardInterrupt
         After Ctrl-C, when every process has saved the last step of its model; a second one ends them at once.
     llmc.Error, OSError, RuntimeError
-        What one of the trainings raised; the others are stopped as by Ctrl-C.
+        What one of the jobs raised; the others are stopped as by Ctrl-C.
     """
     waiting, answers, workers, left = list(jobs), queue.SimpleQueue(), [], len(jobs)
     try:
@@ -44,7 +46,7 @@ def train_all(jobs, count, threads, report):
         while left:
             worker, answer = answers.get()
             if answer is None:
-                raise RuntimeError(f"the process that trained {worker.name} ended: {worker.last_words()}")
+                raise RuntimeError(f"{worker.name}: its process ended, {worker.last_words()}")
             if "failed" in answer:
                 raise _error(answer["failed"], f"{worker.name}: {answer['text']}")
             report(worker.name, answer)
@@ -59,26 +61,29 @@ class _Worker:
     """A process, and the thread that hears its answers."""
 
     def __init__(self, answers, threads):
-        self.name, self._answers, self._threads = None, answers, threads
+        self.name, self._answers = None, answers
         self._said = tempfile.TemporaryFile()
-        path = os.pathsep.join(each or os.getcwd() for each in sys.path)
+        own = {name: str(threads) for name in THREADS} | {
+            "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "llmc.lime.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._said, env=os.environ | {"PYTHONPATH": path}, start_new_session=True,
+            [sys.executable, "-m", "llmc.lime.worker", str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._said, env=os.environ | own, start_new_session=True,
         )  # fmt: skip; of another session: Ctrl-C in the terminal reaches it through us, and once
         self._ear = threading.Thread(target=self._hear, daemon=True)
         self._ear.start()
 
     def give(self, job):
-        """The next training; None: there is none, and the process may end."""
+        """The next job; None: there is none, and the process may end."""
         if job is None:
             self.name = None
             self.process.stdin.close()
             return
-        self.name, recipe, folder = job
-        line = json.dumps({"recipe": recipe, "folder": os.path.abspath(folder), "threads": self._threads})
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        self.name, what = job
+        try:
+            self.process.stdin.write(json.dumps(what).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died, which its ear hears too
 
     def last_words(self):
         """How the process ended, and what it said on its standard error."""
@@ -87,7 +92,7 @@ class _Worker:
         return f"status {status}, {self._said.read().decode(errors='replace').strip()[-TAIL:] or 'without a word'}"
 
     def interrupt(self):
-        """Ctrl-C for a process that trains."""
+        """Ctrl-C for a process that works."""
         if self.name is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
