@@ -21,8 +21,8 @@ def notes_of(here, key):
     lines = [_text(recipes[0])]
     if key in WORDS_IN:
         words = ", ".join(f"“{word.strip()}”" for word in here.words().values())
-        lines.append(f"Words told apart in figures 6, 7, 12 and 15: {words}, {here.occurrences()} occurrences of each in "
-                     f"held-out text; a classifier learns for {here.epochs()} epochs, in about the paper's steps.")
+        lines.append(f"Words told apart in figures 6, 7, 12 and 15: {words}, {here.occurrences()} occurrences of each "
+                     f"in held-out text; a classifier learns for {here.epochs()} epochs, in about the paper's steps.")
     return lines
 
 
