@@ -23,7 +23,8 @@ from llmc.lime.wanted import keys_of
 pytest.importorskip("sklearn")
 TINY = SCALES["tiny"]
 RECIPES = recipes_of(TINY, 0)
-AT_ONE_DEPTH = ["llama", "lime", "lime1-static", "lime1-dynamic", "lime1-top-p", "hc", "hc-paper", "llama-kv", "lime-fair"]
+AT_ONE_DEPTH = ["llama", "lime", "lime1-static", "lime1-dynamic", "lime1-top-p", "hc", "hc-paper", "llama-kv",
+                "lime-fair"]  # fmt: skip
 ROUTED = ["lime", "lime1-static", "lime1-dynamic", "lime1-top-p", "lime-fair"]
 DEEP = ["llama-2", "llama-3", "llama-4", "lime1-top-p-2", "lime1-top-p-3", "lime1-top-p-4"]
 

@@ -120,8 +120,8 @@ def _arithmetic(entry):
     said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in printed.AET.items())
     return (page.table(head, rows)
             + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. "
-                         "llama-kv is a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts as "
-                         "the LLaMA, lime-kv one that starts as llama-kv: so the start and the routing are told apart.")
+                         "llama-kv is a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts "
+                         "as the LLaMA, lime-kv one that starts as llama-kv: so the start and the routing are told apart.")
             + page.quiet(f"The paper says, of six operands after 200 epochs: {said}. {printed.AET_WHY}"))  # fmt: skip
 
 

@@ -71,7 +71,8 @@ def _on_text(kind, name, scale, part, changes, seed):
              "bos_token_id": None, "eos_token_id": None}  # fmt: skip
     return {"part": kind, "config": {"model_type": model_type} | sizes | part.fields | changes | own,
             "data": {"vocabulary": scale.vocabulary, "length": part.length},
-            "arguments": {"size": "1b", "warmup_steps": WARM_UP, "gradient_accumulation_steps": 1}
+            "arguments": {"size": "1b", "learning_rate": part.learning_rate, "warmup_steps": WARM_UP,
+                          "gradient_accumulation_steps": 1}
             | _steps(part.steps, part.batch, seed), "seed": seed}  # fmt: skip
 
 
