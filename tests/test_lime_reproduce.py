@@ -102,6 +102,17 @@ def test_numbers_are_named_and_shaped_as_promised(made):
         == {name: {"3": 1, "4": 1} for name in ARITHMETIC_MODELS}  # fmt: skip
 
 
+def test_tables_have_the_paper_s_settings_beside_ours(made):
+    _, numbers = made
+    settings = {row["setting"]: row for row in numbers["table3"]}
+    sizes = {row["field"]: row for row in numbers["table4"]}
+    steps, epochs = settings["max_steps"], settings["num_train_epochs"]
+    assert (steps["paper 1b"], steps["paper aet"], steps["here text"], epochs["paper aet"], epochs["here text"]) \
+        == (20_000, None, TINY.text.steps, 200, None)  # fmt: skip
+    assert settings["router_learning_rate"]["paper deep"] == settings["router_learning_rate"]["here deep"] == 1e-2
+    assert (sizes["hidden_size"]["paper 1b"], sizes["hidden_size"]["here text"]) == (2048, 16)
+
+
 def test_numbers_are_those_of_the_analyses(made):
     out, numbers = made
     model = llmc.Model.from_pretrained(out / "models" / "lime")

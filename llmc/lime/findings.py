@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 
 import numpy as np
@@ -45,8 +45,9 @@ class Findings:
         return list(WAYS[key].needs(self))
 
     def rests_on(self, key):
-        """What decides the numbers of an entry beside scale and seed, as recipes."""
-        return [self.recipes[name] for name in self.needs(key)]
+        """What decides the numbers of an entry: recipes, those of all models where it needs none, and what is read."""
+        recipes = [self.recipes[name] for name in self.needs(key) or self.recipes]
+        return [*recipes, asdict(self.scale.analysed)] if WAYS[key].part == "text" else recipes
 
     def folder(self, name):
         """Where a model lies."""

@@ -13,7 +13,7 @@ FILE = "index.html"
 CIRCUITS = 24  # rows of table 2 that are seen at once
 
 
-def write_page(numbers, out, below="", left_out=()):
+def write_page(numbers, out, below="", left_out=(), notes=()):
     """Write the page of what there is in a folder.
 
     Parameters
@@ -26,6 +26,8 @@ def write_page(numbers, out, below="", left_out=()):
         A line under the title: at what scale, when.
     left_out : iterable of str
         What is not there, and why, a line each.
+    notes : iterable of str
+        What a reader has to know of the models, a line each.
 
     Returns
     -------
@@ -33,7 +35,7 @@ def write_page(numbers, out, below="", left_out=()):
         The file, which appears whole.
     """
     pieces = [page.heading("LIMe: layer-integrated memory", below or "The paper's figures and tables, drawn anew."),
-              page.bullets(list(left_out)), _contents(numbers)]  # fmt: skip
+              page.bullets(list(left_out)), *map(page.quiet, notes), _contents(numbers)]  # fmt: skip
     pieces += [_figure(key, out) for key in DRAWINGS if key != "aet" and _is_there(key, numbers, out)]
     if _is_there("aet", numbers, out):
         pieces.append(_figure("aet", out) + _arithmetic(numbers["aet"]))
@@ -68,7 +70,7 @@ def _figure(key, out):
 
 def _table(key, entry):
     rows = rows_of(key, entry)
-    pieces = {"table2": _circuits, "table5": _pruning, "table6": _efficiency}.get(key, _plain)(rows)
+    pieces = {"table2": _circuits, "table4": _architecture, "table5": _pruning, "table6": _efficiency}.get(key, _plain)(rows)
     return _section(key, SHEETS[key][1], pieces)
 
 
@@ -83,6 +85,10 @@ def _circuits(rows):
                       "embeddings.")  # fmt: skip
     rest = page.folded(f"{len(rows) - CIRCUITS:,} more", _plain(rows[CIRCUITS:])) if len(rows) > CIRCUITS else ""
     return note + _plain(rows[:CIRCUITS]) + rest
+
+
+def _architecture(rows):
+    return _plain(rows) + page.quiet(printed.TABLE4_WHY)
 
 
 def _pruning(rows):
@@ -145,4 +151,6 @@ def _shown(value):
     if isinstance(value, (list, tuple)):
         return ", ".join(f"{each:.3g}" if isinstance(each, float) else f"“{each}”" if isinstance(each, str)
                          else str(each) for each in value)  # fmt: skip
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10**6 else value

@@ -94,9 +94,9 @@ class _Work:
     def go(self, keys, disable_tqdm):
         """Train what is missing, work out and draw what is not there yet, and write the page."""
         left_out = [key for key in keys if key in NEED_SCIKIT_LEARN and find_spec("sklearn") is None]
-        notes = [f"{file_of(key)} is left out: scikit-learn is not installed (pip install 'llmc[lime]')."
-                 for key in left_out]  # fmt: skip
-        notes += [why_left_out()] if BENCHMARKS in keys else []
+        said = [f"{file_of(key)} is left out: scikit-learn is not installed (pip install 'llmc[lime]')."
+                for key in left_out]  # fmt: skip
+        said += [why_left_out()] if BENCHMARKS in keys else []
         keys = [key for key in keys if key not in (*left_out, BENCHMARKS) and not self._is_done(key)]
         models = self._missing(keys)
         count = max(1, min(get_num_threads(), max(len(models), len(keys))))
@@ -105,7 +105,7 @@ class _Work:
         with Forecast(sum(costs.values()), disable_tqdm) as self.forecast:
             self._train(models, costs, count)
             self._find(keys, costs, count, sum(costs[name] for name in models))
-            path = write_page(self.ledger.numbers, self.here.out, self.ledger.origins(), [*self.ledger.notes(), *notes])
+            path = write_page(self.ledger.numbers, self.here.out, self.ledger.origins(), said, self.ledger.notes())
             self.forecast.say(path)
 
     def _is_done(self, key):

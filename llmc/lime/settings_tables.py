@@ -15,7 +15,7 @@ def hyperparameters(recipes):
     """A row of each setting: the paper's in `paper SIZE`, ours in `here PART`."""
     columns = {f"paper {size}": arguments("out", size) for size in TRAINED}
     columns |= {f"here {part}": arguments_of(recipe, "out") for part, recipe in _first_of_each_part(recipes).items()}
-    return [{"setting": name} | {column: _word(getattr(values, name)) for column, values in columns.items()}
+    return [{"setting": name} | {column: _setting(values, name) for column, values in columns.items()}
             for name in SETTINGS]  # fmt: skip
 
 
@@ -34,6 +34,9 @@ def _first_of_each_part(recipes):
     return found
 
 
-def _word(value):
-    """A value that fits a cell."""
-    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
+def _setting(values, name):
+    """A setting in a cell; of steps and epochs the one that ends the training."""
+    if name == ("num_train_epochs" if values.max_steps > 0 else "max_steps"):
+        return None
+    value = getattr(values, name)
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
