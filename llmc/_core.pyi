@@ -45,6 +45,16 @@ def functional(
     repeats: int = 0,
     precision: str = "float32",
 ) -> list[float]: ...
+def compare(
+    base: _Reals | NDArray[np.uint16],
+    other: _Reals | NDArray[np.uint16],
+    is_delta: bool,
+    least: float,
+    sums: NDArray[np.float64],
+    changed: NDArray[np.int64],
+    columns: NDArray[np.float64] | None = None,
+    delta: _Reals | None = None,
+) -> tuple[int, float, int]: ...
 
 @final
 class Model:

@@ -48,10 +48,10 @@ _NORMS = {"layer": "LayerNorm", "rms": "RMSNorm"}
 
 
 def _kind(model, part, weights):
-    if "weight" not in weights:
-        return "Router"
     if part in _CONNECTIONS:
         return f"HyperConnection({model._spec['streams']}, dynamic={model._spec['dynamic']})"
+    if "weight" not in weights:
+        return "Router"
     weight = weights["weight"]
     if part in ("embed", "positions"):
         return f"Embedding({weight.shape[0]}, {weight.shape[1]})"

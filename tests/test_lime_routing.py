@@ -15,16 +15,11 @@ from llmc.analysis.lime import circuits, pruning, router_weights
 from llmc.analysis.lime.retrieval_curves import curves_of
 from llmc.analysis.lime.routers import ROUTED, STATIC, logits_of_tokens
 from llmc.errors import ConfigError, DataError, ShapeError
-from llmc.families import rows
 
 LIME = {**TINY["llama"], "model_type": "lime", "num_hidden_layers": 4}
 MIXED = {**TINY["llama"], "num_hidden_layers": 4, "num_key_value_heads": 4}
 ROUTER = "model.layers.{}.self_attn.lime_router.static_weights"
 ENDINGS = (".png", ".pdf", ".svg")
-
-
-def needs(family):
-    return pytest.mark.skipif(family not in rows(), reason=f"there is no {family}")
 
 
 def mixed(family, **fields):
@@ -106,7 +101,6 @@ def test_softmax_routers_are_placed_with_their_means_over_heads():
     assert (pruned == 0).any() and pruned.sum(axis=1) == pytest.approx(np.ones(3))
 
 
-@needs("lime1-static")
 @pytest.mark.parametrize("top_p", [None, 0.6])
 def test_static_routers_are_read_from_the_model(top_p):
     model = mixed("lime1-static", router_top_p=top_p)
@@ -117,7 +111,6 @@ def test_static_routers_are_read_from_the_model(top_p):
         np.testing.assert_allclose(found["weights"][r, :, : r + 1], router_weights.pruned_softmax(theta, top_p))
 
 
-@needs("lime1-dynamic")
 def test_dynamic_routers_are_means_over_the_tokens_that_are_no_padding():
     model = mixed("lime1-dynamic")
     ids = random_ids(MIXED, 3, 9)
@@ -260,7 +253,6 @@ def test_families_without_softmax_routers_are_refused():
         analysis.circuits(tiny_model(LIME))
 
 
-@needs("lime1-static")
 def test_pruning_of_models_and_of_configurations():
     model = mixed("lime1-static")
     found = analysis.pruning(model)
@@ -331,7 +323,6 @@ def test_routes_to_look_at_come_bin_by_bin_the_largest_first():
     assert circuits.likely_routes(priors, [2], 9) == [(2, 0, 1), (2, 0, 0), (2, 1, 1)]
 
 
-@needs("lime1-dynamic")
 def test_circuits_of_a_model():
     model = mixed("lime1-dynamic")
     found = analysis.circuits(model, top_k=3, first_layer=2)

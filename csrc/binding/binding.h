@@ -61,6 +61,12 @@ const int32_t *borrow_int32(const State *s, PyObject *array, size_t count, const
 const uint8_t *borrow_uint8(const State *s, PyObject *array, size_t count, const char *what);
 const real *borrow_vector(const State *s, PyObject *array, size_t count, const char *what);
 real *borrow_reals(const State *s, PyObject *array, int *ndim, int *shape, bool writable, const char *what);
+/* Of exactly `count` numbers, to be written into. */
+double *borrow_doubles(const State *s, PyObject *array, size_t count, const char *what);
+int64_t *borrow_int64(const State *s, PyObject *array, size_t count, const char *what);
+real *borrow_written(const State *s, PyObject *array, size_t count, const char *what);
+/* A matrix of reals, or of bfloat16 as uint16; its shape, and which of the two. */
+const void *borrow_stored(const State *s, PyObject *array, size_t shape[2], Storage *storage, const char *what);
 const int32_t *borrow_rows(const State *s, PyObject *array, int *B, int *T, const char *what); /* (B,T) */
 
 /* A tuple or list of str as C strings, which it holds; NULL with an error set. Release with alloc_free. */
@@ -114,6 +120,9 @@ PyObject *shown_steps(PyObject *run, PyObject *unused);
 PyObject *shown_logits(PyObject *run, void *unused);
 PyObject *shown_likeliest(PyObject *run, PyObject *unused);
 PyObject *shown_losses(PyObject *run, void *unused);
+
+/* py_comparison.c */
+PyObject *comparison_apply(PyObject *module, PyObject *args, PyObject *kwargs);
 
 /* py_functional.c */
 PyObject *functional_apply(PyObject *module, PyObject *args, PyObject *kwargs);

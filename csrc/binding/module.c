@@ -113,6 +113,7 @@ static PyMethodDef functions[] = {
     {"info", info, METH_NOARGS, "What runs here."},
     {"measure", measure, METH_VARARGS, "measure(what, seconds): the best rate this machine reaches."},
     {"functional", (PyCFunction)(void (*)(void))functional_apply, METH_VARARGS | METH_KEYWORDS, "One op on arrays."},
+    {"compare", KEYWORDS(comparison_apply), "What two matrices differ in, row by row."},
 #ifdef LLMC_TESTING
     {"fail_allocation", fail_allocation, METH_VARARGS, "fail_allocation(k, count=1): the k-th allocation fails."},
     {"live_allocations", live_allocations, METH_NOARGS, "Blocks taken and not given back."},

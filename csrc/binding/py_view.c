@@ -166,3 +166,36 @@ real *borrow_reals(const State *s, PyObject *object, int *ndim, int *shape, bool
     }
     return PyArray_DATA(array);
 }
+
+static void *written(const State *s, PyObject *object, int type, const char *type_name, size_t count,
+                     const char *what) {
+    PyArrayObject *array = checked(s, object, type, type_name, true, what);
+    if (!array) return NULL;
+    if ((size_t)PyArray_SIZE(array) == count) return PyArray_DATA(array);
+    PyErr_Format(s->shape, "%s: %zd numbers were given, %zu are needed", what, (Py_ssize_t)PyArray_SIZE(array), count);
+    return NULL;
+}
+
+double *borrow_doubles(const State *s, PyObject *array, size_t count, const char *what) {
+    return written(s, array, NPY_DOUBLE, "float64", count, what);
+}
+int64_t *borrow_int64(const State *s, PyObject *array, size_t count, const char *what) {
+    return written(s, array, NPY_INT64, "int64", count, what);
+}
+real *borrow_written(const State *s, PyObject *array, size_t count, const char *what) {
+    return written(s, array, NPY_REAL, REAL_NAME, count, what);
+}
+
+const void *borrow_stored(const State *s, PyObject *object, size_t shape[2], Storage *storage, const char *what) {
+    bool narrow = PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT16;
+    PyArrayObject *array = checked(s, object, narrow ? NPY_UINT16 : NPY_REAL, REAL_NAME " or uint16", false, what);
+    if (!array) return NULL;
+    if (PyArray_NDIM(array) != 2) {
+        PyErr_Format(s->shape, "%s: two dimensions are needed", what);
+        return NULL;
+    }
+    shape[0] = (size_t)PyArray_DIM(array, 0);
+    shape[1] = (size_t)PyArray_DIM(array, 1);
+    *storage = narrow ? STORED_BFLOAT16 : STORED_REAL;
+    return PyArray_DATA(array);
+}

@@ -29,16 +29,16 @@ static Tensor *dynamic_weights(Plan *p, const Spec *s, Mixed m, Tensor *normed) 
 }
 
 static void check_kinds(Plan *p, const Spec *s) {
-    if (s->G != s->H || s->names[PART_QKV] || s->qkv_bias || s->in_out)
+    if (s->G != s->H || s->names[PART_QKV] || s->qkv_bias || s->in_out || s->residual != RESIDUAL_PLAIN)
         error_set(&p->error, ERROR_CONFIG, "%s: heads that read mixtures of streams need keys and values of their own, "
-                  "not fused, without biases, stored (out, in)", p->path);
+                  "not fused, without biases, stored (out, in), and a plain residual", p->path);
 }
 
 Mixed mixture_of(Plan *p, const Spec *s, const Memory *memory, int l) {
     Mixed m = {.streams = memory->streams, .rstds = memory->rstds, .layers = l + 1, .H = s->H, .D = s->D};
     if (!reads_mixtures(s, s->L)) return m;
     check_kinds(p, s);
-    memory->rstds[l] = reciprocal_rms(p, memory->streams[l], s->eps);
+    memory->rstds[l] = reciprocal_rms(p, memory->streams[l], s->branch_eps);
     if (l == 0) return m;
     enter(p, PART_MEMORY_NORM, s->names[PART_MEMORY_NORM]);
     m.gain = gain_of(p, s->C);
@@ -47,7 +47,7 @@ Mixed mixture_of(Plan *p, const Spec *s, const Memory *memory, int l) {
         m.weights = static_weights(p, s, m);
         return m;
     }
-    Tensor *normed = rmsnorm(p, memory->streams[l], s->eps);
+    Tensor *normed = rmsnorm(p, memory->streams[l], s->branch_eps);
     leave(p, memory->streams[l], normed);
     m.weights = dynamic_weights(p, s, m, normed);
     return m;

@@ -97,6 +97,13 @@ typedef struct {
     size_t row;
     real *gain;
 } MixtureGradients;
+/* What two rows of numbers differ in; d is tuned - base. */
+typedef struct {
+    double sums[6];      /* of base^2, tuned^2, d^2, base * tuned, d, spacing(base)^2 */
+    size_t changed, odd; /* numbers that differ; NaNs and infinities of both */
+    real top;            /* the largest |d| */
+    size_t at;           /* where it stands, the first of several */
+} Compared;
 
 #define WHOLE_CHAINS 512 /* a product cut along k at its multiples is summed as the whole one, in every table */
 #define FEW_ROWS 6 /* gemm reads B where it lies for so many rows of A: every number once */
@@ -239,6 +246,13 @@ typedef struct Kernels {
     /* observe.c   sums (N,6): what a module did to its input, see ops/op_observe.c. x (N,I), y (N,O) with row
      * strides */
     void (*observe)(real *sums, const real *x, size_t ldx, const real *y, size_t ldy, int N, int I, int O);
+
+    /* compare.c   two rows of n numbers, as reals or bfloat16. `other` is tuned, or d itself where is_delta says so.
+     * delta (n) gets d, columns (3,n) have base^2, tuned^2, d^2 added; NULL: not wanted. spacing(b) is 2^exponent of b,
+     * at least `least`, and 0 for 0: of a dtype with m bits behind the point it is 2^m times too large. A NaN on both
+     * sides does not differ, nor do 0 and -0. */
+    void (*compare)(Compared *c, double *columns, real *delta, const void *base, Storage base_storage,
+                    const void *other, Storage other_storage, size_t n, real least, bool is_delta);
 
     /* adamw.c   torch's AdamW: p *= 1 - lr*wd;  m, v moments of g * grad_scale;
      * p -= lr/bc1 * m / (sqrt(v)/sqrt(bc2) + eps);   n elements */

@@ -22,6 +22,7 @@
 #include "kernels/stats.c"
 #include "kernels/adamw.c"
 #include "kernels/observe.c"
+#include "kernels/compare.c"
 #include "kernels/peak.c"
 
 const Kernels LLMC_TABLE = {
@@ -80,6 +81,7 @@ const Kernels LLMC_TABLE = {
     .likeliest = likeliest,
     .adamw = adamw,
     .observe = observe,
+    .compare = compare,
     .peak_multiply_add = peak_multiply_add,
     .peak_multiply_add_flops = PEAK_MULTIPLY_ADD_FLOPS,
     .peak_bfloat16 = peak_bfloat16,

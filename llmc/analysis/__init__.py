@@ -8,6 +8,8 @@ from llmc.analysis.metrics import METRICS
 from llmc.analysis.report import Report
 from llmc.analysis.scene_attribution import scene_attribution
 from llmc.analysis.scene_report import SceneReport
+from llmc.analysis.trace import trace
+from llmc.analysis.traced import Trace
 
 _LIME = {  # name -> the file in lime/ that has it
     "router_weights": "router_weights",
@@ -27,7 +29,8 @@ _LIME = {  # name -> the file in lime/ that has it
     "loss_per_flops": "loss_per_flops",
 }
 
-__all__ = ["METRICS", "Report", "SceneReport", "arithmetic_accuracy", "lim", "scene_attribution", *_LIME]
+__all__ = ["METRICS", "Report", "SceneReport", "Trace", "arithmetic_accuracy", "lim", "scene_attribution", "trace",
+           *_LIME]
 
 
 def __getattr__(name):

@@ -32,6 +32,10 @@ class Batch:
         """(B, T) booleans: the tokens that are not padding."""
         return np.ones(self.ids.shape, dtype=bool) if self.mask is None else self.mask.astype(bool)
 
+    def rows(self, array):
+        """(N, C) of a (B, T, C): the tokens that are not padding; no copy where all are."""
+        return array.reshape(-1, array.shape[-1]) if self.mask is None else array[self.real]
+
     @property
     def positions(self):
         """(B, T): which token of its row each is, padding not counted."""

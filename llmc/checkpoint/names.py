@@ -3,17 +3,14 @@
 import re
 from typing import NamedTuple
 
+from llmc.checkpoint.roles import BUFFER
 from llmc.errors import CheckpointError, hint, quoted
 from llmc.families import rows
 
 # What wrappers and heads put before a name, and what some savers leave out.
 _PREFIX = re.compile(r"(?:base_model\.model\.|_orig_mod\.|module\.|model\.|transformer\.)*")
 _OLD_SPELLING = {"gamma": "weight", "beta": "bias"}
-# Constants that older releases stored; they follow from the configuration.
-_BUFFER = re.compile(
-    r"(?:.*\.)?(?:attn\.bias|attn\.masked_bias|attention\.bias|attention\.masked_bias|position_ids"
-    r"|rotary_emb\.inv_freq|rotary_emb\.cos_cached|rotary_emb\.sin_cached|rope_freqs\.weight)"
-)
+_BUFFER = re.compile(BUFFER)
 
 
 class Alignment(NamedTuple):
@@ -104,7 +101,7 @@ def align(names_in_file, names_in_model, tied=None, spellings=None):
 
 def piece_of(name_in_file, name_in_model, spellings):
     """(spelling, place of the model's tensor in the file's) where that is one of a family's authors; else None."""
-    theirs, ours = _core(name_in_file), _core(name_in_model)
+    theirs, ours = bare_name(name_in_file), bare_name(name_in_model)
     for spelling in spellings if theirs != ours else ():
         if block := _block(theirs, spelling):
             for place, name in enumerate(spelling.of):
@@ -116,9 +113,9 @@ def piece_of(name_in_file, name_in_model, spellings):
 def _match(names_in_file, wanted, spellings):
     exact = set(names_in_file) & set(wanted)
     found = {name: name for name in exact}
-    by_core = {_core(name): name for name in wanted if name not in exact}
+    by_core = {bare_name(name): name for name in wanted if name not in exact}
     for name in names_in_file:
-        target = by_core.get(_core(name)) if name not in exact else None
+        target = by_core.get(bare_name(name)) if name not in exact else None
         if target is None:
             continue
         if target in found:
@@ -138,7 +135,7 @@ def _match(names_in_file, wanted, spellings):
 
 def _spelt(name, spellings):
     """What a name in the spelling of a family's authors stands for, perhaps nothing; None of another name."""
-    core = _core(name)
+    core = bare_name(name)
     for spelling in spellings:
         if block := _block(core, spelling):
             return [block + part for part in spelling.of]
@@ -154,8 +151,8 @@ def _two(one, other, target):
     return f"both {quoted(one)} and {quoted(other)} could be the model's {target!r}"
 
 
-def _core(name):
-    """The name without what does not count."""
+def bare_name(name):
+    """A name without what wrappers add, in its new spelling: two that agree in it are one tensor."""
     stem, dot, last = name[_PREFIX.match(name).end() :].rpartition(".")
     return stem + dot + _OLD_SPELLING.get(last, last)
 

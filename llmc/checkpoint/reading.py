@@ -11,7 +11,7 @@ from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.checkpoint.formats.gguf_file import read_gguf
-from llmc.checkpoint.roles import role
+from llmc.checkpoint.roles import layer, part, role
 from llmc.checkpoint.formats.safetensors_file import read_safetensors
 from llmc.checkpoint.formats.torch_file import read_torch
 from llmc.errors import CheckpointError, ShapeError, UnknownNameError, hint, quoted
@@ -139,12 +139,13 @@ class Checkpoint(Mapping):
         if one.shape != two.shape:
             return False
         step = max(1, _PIECE * one.shape[0] // max(1, one.nbytes))
-        return all(np.array_equal(self._rows(name, row, step), self._rows(other, row, step))
+        return all(np.array_equal(self.read_rows(name, row, row + step), self.read_rows(other, row, row + step))
                    for row in range(0, one.shape[0], step))
 
-    def _rows(self, name, first, count):
+    def read_rows(self, name, first, last):
+        """Some of the tensor's rows (places along its first axis) as an array of their own; there may be fewer."""
         entry = self._entry(name)
-        entry = entry.rows(first, min(first + count, entry.shape[0]))
+        entry = entry.rows(first, min(last, entry.shape[0]))
         array = np.empty(entry.shape, entry.dtype)
         entry.read_into(self._open_file(name), array)
         return array
@@ -173,6 +174,16 @@ class Checkpoint(Mapping):
         """What the tensor is for, told by its name: "attention", "norm", …, "other"; see `llmc.checkpoint.role`."""
         self._entry(name)
         return role(name)
+
+    def layer(self, name):
+        """The number of the layer that the tensor stands in, or None; see `llmc.checkpoint.layer`."""
+        self._entry(name)
+        return layer(name)
+
+    def part(self, name):
+        """The tensor's module within its block; see `llmc.checkpoint.part`."""
+        self._entry(name)
+        return part(name)
 
     def file(self, name):
         """The path of the file that holds the tensor."""

@@ -20,6 +20,8 @@ COMMANDS = {
     "lime": "LIMe's paper again: models trained in pairs, its figures and tables, a page",
     "scenes": "scene files: every fault with its line, what they hold, and which field a response comes from",
     "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
+    "diff": "two checkpoints side by side: what changed, how much and where: tables, a page, a picture",
+    "extract-lora": "a low-rank adapter out of a full fine-tune, and how much of the change it holds",
     "tokenize": "text files of any size into one file of token ids",
     "compare": "a checkpoint beside transformers, module by module: where do they diverge?",
     "bench": "how fast llmc is here, against what this machine can do and against torch",
@@ -61,7 +63,7 @@ def _run(argv):
         known = nearest(name, COMMANDS) or f"there are {', '.join(COMMANDS)}"
         raise Usage(f"there is no command {name!r}; {known}; see llmc --help")
     else:
-        command = importlib.import_module(f"llmc.cli.{name}")
+        command = importlib.import_module(f"llmc.cli.{name.replace('-', '_')}")
         parser = Parser(name, COMMANDS[name], command.EXAMPLE)
         command.arguments(parser)
         command.run(parser.parse(rest))

@@ -110,7 +110,8 @@ class Config:
 
     def _refuse_others(self, name, value):
         """Raise ConfigError for what only other families have: it would be kept, and change nothing."""
-        if families := owners(name):
+        families = owners(name)
+        if families and value is not None:
             raise ConfigError(f"{name} {shown(value)}: {self.model_type} has no such field, {', '.join(families)} "
                               f"{'has' if len(families) == 1 else 'have'}; leave it out, or take that model_type")
 

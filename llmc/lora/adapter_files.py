@@ -71,7 +71,7 @@ def base_of(folder):
     return base
 
 
-def save(directory, config, tensors, safe_serialization=True):
+def save(directory, config, tensors, safe_serialization=True, dtype="float32"):
     """Write an adapter; each of its two files appears whole, in the place of its predecessor.
 
     Parameters
@@ -83,6 +83,8 @@ def save(directory, config, tensors, safe_serialization=True):
     safe_serialization : bool
         Write safetensors; otherwise torch's format. Weights in the other one are removed: a reader takes what it
         finds first.
+    dtype : "float32", "bfloat16" or "float16"
+        Of safetensors.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def save(directory, config, tensors, safe_serialization=True):
     written, other = WEIGHTS if safe_serialization else WEIGHTS[::-1]
     with temporary_directory(directory, WEIGHTS[0]) as temporary:
         if safe_serialization:
-            checkpoint.write(temporary, tensors, dtype="float32", max_shard_size=1 << 62)
+            checkpoint.write(temporary, tensors, dtype=dtype, max_shard_size=1 << 62)
             os.rename(os.path.join(temporary, "model.safetensors"), os.path.join(temporary, written))
         else:
             singles = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
@@ -134,11 +136,9 @@ def load(folder, wanted, beside):
     CheckpointError, ShapeError
         When a tensor is missing, surplus, of another shape, or not finite; the message names it, and both shapes.
     """
-    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if is_there(path)), None)
-    if path is None:
-        raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
+    path = weights_in(folder)
     with checkpoint.open(path) as stored:
-        found = {_key(key): key for key in stored.names() if not _TWICE.fullmatch(key)}
+        found = keys_in(stored)
         _check_names(path, found, wanted, beside)
         for key in wanted:
             shape = tuple(stored.shape(found[key]))
@@ -146,9 +146,9 @@ def load(folder, wanted, beside):
                 raise ShapeError(f"{path}: {found[key]} has shape {shape}, this model needs {tuple(wanted[key])}: "
                                  f"{_resized(key, shape, wanted[key], beside)}the adapter is of another base, or its "
                                  f"adapter_config.json is of another adapter")
-        tensors = {key: _numbers(path, stored, found[key]) for key in wanted}
+        tensors = {key: numbers(path, stored, found[key]) for key in wanted}
         for key in [key for key in beside if key in found and key not in wanted]:
-            theirs = _numbers(path, stored, found[key])
+            theirs = numbers(path, stored, found[key])
             ours = np.asarray(beside[key]).astype(stored.dtype(found[key])).astype(theirs.dtype)
             if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=1e-6):
                 raise CheckpointError(f"{path}: {found[key]} is a weight of the base, and not this model's: "
@@ -157,8 +157,23 @@ def load(folder, wanted, beside):
     return tensors
 
 
-def _key(key):
-    return key if key.startswith(PREFIX) else PREFIX + key
+def weights_in(folder):
+    """The path of an adapter's tensors.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    """
+    path = next((path for path in (os.path.join(folder, file) for file in WEIGHTS) if is_there(path)), None)
+    if path is None:
+        raise FileNotFoundError(f"{os.path.join(folder, WEIGHTS[0])}: there is no such file, nor {WEIGHTS[1]}")
+    return path
+
+
+def keys_in(stored):
+    """{key as peft writes it: the file's} of what counts in an opened file."""
+    return {key if key.startswith(PREFIX) else PREFIX + key: key for key in stored.names() if not _TWICE.fullmatch(key)}
 
 
 def _resized(key, theirs, ours, beside):
@@ -180,7 +195,8 @@ def _check_names(path, found, wanted, beside):
                           f"{'; '.join(said)}{f' ({near})' if near else ''}; the adapter is of another base")
 
 
-def _numbers(path, stored, name):
+def numbers(path, stored, name):
+    """A tensor of an opened file of an adapter in float32, or in float64; CheckpointError where it is not finite."""
     if str(stored.dtype(name)) not in _FLOATS:
         raise CheckpointError(f"{path}: {name} has dtype {stored.dtype(name)}; adapters are {', '.join(_FLOATS)}")
     array = np.asarray(stored[name], dtype=np.float64 if str(stored.dtype(name)) == "float64" else np.float32)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import contextmanager
 
 from llmc.calls import warn
 from llmc.checks import whole
@@ -169,6 +170,27 @@ class Adapters(Mapping):
             warn(f"adapter {name!r} was active; now {first!r} is")
         self._enabled = self._enabled or not self  # what is disabled is gone
         self._tell_core()
+
+    @contextmanager
+    def beside(self, directory):
+        """For the time of a `with` block the adapter of a folder counts, beside those that count already.
+
+        Behind it everything is as it was, but that runs and optimizers have to be made anew.
+        """
+        name, states, enabled, computing = "beside", dict(self._states), self._enabled, self.computing()
+        while name in self:
+            name += "+"
+        self.load(directory, name, is_trainable=False)
+        try:
+            self._check_copies([*computing, name])
+            self._enabled = True
+            self._set_states([*computing, name], State.ACTIVE)
+            yield
+        finally:
+            self._core.delete_adapter(name)
+            del self._attached[name]
+            self._states, self._enabled = states, enabled
+            self._tell_core()
 
     # --- another base ------------------------------------------------------------------------------------------------
     def require_no_rows(self, call):

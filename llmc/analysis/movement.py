@@ -1,0 +1,156 @@
+"""Movement: how far every hook point of a tuned model is from the base's, summed up batch by batch."""
+
+import math
+
+import numpy as np
+
+from llmc.analysis.in_parallel import in_pieces
+from llmc.analysis.own_change import own_change
+
+_AT_ONCE = 1 << 16  # numbers that are subtracted at a time: they stay in the cache
+_PIECE = 1 << 12  # features that are added up in float32
+_WORTH_THREADS = 1 << 18  # numbers
+APART, BEFORE, AFTER = range(3)  # columns of sums: |y' - y|^2, |y|^2, |y'|^2 of a token
+
+
+class Movement:
+    """Grows with every batch.
+
+    Parameters
+    ----------
+    modules : list of Module
+    """
+
+    def __init__(self, modules):
+        self._modules = modules
+        self._sums = {module.name: _Sums() for module in modules}
+
+    def observe(self, batch, gave, given, before, after):
+        """Take in what the base gave on a batch, and what the tuned model gave.
+
+        Parameters
+        ----------
+        batch : Batch
+        gave, given : Pass
+        before, after : ComputedWeights
+        """
+        sight = _Sight(batch)
+        for module in self._modules:
+            name, sums = module.name, self._sums[module.name]
+            if name in gave.inputs:
+                sums.read += sight.sums(gave.inputs[name], given.inputs[name])[0].sum(axis=0)
+            apart, cosine = sight.sums(gave.outputs[name], given.outputs[name])
+            sums.gave += apart.sum(axis=0)
+            sums.cosine += cosine[~np.isnan(cosine)].sum()
+            sums.tokens += np.count_nonzero(~np.isnan(cosine))
+            read = batch.rows(gave.inputs[name]) if name in gave.inputs else None
+            own = own_change(module, batch, read, before, after)
+            sums.own = None if own is None else sums.own + own
+
+    @property
+    def rows(self):
+        """A dict for every module."""
+        return [self._row(module) for module in self._modules]
+
+    def _row(self, module):
+        sums = self._sums[module.name]
+        reads = module.kind not in ("embedding", "model")
+        return {
+            "name": module.name, "kind": module.kind, "layer": module.layer, "part": module.part,
+            "input_change": ratio(*sums.read) if reads else None, "output_change": ratio(*sums.gave),
+            "cosine": finite(sums.cosine / sums.tokens) if sums.tokens else None,
+            "own_change": None if sums.own is None else ratio(sums.own, sums.gave[BEFORE]),
+        }  # fmt: skip
+
+
+class _Sums:
+    """Of one module, over the tokens seen."""
+
+    def __init__(self):
+        self.read, self.gave, self.cosine, self.tokens, self.own = np.zeros(2), np.zeros(2), 0.0, 0, 0.0
+
+
+class _Sight:
+    """The sums of each pair of buffers of a batch once: what one module gives another one reads."""
+
+    def __init__(self, batch):
+        self._batch, self._seen = batch, {}
+
+    def sums(self, before, after):
+        """((N, 2), (N,)) of `token_sums` of two (B, T, C)."""
+        key = _address(before), _address(after)
+        if key not in self._seen:
+            self._seen[key] = token_sums(self._batch.rows(before), self._batch.rows(after))
+        return self._seen[key]
+
+
+def token_sums(before, after):
+    """How far two arrays are apart, token by token.
+
+    Parameters
+    ----------
+    before, after : (N, C) float32
+        Of widths that differ the common leading features count.
+
+    Returns
+    -------
+    ((N, 2) float64, (N,) float64)
+        The squares |after - before|^2 and |before|^2, and the cosine of the two, NaN where one of them is zero.
+    """
+    width = min(before.shape[1], after.shape[1])
+    sums = _sums(before[:, :width], after[:, :width], before.dtype)
+    if not np.isfinite(sums).all():  # squares too large for float32, or numbers that are not finite themselves
+        sums = _sums(before[:, :width], after[:, :width], np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return sums[:, :2], _cosine(sums[:, APART], np.sqrt(sums[:, BEFORE]), np.sqrt(sums[:, AFTER]))
+
+
+def _sums(before, after, dtype):
+    """(N, 3): |after - before|^2, |before|^2 and |after|^2 of every token; pieces of its features are added in float64.
+
+    The two are subtracted and squared in `dtype`: where they are close the difference is exact.
+    """
+    count, width = before.shape
+    sums = np.zeros((count, 3))
+
+    def work(first, last):
+        piece = min(width, _PIECE)
+        step = min(max(_AT_ONCE // piece, 1), last - first)
+        room = np.empty((step, piece), dtype)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
+            for start in range(first, last, step):
+                rows = slice(start, min(start + step, last))
+                for left in range(0, width, piece):
+                    a, b = before[rows, left : left + piece], after[rows, left : left + piece]
+                    apart = np.subtract(b, a, out=room[: len(a), : a.shape[1]], dtype=dtype)
+                    for column, each in ((APART, apart), (BEFORE, a), (AFTER, b)):
+                        sums[rows, column] += np.einsum("nc,nc->n", each, each, dtype=dtype)
+
+    if count * width < _WORTH_THREADS:
+        work(0, count)
+    else:
+        in_pieces(work, count)
+    return sums
+
+
+def _cosine(apart, before, after):
+    """The cosine, from how far two are apart: where they are close nothing is lost, where they are one it is 1."""
+    product = before * after
+    cosine = 1 - (apart - (before - after) ** 2) / (2 * np.where(product > 0, product, np.nan))
+    return np.clip(cosine, -1.0, 1.0)
+
+
+def ratio(apart, whole):
+    """sqrt(apart / whole); 0.0 where nothing is apart, None where the whole is zero or a number is not finite."""
+    if apart == 0:
+        return 0.0
+    return finite(math.sqrt(apart / whole)) if whole > 0 else None
+
+
+def finite(value):
+    """A number as a float; None where it is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _address(array):
+    return array.__array_interface__["data"][0], array.shape, array.strides
