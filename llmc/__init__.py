@@ -23,7 +23,7 @@ from llmc.train import Trainer, TrainingArguments
 
 __version__ = "0.1.0"
 
-_LATE = ("lime",)  # parts that few programs use, imported when they are named
+_LATE = ("harness", "lime")  # parts that few programs use, imported when they are named
 
 
 def __getattr__(name):

@@ -12,6 +12,7 @@ import numpy as np
 from llmc.calls import public
 from llmc.checks import LARGEST
 from llmc.core import _core
+from llmc.dtype_words import dtype_word as _dtype_word
 from llmc.errors import ConfigError, DataError, ShapeError
 from llmc.inputs import IGNORE
 
@@ -154,7 +155,7 @@ def _linear(x, weight, bias, precision, dout=_FORWARD):
         raise ShapeError(f"linear: x has width {x.shape[-1]}, weight has shape {weight.shape} (out, in)")
     if bias is not None and operands[2].shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias has shape {operands[2].shape}, weight has shape {weight.shape} (out, in)")
-    return _apply("linear", operands, (*x.shape[:-1], weight.shape[0]), dout, precision=precision)
+    return _apply("linear", operands, (*x.shape[:-1], weight.shape[0]), dout, precision=_dtype_word(precision))
 
 
 @public
@@ -222,7 +223,7 @@ def _attention(q, k, v, causal, window, attention_mask, scale, precision, dout=_
     operands = (q.reshape(B, T, H * D), k.reshape(B, keys, G * D), v.reshape(B, keys, G * D))
     return _apply("attention", operands, q.shape, dout, shape=(B, T), mask=mask, heads=H, groups=G, size=D,
                   window=window or 0, causal=bool(causal), number=float(scale or 1 / math.sqrt(D)),
-                  precision=precision)  # fmt: skip
+                  precision=_dtype_word(precision))  # fmt: skip
 
 
 @public

@@ -87,6 +87,7 @@ def _steps(model, prompt, asked, tokenizer, prefill_chunk, seed, use_cache, logp
             f"a prompt of {longest} tokens and {new} new ones reach beyond the {limit} positions this model learned; "
             f"ask for max_new_tokens <= {max(limit + 1 - longest, 0)}, or shorten the prompt"
         )
+    model._say_beyond_context(longest + new, f"a prompt of {longest} tokens and {new} new ones")
     if new == 0:
         return iter(())
     reader = (_Cached if use_cache else _Uncached)(model, prompt, new, min(chunk, prompt.T))

@@ -12,12 +12,13 @@ from llmc.calls import public, warn
 from llmc.checks import one_of, whole
 from llmc.system import hub
 from llmc.config import Config
-from llmc.errors import ConfigError
+from llmc.dtype_words import dtype_word
+from llmc.errors import ConfigError, shown
 from llmc.weights.assign import assign
 from llmc.weights.authors_names import InAuthorsNames
 from llmc.weights.carry import carry
 from llmc.weights.initialise import initialise
-from llmc.inputs import as_ids
+from llmc.inputs import IGNORE, as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
@@ -37,10 +38,12 @@ class Model(Adaptable, Generative):
     config : Config
     seed : int
         Of the initialisation, which is the family's own.
-    dtype : "float32", "bfloat16" or "int8"
-        How weights are stored. "bfloat16": every matrix and embedding; vectors (norms, biases) stay float32. "int8":
-        the linears and the head, each number times a scale that 64 inputs of an output share; embeddings that are no
-        head are bfloat16. Narrow weights run, generate and carry adapters; they are not trained. See the notes.
+    dtype : "float32", "bfloat16", "int8" or "auto"
+        How weights are stored; NumPy's, ml_dtypes' and torch's dtypes and words like "bf16" do as well. "auto":
+        bfloat16 where config.dtype is, else float32. "bfloat16": every matrix and embedding; vectors (norms, biases)
+        stay float32. "int8": the linears and the head, each number times a scale that 64 inputs of an output share;
+        embeddings that are no head are bfloat16. Narrow weights run, generate and carry adapters; they are not trained.
+        See the notes.
     precision : "float32", "bfloat16" or None
         How products are computed; None: in float32 for float32 storage, in bfloat16 for the others. In bfloat16
         operands are rounded as they are multiplied, sums and what names show are float32; a processor without such
@@ -62,6 +65,20 @@ class Model(Adaptable, Generative):
     precision="float32" logits agree to 1e-4 and texts are equal; int8 then generates at 0.6 of its speed.
     """
 
+    _ELSEWHERE = {  # words of torch
+        **dict.fromkeys(("to", "cuda", "cpu", "device"), "llmc computes on the CPU alone: leave it out"),
+        **dict.fromkeys(("half", "bfloat16", "float"), "say dtype= or precision= where the model is made or opened"),
+        **dict.fromkeys(("eval", "train"), "there is no training mode, dropout happens in runs made with dropout=True "
+                        "alone: leave it out; llmc.Trainer trains"),
+        **dict.fromkeys(("parameters", "named_parameters"), "state_dict() has them by name, trained() what training "
+                        "changes"),
+        "requires_grad_": "add_adapter freezes the base; llmc.AdamW says what else trains",
+        "zero_grad": "gradients are a run's: run.zero_grad()",
+        "forward": "call the model for its logits, or model.run(…).forward(…) for what is inside",
+        "named_modules": "run.names() has the modules of a run, print(model) the tree",
+        "modules": "run.names() has the modules of a run, print(model) the tree",
+        "push_to_hub": "save_pretrained writes a folder that huggingface_hub uploads",
+    }  # fmt: skip
     _core = core._core  # the float core; the tests put the double one here
 
     def __init__(self, config, seed=0, dtype="float32", precision=None):
@@ -71,10 +88,13 @@ class Model(Adaptable, Generative):
 
     def _declare(self, config, dtype, precision):
         """Everything but the memory of the parameters, of a configuration that is valid."""
+        dtype, precision = dtype_word(dtype), dtype_word(precision)
+        if dtype == "auto":
+            dtype = "bfloat16" if config.dtype == "bfloat16" else "float32"
         if dtype not in ("float32", "bfloat16", "int8"):
-            raise ConfigError(f"dtype={dtype!r}: weights are stored as 'float32', 'bfloat16' or 'int8'")
+            raise ConfigError(f"dtype={shown(dtype)}: weights are stored as 'float32', 'bfloat16' or 'int8'; or 'auto'")
         if precision not in ("float32", "bfloat16", None):
-            raise ConfigError(f"precision={precision!r}: products are computed in 'float32' or in 'bfloat16'")
+            raise ConfigError(f"precision={shown(precision)}: products are computed in 'float32' or in 'bfloat16'")
         self.config = config.frozen()
         self._spec = config.spec()
         self.dtype = dtype
@@ -103,7 +123,7 @@ class Model(Adaptable, Generative):
             llama.cpp (LLaMA, GPT-2; a Mistral, which is stored as a LLaMA, with `sliding_window=`) is read tensor by
             tensor into the storage that is asked for.
         dtype, precision
-            As for `Model`; `torch_dtype` is dtype.
+            As for `Model`; `torch_dtype` is dtype. "auto": bfloat16 where every matrix of the files is, else float32.
         config : Config, optional
             In the place of the folder's config.json.
         revision, local_files_only
@@ -126,8 +146,8 @@ class Model(Adaptable, Generative):
             When config.json ties a head that the file has of its own, and that differs from the embedding: it counts,
             and the model's config no longer ties. When an untied head is not there: it starts as the embedding.
         """
-        dtype = fields.pop("torch_dtype", dtype)
-        folder = hub.folder(source, revision, local_files_only) if not is_gguf(source) else os.fspath(source)
+        dtype = fields.pop("torch_dtype", None) or dtype
+        folder = hub.located(source, revision, local_files_only)
         if base := base_of(folder):
             model = cls.from_pretrained(base, dtype, precision, config=config, local_files_only=local_files_only,
                                         **fields)  # fmt: skip
@@ -142,6 +162,7 @@ class Model(Adaptable, Generative):
             config = _valid(config)
         model = cls.__new__(cls)
         with checkpoint.open(folder) as files:
+            dtype = _dtype_of(files) if dtype_word(dtype) == "auto" else dtype
             model._declare(config, dtype, precision)
             if config.tie_word_embeddings and has_own_head(files, model._model):
                 model._declare(config.replace(tie_word_embeddings=False), dtype, precision)
@@ -160,7 +181,7 @@ class Model(Adaptable, Generative):
 
         Files appear whole or not at all, each in the place of its predecessor. Weights into which adapters are merged
         are written so. `names="authors"` writes tensors as the code of the family's authors has them, under its names;
-        most families have no others.
+        most families have no others. From here on the model lies there: an adapter of it names that folder as its base.
 
         Raises
         ------
@@ -169,8 +190,14 @@ class Model(Adaptable, Generative):
         OSError
             When the place cannot be written to, or is full; what was there stays.
         """
+        self._write(directory, dtype, max_shard_size, names)
+        self._name_or_path = os.fspath(directory)
+
+    def _write(self, directory, dtype="float32", max_shard_size="5GB", names="llmc"):
+        """The same, of a copy beside the model."""
+        dtype = dtype_word(dtype)
         if dtype not in ("float32", "bfloat16", "float16"):
-            raise ConfigError(f"dtype={dtype!r}: weights are saved as 'float32', 'bfloat16' or 'float16'")
+            raise ConfigError(f"dtype={shown(dtype)}: weights are saved as 'float32', 'bfloat16' or 'float16'")
         one_of(names, "names", ("llmc", "authors"))
         self.adapters.refuse_unmerged("save_pretrained")
         os.makedirs(directory, exist_ok=True)
@@ -202,21 +229,11 @@ class Model(Adaptable, Generative):
         OSError
             When the place cannot be written to, or is full; what was there stays.
         """
-        from llmc.weights.gguf_saving import save_gguf
+        from llmc.weights.gguf_saving import save_gguf, tokenizer_beside
 
         self.adapters.refuse_unmerged("save_gguf")
         save_gguf(os.fspath(path), self.config, Readable(self._parameters), self._model.shapes(),
-                  tokenizer or self._own_tokenizer(), dtype)
-
-    def _own_tokenizer(self):
-        from llmc.tokenizer import Tokenizer
-
-        if self._name_or_path is None:
-            raise ConfigError("save_gguf: this model lies in no folder whose tokenizer could be taken; give tokenizer=")
-        try:
-            return Tokenizer.from_pretrained(self._name_or_path)
-        except FileNotFoundError as error:
-            raise ConfigError(f"save_gguf: no tokenizer where the model lies ({error}); give tokenizer=") from None
+                  tokenizer or tokenizer_beside(self._name_or_path), dtype)
 
     # --- parameters --------------------------------------------------------------------------------------------------
     def state_dict(self):
@@ -297,7 +314,10 @@ class Model(Adaptable, Generative):
         """The mean loss, a float; labels shift inside, -100 is ignored, None means the ids without padding."""
         run = self._run_for(ids)
         if labels is not None:
-            return run.forward(ids, labels=labels, attention_mask=attention_mask)
+            loss = run.forward(ids, labels=labels, attention_mask=attention_mask)
+            if (np.asarray(labels)[..., 1:] == IGNORE).all():
+                warn("labels count nothing: they are -100, but for a first token that nothing predicts; the loss is 0")
+            return loss
         return run._forward_on_ids(ids, attention_mask)
 
     def logprobs(self, ids, attention_mask=None):
@@ -445,6 +465,13 @@ class Model(Adaptable, Generative):
         """Learned positions there are; None where positions are computed, or where there are none."""
         return self.config.max_position_embeddings if self._spec["position"] == "learned" else None
 
+    def _say_beyond_context(self, length, what):
+        """Warn where `what` has a length that the model was not trained on, though it can be computed."""
+        context = self.config.max_position_embeddings
+        if length > context and self._position_limit is None:
+            warn(f"{what}: beyond the context of {context} tokens that this model was trained on "
+                 f"(max_position_embeddings), so what it says there may be worth little")
+
     def _frequencies(self, length):
         """(inverse frequencies (R, D/2), factors (R,)) of a pass over `length` positions; two None without rope."""
         if not self.config._has_rope:
@@ -455,6 +482,12 @@ class Model(Adaptable, Generative):
             real = np.double if self._core.info()["real"] == "double" else np.single
             self._cached_frequencies = {key: tuple(np.array(each, dtype=real) for each in zip(*pairs))}
         return self._cached_frequencies[key]
+
+
+def _dtype_of(files):
+    """How the weights of a checkpoint are stored without loss in the fewest bytes: bfloat16, or float32."""
+    matrices = {str(files.dtype(name)) for name in files.names() if len(files.shape(name)) > 1}
+    return "bfloat16" if matrices == {"bfloat16"} else "float32"
 
 
 def _valid(config):

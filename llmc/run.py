@@ -9,7 +9,7 @@ from llmc.calls import public
 from llmc.checks import whole
 from llmc.errors import ConfigError, DataError, UnknownNameError, nearest
 from llmc.inputs import as_ids, as_mask, as_positions, as_targets, refuse_packed
-from llmc.show.table import Table, count
+from llmc.show.table import Table, count, many
 
 
 @public
@@ -262,7 +262,7 @@ class Run:
             for op, path, shape, flops, nbytes, kept, back in self._core.steps()
         ]  # fmt: skip
         total = sum(row[3] for row in self._core.steps())
-        note = f"{len(rows)} steps, {count(total, 'FLOP')} forward, {self.nbytes:,} bytes taken"
+        note = f"{many(len(rows), 'step')}, {count(total, 'FLOP')} forward, {self.nbytes:,} bytes taken"
         return Table(["step", "module", "shape", "FLOPs", "bytes", "kept", "backward"], rows, note)
 
     @property

@@ -77,6 +77,28 @@ TOLERANCE = {
 }
 
 
+WITHOUT = "{} not installed: pip install -e '.[test,peers]'"  # why a test that compares is skipped
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    """Let the last line say why tests were skipped, where that is a peer that is not there."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if not hasattr(reporter, "build_summary_stats_line"):  # a process of pytest-xdist has none
+        return
+    counted = reporter.build_summary_stats_line
+
+    def explained():
+        parts, colour = counted()
+        reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ())
+                   if isinstance(report.longrepr, tuple)}  # fmt: skip
+        why = next((WITHOUT.format(name) for name in ("torch", "transformers", "peft")
+                    if WITHOUT.format(name) in reasons), None)
+        return [(f"{text} ({why})" if why and text.endswith("skipped") else text, how) for text, how in parts], colour
+
+    reporter.build_summary_stats_line = explained
+
+
 @pytest.fixture(autouse=True)
 def python_answers_ctrl_c():
     """Undo what a test runner in the background hands down, to each test and to the programs that it starts."""
@@ -104,7 +126,7 @@ def require_peers():
         except ImportError as error:
             if os.environ.get("LLMC_REQUIRE_PEERS") == "1":
                 pytest.fail(f"LLMC_REQUIRE_PEERS=1, but {name} does not import: {error}")
-            pytest.skip(f"{name} does not import, so there is nothing to compare with")
+            pytest.skip(WITHOUT.format(name))
     return found
 
 

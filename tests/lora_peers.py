@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import tiny
+from conftest import WITHOUT
 
 import llmc
 
@@ -18,7 +19,7 @@ def require_peft():
     except ImportError as error:
         if os.environ.get("LLMC_REQUIRE_PEERS") == "1":
             pytest.fail(f"LLMC_REQUIRE_PEERS=1, but peft does not import: {error}")
-        pytest.skip(f"peft does not import, so there is nothing to compare with: {error}")
+        pytest.skip(WITHOUT.format("peft"))
 
 
 def bases(case, tmp_path_factory):

@@ -279,7 +279,7 @@ def test_an_unknown_word_is_refused_with_the_nearest():
         architecture(norm_plce="in")
     with pytest.raises(TypeError, match="Config.replace has no argument 'norm_plce'.*norm_place"):
         architecture().replace(norm_plce="in")
-    with pytest.warns(UserWarning, match="norm_plce is not a field of llmc; did you mean norm_place"):
+    with pytest.raises(TypeError, match="'norm_plce'; it is no field of llmc; nearest: norm_place"):
         llmc.Config("llmc", **SIZES, norm_plce="in")
     with pytest.raises(llmc.ConfigError, match="vocab_size is not given; an assembled decoder has no default"):
         llmc.Config("llmc", hidden_size=12)

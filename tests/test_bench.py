@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from conftest import WITHOUT
 
 import llmc
 from llmc.bench import JOBS, Machine, Report, Result, measure, ours, select
@@ -28,7 +29,7 @@ TINY_JOB = Job("tiny", "a tiny LLaMA's training step", "train", {"config": LLAMA
 def has(*names):
     """Skip without these packages."""
     for name in names:
-        pytest.importorskip(name)
+        pytest.importorskip(name, reason=WITHOUT.format(name))
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------

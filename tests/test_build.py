@@ -32,7 +32,7 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("csrc", "llmc"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "_blas", "__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "install.sh"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "install.sh"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -70,6 +70,12 @@ def test_the_openblas_that_was_built_in_loads_without_the_package_it_came_from()
     library = folder / name if name and (folder / name).is_file() else name
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, library], capture_output=True, text=True)
     assert not name or "sgemm" in done.stdout, done.stderr
+
+
+def test_the_package_says_its_license_in_one_way():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'license = "MIT"\nlicense-files = ["LICENSE"]\n' in text and "License ::" not in text
+    assert "the llmc authors" in (ROOT / "LICENSE").read_text()
 
 
 def test_a_wheel_weighs_twelve_megabytes_at_most():

@@ -1,6 +1,7 @@
 """Conversations: templates rendered as transformers renders them, within bounds, and what of them is learnt."""
 
 import io
+import json
 import os
 import signal
 import sys
@@ -185,3 +186,41 @@ def test_somebody_types_and_the_model_answers(tokenizer, tmp_path, monkeypatch, 
     (tmp_path / "chat_template.jinja").unlink()
     assert main([*command, "hello"]) == 2 and "no chat template" in capsys.readouterr().err
     assert main(["generate", str(tmp_path)]) == 2 and "a prompt is needed" in capsys.readouterr().err
+
+
+def rows_of_talk(tokenizer):
+    return [{"messages": TALK}, {"messages": TALK[:2], "text": "no"}, {"prompt": "2+2=", "response": "4"}]
+
+
+def test_conversations_are_rows_of_which_the_assistants_turns_are_learnt(tokenizer, tmp_path):
+    rows = rows_of_talk(tokenizer)
+    (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for data in (llmc.data.JsonlDataset(tmp_path / "talk.jsonl", tokenizer, 256),
+                 llmc.data.JsonlDataset(rows, tokenizer, 256)):
+        assert len(data) == 3
+        found = data[0]
+        assert found["input_ids"].tolist() == tokenizer.apply_chat_template(TALK)
+        told = found["input_ids"][found["labels"] != -100].tolist()
+        assert tokenizer.decode(told) == "Four.<|im_end|>No number.<|im_end|>"
+        assert data.count_targets()[0] == len(told)
+        assert data[1]["input_ids"].tolist() == tokenizer.apply_chat_template(TALK[:2])
+
+
+def test_a_trainer_takes_conversations_and_a_longer_one_is_refused_with_both_numbers(tokenizer, tmp_path):
+    config = llmc.Config(vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, bos_token_id=None, eos_token_id=None, max_position_embeddings=256)
+    args = llmc.TrainingArguments(str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=2, disable_tqdm=True)
+    trainer = llmc.Trainer(llmc.Model(config), args, train_dataset=rows_of_talk(tokenizer), tokenizer=tokenizer)
+    trainer.train()
+    assert trainer.evaluate(rows_of_talk(tokenizer))["eval_loss"] > 0
+    length = len(tokenizer.apply_chat_template(TALK))
+    with pytest.raises(llmc.DataError, match=f"row 0: the conversation has {length} tokens, more than block_size 12"):
+        llmc.data.JsonlDataset([{"messages": TALK}], tokenizer, 12)
+
+
+@pytest.mark.parametrize("messages,words", [
+    (7, "messages is a list"), ([], "is empty"), ([{"role": "user"}], "content"),
+])  # fmt: skip
+def test_rows_that_are_no_conversation_are_refused_with_their_place(messages, words, tokenizer):
+    with pytest.raises(llmc.DataError, match=f"row 0: .*{words}"):
+        llmc.data.JsonlDataset([{"messages": messages}], tokenizer, 99)

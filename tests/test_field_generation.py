@@ -26,6 +26,8 @@ def opened(tmp_path):
     def with_file(**fields):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(FIELD / "generation-config", folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 128}))  # room for 64 more
         (folder / "generation_config.json").write_text(json.dumps(fields))
         return llmc.Model.from_pretrained(folder)
 

@@ -1,5 +1,6 @@
 """A training goes on where it was cut off, to the same bits: after any step, a kill, Ctrl-C, a full disk, an error."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -168,7 +169,7 @@ def test_the_log_goes_on_without_gaps_or_repetitions(whole, tmp_path):
 
     assert numbers(tmp_path) == numbers(whole[0])
     assert [entry["step"] for entry in numbers(tmp_path) if "loss" in entry] == list(range(1, STEPS + 1))
-    assert [entry["step"] for entry in numbers(tmp_path) if "eval_loss" in entry] == [3, 6, 7]
+    assert [entry["step"] for entry in numbers(tmp_path) if "eval_loss" in entry] == [0, 3, 6, 7]
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
@@ -227,14 +228,20 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_for_it(whole, tmp_path, monk
 
 def test_an_evaluation_cut_off_by_ctrl_c_is_made_up_for(whole, tmp_path, monkeypatch):
     cut = trainer(tmp_path, save_steps=100)
-    monkeypatch.setattr(cut, "evaluate", lambda: signal.raise_signal(signal.SIGINT))
+    real, seen = cut.evaluate, []
+
+    def evaluate():
+        seen.append(len(seen))
+        return real() if len(seen) == 1 else signal.raise_signal(signal.SIGINT)  # the first is of the model as it was
+
+    monkeypatch.setattr(cut, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     assert newest(tmp_path) == str(tmp_path / "checkpoint-3")
     trainer(tmp_path, seed=9, save_steps=100).train(resume_from_checkpoint=True)
     evaluations, theirs = ([entry for entry in read_log(folder / "log.jsonl") if "eval_loss" in entry]
                            for folder in (tmp_path, whole[0]))
-    assert evaluations == theirs and [entry["step"] for entry in evaluations] == [3, 6, 7]
+    assert evaluations == theirs and [entry["step"] for entry in evaluations] == [0, 3, 6, 7]
 
 
 def test_a_second_ctrl_c_leaves_at_once_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -290,11 +297,13 @@ def test_the_newest_whole_checkpoint_is_found(whole, tmp_path):
     assert bits(resumed) == whole[1]
 
 
-def test_the_training_that_began_last_is_resumed(whole, tmp_path):
+def test_the_training_that_began_last_is_resumed(tmp_path):
     folder = tmp_path / "again"
-    shutil.copytree(whole[0], folder)
+    own = trainer(folder, seed=9)
+    own.train()
+    own.callbacks, own.args = [cut_at(4)], dataclasses.replace(own.args, save_steps=2, save_total_limit=1)
     with pytest.raises(Cut):
-        trainer(folder, seed=9, callbacks=[cut_at(4)], save_steps=2, save_total_limit=1).train()
+        own.train()
     assert (folder / "checkpoint-7").exists(), "another training's checkpoints are its own"
     assert trainer(folder, seed=9).train(resume_from_checkpoint=True).step == STEPS
     steps = [entry["step"] for entry in read_log(folder / "log.jsonl") if "loss" in entry]

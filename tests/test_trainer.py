@@ -163,7 +163,7 @@ def test_epochs_decide_the_steps_when_nothing_else_does(tmp_path):
     result = trainer(tmp_path, max_steps=-1, num_train_epochs=1.5, held_out=Rows(2)).train()
     assert (result.step, result.epoch) == (9, 1 + 6 / 11)
     evaluated = [entry["step"] for entry in read_log(tmp_path / "log.jsonl") if "eval_loss" in entry]
-    assert evaluated == [6, 9]
+    assert evaluated == [0, 6, 9]
 
 
 def test_a_generator_trains_until_it_is_used_up(tmp_path):
@@ -220,6 +220,15 @@ def test_evaluations_are_asked_for_with_something_to_evaluate(tmp_path):
 
 def test_no_evaluation_when_it_is_declined(tmp_path):
     assert trainer(tmp_path, held_out=Rows(2), eval_strategy="no").train().eval_loss is None
+    assert all("loss" in entry for entry in read_log(tmp_path / "log.jsonl"))
+    trainer(tmp_path / "later", held_out=Rows(2), eval_on_start=False).train()
+    assert read_log(tmp_path / "later" / "log.jsonl")[0]["step"] == 1
+
+
+def test_the_model_as_it_was_is_never_the_best(tmp_path):
+    worse = trainer(tmp_path, held_out=Rows(3), eval_steps=2, learning_rate=5.0, max_grad_norm=0.0)
+    result = worse.train()
+    assert read_log(tmp_path / "log.jsonl")[0]["eval_loss"] < result.best_eval_loss and result.best_step > 0
 
 
 # --- callbacks, log, picture, bar ------------------------------------------------------------------------------------
@@ -227,13 +236,16 @@ def test_a_callback_stops_the_training(tmp_path):
     result = trainer(tmp_path, callbacks=[lambda state: "stop" if state.step == 3 else None], max_steps=9).train()
     assert result.stopped and result.step == 3
     with pytest.raises(TypeError, match="returned 'halt'"):
-        trainer(tmp_path, callbacks=[lambda state: "halt"]).train()
+        trainer(tmp_path / "other", callbacks=[lambda state: "halt"]).train()
 
 
 def test_the_log_has_one_object_a_step(tmp_path):
     trainer(tmp_path, held_out=Rows(2), eval_steps=2).train()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 2, 3, 4, 4]
+    assert [line["step"] for line in lines] == [0, 1, 2, 2, 3, 4, 4]
+    start = lines.pop(0)
+    assert list(start) == ["step", "eval_loss", "perplexity"]
+    assert abs(start["eval_loss"] - trainer(tmp_path).evaluate(Rows(2))["eval_loss"]) < 1e-12
     assert list(lines[0]) == ["step", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds"]
     assert list(lines[2]) == ["step", "eval_loss", "perplexity"]
     assert lines[0]["tokens"] == sum(len(Rows()[i]["input_ids"]) for i in permutation(11, 5, 0)[:2])
@@ -262,8 +274,8 @@ def test_lines_stand_in_for_the_bar_in_a_file(tmp_path, capsys):
     trainer(tmp_path, max_steps=6, logging_steps=2, held_out=Rows(2), eval_steps=3).train()
     first, *said = capsys.readouterr().err.splitlines()
     assert first == "training on 11 rows"
-    assert [line.split()[1] for line in said] == ["2/6", "3/6", "4/6", "6/6", "6/6"]
-    assert "tokens/s" in said[0] and "left" in said[0] and "perplexity" in said[1]
+    assert [line.split()[1] for line in said] == ["0/6", "2/6", "3/6", "4/6", "6/6", "6/6"]
+    assert "tokens/s" in said[1] and "left" in said[1] and "perplexity" in said[0] and "perplexity" in said[2]
 
 
 def test_a_notebook_is_one_that_runs_this_process(tmp_path, capsys):
@@ -369,10 +381,11 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 def test_names_and_defaults_are_those_of_transformers(peers):
     theirs = {field.name: field.default for field in dataclasses.fields(peers.transformers.TrainingArguments)}
     ours = {field.name: field.default for field in dataclasses.fields(llmc.TrainingArguments)}
-    own = {"warmup_ratio", "on_nonfinite", "router_learning_rate", "parameter_groups"}  # an older name, and ours
+    own = {"warmup_ratio", "overwrite_output_dir", "on_nonfinite", "router_learning_rate",
+           "parameter_groups"}  # two older names, and ours
     assert ours.keys() - theirs.keys() == own
     changed = {name for name in ours.keys() - own if ours[name] != theirs[name]}
-    assert changed == {"adam_beta2", "eval_strategy", "output_dir"}  # output_dir's None means "trainer_output" there
+    assert changed == {"adam_beta2", "eval_on_start", "eval_strategy", "output_dir"}  # None: "trainer_output" there
     assert ours["adam_beta2"] == 0.95
 
 

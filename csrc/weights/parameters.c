@@ -111,7 +111,7 @@ bool parameters_add(Parameters *list, const Declaration *d, Storage storage, Err
 bool parameters_take(Parameters *list, Error *e) {
     list->arena = arena_new(list->size);
     if (!list->arena) {
-        error_set(e, ERROR_MEMORY, "no memory for %d parameters (%.1f GB)", list->count,
+        error_set(e, ERROR_MEMORY, "no memory for %d tensors of parameters (%.1f GB)", list->count,
                   (double)list->size * sizeof(real) / 1e9);
         return false;
     }

@@ -37,7 +37,7 @@ class ComputedWeights:
 
     def let_go(self, source):
         """Forget the model: its own parameters are read again, when asked, from the checkpoint that it came from."""
-        files, self._core = checkpoint.open(hub.folder(source)), type(self._core)(self.config.spec(), False)
+        files, self._core = checkpoint.open(hub.located(source)), type(self._core)(self.config.spec(), False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what there is to say was said when the model was opened
             self._dense = _Read(files, places(files, self._core, self.config))
@@ -76,4 +76,6 @@ class _Read:
         return name in self._found
 
     def __getitem__(self, name):
-        return self._files[self._found[name]]
+        stored, cut = self._found[name]
+        array = self._files[stored]
+        return cut(array) if cut else array

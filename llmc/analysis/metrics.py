@@ -20,7 +20,7 @@ METRICS = (*OBSERVED, "cka", "ablation")
 
 
 def checked(metrics):
-    """The metrics asked for, each once.
+    """The metrics asked for, each once; "all" is every one of them.
 
     Raises
     ------
@@ -29,12 +29,11 @@ def checked(metrics):
     ConfigError
         For none.
     """
-    if metrics == "all":
-        return METRICS
-    asked = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    asked = list(dict.fromkeys(each for metric in asked for each in (METRICS if metric == "all" else [metric])))
     for metric in asked:
         if metric not in METRICS:
-            near = nearest(str(metric), METRICS) or f"there are {', '.join(METRICS)}"
+            near = nearest(str(metric), METRICS) or f"there are all, {', '.join(METRICS)}"
             raise UnknownNameError(f"there is no metric {metric!r}; {near}")
     if not asked:
         raise ConfigError(f"metrics is empty; there are {', '.join(METRICS)}")

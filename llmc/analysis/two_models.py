@@ -173,7 +173,7 @@ def _pair(side):
 
 
 def _config(side):
-    return side.config if isinstance(side, Model) else Config.from_pretrained(hub.folder(side))
+    return side.config if isinstance(side, Model) else Config.from_pretrained(hub.located(side))
 
 
 def _core_of(side, config):

@@ -13,7 +13,7 @@ COMMANDS = {
     "demo": "train a tokenizer and a small LLaMA for a minute, on text that every Python carries",
     "train": "train a model on text files or token files, from scratch, from a checkpoint, or on from Ctrl-C",
     "generate": "continue a text, shown as it is written",
-    "eval": "the loss and perplexity of a model on a text",
+    "eval": "the loss and perplexity of a model on a text, or its results in benchmarks",
     "lora": "train a low-rank adapter of a model on texts, on prompts and responses, or on scenes",
     "merge": "an adapter and its base as one plain checkpoint",
     "lim": "what every module of a model does to its input, on a text: tables, a page, a picture",
@@ -24,6 +24,7 @@ COMMANDS = {
     "extract-lora": "a low-rank adapter out of a full fine-tune, and how much of the change it holds",
     "tokenize": "text files of any size into one file of token ids",
     "compare": "a checkpoint beside transformers, module by module: where do they diverge?",
+    "plot": "the losses of several trainings in one picture",
     "bench": "how fast llmc is here, against what this machine can do and against torch",
     "doctor": "what runs here: processor, kernels, threads, memory, versions",
 }

@@ -13,17 +13,18 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("--jobs", nargs="+", default=[], metavar="GLOB", help="the jobs of these names; by default all")
+    parser.add_argument("--jobs", nargs="+", default=[], metavar="GLOB", help="the jobs of these names [all]")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, metavar="NAME",
-                        help=f"only jobs in these: {', '.join(PRECISIONS)}")
+                        help=f"only jobs in these: {', '.join(PRECISIONS)} [all]")
     parser.add_argument("--quick", action="store_true", help="only jobs that take seconds, and three rounds of each")
     parser.add_argument("--repeats", type=whole(1), metavar="N",
-                        help="rounds, llmc and its peer in turn (5; of a job of minutes at least 3)")
+                        help="rounds, llmc and its peer in turn [5; of a job of minutes at least 3]")
     parser.add_argument("--compiled", action="store_true", help="torch.compile too, which takes minutes to compile")
     parser.add_argument("--alone", action="store_true", help="nothing runs beside llmc")
     parser.add_argument("--list", action="store_true", help="print the jobs and stop")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--out", nargs="+", default=[], metavar="FILE", help="write the report: .md, .png, .pdf, .svg")
+    parser.add_argument("--json", metavar="FILE", help="a file for everything that was measured [none]")
+    parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
+                        help="files for the report: .md, .png, .pdf, .svg [none]")
     threads(parser)
 
 

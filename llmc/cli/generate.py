@@ -15,11 +15,14 @@ EXAMPLE = 'llmc generate llmc-demo "The statement" --max-new-tokens 100 --top-p 
 INFINITY = float("inf")
 # Flags that choose how to sample; one of them given means sampling.
 SAMPLING = {
-    "temperature": (between(0, INFINITY, open_low=True), "below 1 is more sure, above 1 more varied"),
-    "top_k": (whole(1), "only the k best tokens"),
-    "top_p": (between(0, 1, open_low=True), "only the best tokens that together have this probability"),
-    "min_p": (between(0, 1), "only tokens with at least this share of the best one's probability"),
-    "seed": (whole(0, 2**64 - 1), "the same seed gives the same text"),
+    "temperature": (between(0, INFINITY, open_low=True),
+                    "below 1 is more sure, above 1 more varied [the model's own, else 1]"),
+    "top_k": (whole(1), "draw from the k best tokens [the model's own, else all]"),
+    "top_p": (between(0, 1, open_low=True),
+              "draw from the best tokens that together have this probability [the model's own, else 1]"),
+    "min_p": (between(0, 1),
+              "draw from tokens with at least this share of the best one's probability [the model's own, else 0]"),
+    "seed": (whole(0, 2**64 - 1), "the same seed gives the same text [another one each time]"),
 }
 
 
@@ -30,18 +33,21 @@ def arguments(parser):
     parser.add_argument("--chat", action="store_true",
                         help="the prompt is a question to a chat model; without one, a conversation: a line is a "
                              "question, the end of the input (Ctrl-D) its end")
-    parser.add_argument("--max-new-tokens", type=whole(1), metavar="N", help="[the model's own, else 64]")
-    parser.add_argument("--min-new-tokens", type=whole(0), metavar="N", help="no end before these [the model's own]")
+    parser.add_argument("--max-new-tokens", type=whole(1), metavar="N",
+                        help="tokens to write at most [the model's own, else 64]")
+    parser.add_argument("--min-new-tokens", type=whole(0), metavar="N",
+                        help="tokens before which no text ends [the model's own, else 0]")
     parser.add_argument("--do-sample", action=argparse.BooleanOptionalAction,
                         help="sample (any of the next five flags says so too), or take the best token [the model's "
                              "own: its generation_config.json, else the best]")
     for name, (kind, text) in SAMPLING.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
     parser.add_argument("--repetition-penalty", type=between(0, INFINITY, open_low=True), metavar="X",
-                        help="above 1: tokens that were there are less likely [the model's own]")
+                        help="above 1: tokens that were there are less likely [the model's own, else 1]")
     parser.add_argument("--eos-token-id", type=int, action="append", metavar="ID",
-                        help="where to stop, also several times; -1: nowhere; by default the model's")
-    parser.add_argument("--prefill-chunk", type=whole(1), metavar="N", help="read the prompt N tokens at a time")
+                        help="where to stop, also several times; -1: nowhere [the model's own]")
+    parser.add_argument("--prefill-chunk", type=whole(1), metavar="N",
+                        help="read the prompt N tokens at a time [all at once]")
     parser.add_argument("--no-cache", dest="use_cache", action="store_false", help="keep no keys and values: slower")
     storage(parser)
     threads(parser)

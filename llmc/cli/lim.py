@@ -18,18 +18,20 @@ def arguments(parser):
     """Its words."""
     texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
-                        help="lim, negative_cosine, block_influence, angular_distance, relative_contribution, "
-                             "lim_per_token, cka, ablation, with commas between; or all (%(default)s)")
+                        help="what to measure: lim, negative_cosine, block_influence, angular_distance, "
+                             "relative_contribution, lim_per_token, cka, ablation, with commas between; or all "
+                             "[%(default)s]")
     parser.add_argument("--skip-first", type=whole(0), default=0, metavar="N",
-                        help="leave the first N tokens of each row out of every metric (%(default)s)")
+                        help="leave the first N tokens of each row out of every metric [%(default)s]")
     parser.add_argument("--projections", choices=("truncate", "feature-mean"), default="truncate",
-                        help="what an attention projection of another width is compared with (%(default)s)")
+                        help="what an attention projection of another width is compared with [%(default)s]")
     parser.add_argument("--compare", metavar="DIR",
-                        help="another checkpoint, or a LoRA adapter of this one; --out then takes pictures")
+                        help="another checkpoint, or a LoRA adapter of this one, to put beside; --out then takes "
+                             "pictures [none]")
     parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
-                        help="where to write: .png, .pdf, .svg, .html, .csv, .json")
+                        help="files to write: .png, .pdf, .svg, .html, .csv, .json [none]")
     parser.add_argument("--max-tokens", type=whole(2, 2**63 - 1), default=16384, metavar="N",
-                        help="of the text (%(default)s)")
+                        help="tokens of the text that are read [%(default)s]")
 
 
 def run(args):
@@ -71,7 +73,7 @@ def _batches(args, model, tokenizer):
     from llmc.data.collate import collate
 
     size = min(texts.block_size(args, model, LONGEST), args.max_tokens)
-    blocks = texts.blocks(args, model, tokenizer, size)
+    blocks = texts.blocks(args.text, model, tokenizer, size)
     blocks = list(itertools.islice(blocks, max(args.max_tokens // size, 1)))
     starts = range(0, len(blocks), args.batch_size)
     return [collate(blocks[i : i + args.batch_size], vocab_size=model.config.vocab_size) for i in starts]

@@ -9,7 +9,18 @@ from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import are_rows, ends_in_bin, located_model, tokenizer_of
 from llmc.cli.train_data import HELD_OUT, datasets, read_texts
-from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
+from llmc.cli.train_run import (
+    LONGEST,
+    begun,
+    carry_out,
+    forecast,
+    reads,
+    refuse_occupied,
+    resumed,
+    settings_file,
+    training_arguments,
+)
+from llmc.show.table import many
 
 EXAMPLE = ('llmc lora llmc-demo answers.jsonl --target-modules attention --layers-to-transform 0-3 --output-dir new\n'
            '  llmc generate new "a prompt"')
@@ -24,10 +35,11 @@ def arguments(parser):
     parser.add_argument("data", nargs="*", metavar="FILE",
                         help='UTF-8 text; or .jsonl of {"text"}, or {"prompt", "response"}, whose response alone is '
                              'learnt; or scenes (.yaml, or a folder of them), likewise; or one .bin of llmc tokenize')
-    parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
+    parser.add_argument("--eval-data", nargs="+", metavar="FILE",
+                        help="files of the same kinds, to evaluate with [a share of the data]")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
                         help=f"without --eval-data, evaluate with this last share of the data, of scenes a share that "
-                             f"their ids choose [{HELD_OUT}]; 0: none")
+                             f"their ids choose; 0: none [{HELD_OUT}]")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
     parser.add_argument("--resume", action="store_true",
@@ -35,18 +47,24 @@ def arguments(parser):
     parser.add_argument("--dry-run", action="store_true",
                         help="say what would get an adapter and what training it would take, and stop")
     adapter = parser.add_argument_group("adapter (peft's LoraConfig)")
-    adapter.add_argument("--r", type=whole(1), metavar="R", help="rank [16]")
+    adapter.add_argument("--r", type=whole(1), metavar="R", help="the rank: the inner width of A and B [16]")
     adapter.add_argument("--lora-alpha", type=between(0, float("inf"), open_low=True), metavar="X",
                          help="the adapter is scaled by lora-alpha / r [32]")
-    adapter.add_argument("--lora-dropout", type=between(0, 0.99), metavar="X", help="of its input [0]")
+    adapter.add_argument("--lora-dropout", type=between(0, 0.99), metavar="X",
+                         help="the share of an adapter's input that is dropped in training [0]")
     adapter.add_argument("--target-modules", nargs="+", metavar="NAME",
                          help="domain (q, v), context (q, k, v), attention (q, k, v, o), mlp (gate, up, down), "
                               "all-linear; or names; or a regular expression over whole paths [all-linear]")
-    adapter.add_argument("--layers-to-transform", type=spans, metavar="LAYERS", help="0-3,8 for one [all]")
-    adapter.add_argument("--modules-to-save", nargs="+", metavar="NAME", help="modules that train whole")
-    adapter.add_argument("--bias", choices=("none", "all", "lora_only"), help="biases that train too [none]")
-    adapter.add_argument("--use-rslora", action="store_true", default=None, help="scale by lora-alpha / sqrt(r)")
-    adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"), help="[true]")
+    adapter.add_argument("--layers-to-transform", type=spans, metavar="LAYERS",
+                         help="the layers that get an adapter, as 0-3,8 [all]")
+    adapter.add_argument("--modules-to-save", nargs="+", metavar="NAME",
+                         help="modules that train whole, such as lm_head [none]")
+    adapter.add_argument("--bias", choices=("none", "all", "lora_only"),
+                         help="biases that train too: none, all, or lora_only, those of adapted modules [none]")
+    adapter.add_argument("--use-rslora", action="store_true", default=None,
+                         help="scale by lora-alpha / sqrt(r) in place of lora-alpha / r")
+    adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"),
+                         help="how A starts, as in peft; false: B is random too [true]")
     train_flags.add(parser, TRAINING, "here")
     storage(parser)
     threads(parser)
@@ -58,6 +76,9 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("lora", settings["training"])
+    inputs = reads(settings, settings["model"])
+    if not checkpoint and not args.dry_run:
+        refuse_occupied(training, inputs, adapter=True)
     model = llmc.Model.from_pretrained(located_model(settings["model"]), dtype=settings.get("dtype") or "float32",
                                        precision=settings.get("precision"))
     if checkpoint:
@@ -70,9 +91,10 @@ def run(args):
     model.print_trainable_parameters()
     if args.dry_run:
         return print(f"\n{forecast(model, training, data, settings['block_size'])}")
-    say(f"{len(data):,} items of up to {settings['block_size']} tokens"
+    say(f"{many(len(data), 'item')} of up to {settings['block_size']} tokens"
         f"{'' if held_out is None else f', {len(held_out):,} held out'}; everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
+    trainer._reads = inputs
     carry_out("lora", trainer, settings, checkpoint)
 
 

@@ -4,7 +4,19 @@ import argparse
 
 from llmc import checks
 from llmc.cli.outcome import Usage, say
+from llmc.dtype_words import dtype_word
 from llmc.errors import ConfigError, nearest
+
+
+class Sentences(argparse.RawDescriptionHelpFormatter):
+    """Lays out --help: what a flag does is a sentence, with what it may be, and in brackets what it is by default."""
+
+    def _get_help_string(self, action):
+        text, bracket, default = action.help.rpartition(" [") if action.help.endswith("]") else (action.help, "", "")
+        unsaid = [choice for choice in action.choices or () if str(choice) not in text]
+        choices = f"; one of {', '.join(map(str, action.choices))}" if unsaid else ""
+        text = f"{text[:1].upper()}{text[1:].rstrip('.')}{choices}."
+        return f"{text} [{default}" if bracket else text
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name, summary, example):
         super().__init__(prog=f"llmc {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False,
-                         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+                         epilog=f"example:\n  {example}", formatter_class=Sentences)
         self.name = name
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -78,18 +90,21 @@ def precision(parser):
     def convert(text):
         from llmc.core import _core
 
+        text = dtype_word(text)
         if text == "bfloat16" and not _core.info()["bfloat16"]:
             say("no bfloat16 products here, so they are computed in float32 (llmc doctor says why)")
         return text
 
     parser.add_argument("--precision", type=convert, choices=("float32", "bfloat16"),
-                        help="how products are computed [as weights are stored; bfloat16 for int8]")
+                        help="how products are computed: in float32 or in bfloat16 [as weights are stored; bfloat16 "
+                             "for int8]")
 
 
 def storage(parser):
     """Add --dtype, and --precision."""
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "int8"),
-                        help="how weights are stored in memory: bfloat16 takes a half, int8 about a quarter [float32]")
+    parser.add_argument("--dtype", type=dtype_word, choices=("float32", "bfloat16", "int8"),
+                        help="how weights are stored in memory: float32; bfloat16, a half of it; int8, a quarter "
+                             "[float32]")
     precision(parser)
 
 
@@ -106,4 +121,5 @@ def threads(parser):
             raise argparse.ArgumentTypeError(str(error)) from None
         return value
 
-    parser.add_argument("--num-threads", type=convert, metavar="N", help="threads that compute; the result is the same")
+    parser.add_argument("--num-threads", type=convert, metavar="N",
+                        help="threads that compute, with the same result [one for each processor]")

@@ -17,8 +17,9 @@ def arguments(parser):
                         help='UTF-8 text; several are documents, an end between; so are lines of .jsonl with {"text"}')
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a folder with tokenizer.json, or a hub name")
     parser.add_argument("--vocab-size", type=whole(257), metavar="V",
-                        help="train a byte-level BPE of V tokens on the text first; saved in the --tokenizer folder")
-    parser.add_argument("--out", metavar="X.bin", help="by default the first file's name with .bin")
+                        help="train a byte-level BPE of V tokens on the text first, and save it in the --tokenizer "
+                             "folder [take the one that is there]")
+    parser.add_argument("--out", metavar="X.bin", help="where the ids go [the first file's name with .bin]")
 
 
 def run(args):

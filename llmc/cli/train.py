@@ -6,8 +6,18 @@ from llmc.cli.parser import between, precision, threads, whole
 from llmc.cli.sources import ends_in_bin, located_model
 from llmc.cli.train_data import datasets, read_texts
 from llmc.cli.train_model import CONFIG, config_file, new_config, tokenizer_for
-from llmc.cli.train_run import LONGEST, begun, carry_out, forecast, resumed, settings_file, training_arguments
-from llmc.show.table import count
+from llmc.cli.train_run import (
+    LONGEST,
+    begun,
+    carry_out,
+    forecast,
+    reads,
+    refuse_occupied,
+    resumed,
+    settings_file,
+    training_arguments,
+)
+from llmc.show.table import count, many
 
 EXAMPLE = ("llmc train corpus.txt --hidden-size 256 --num-hidden-layers 4 --max-steps 500 "
            "--eval-steps 100 --output-dir out\n"
@@ -21,21 +31,25 @@ def arguments(parser):
                         help='UTF-8 text, each file a document; or .jsonl of {"text"}, or {"prompt", "response"}, '
                              'whose response alone is learnt; or scenes (.yaml, or a folder of them), likewise; or one '
                              '.bin of llmc tokenize, which may exceed memory')
-    parser.add_argument("--eval-data", nargs="+", metavar="FILE", help="the same, to evaluate with")
+    parser.add_argument("--eval-data", nargs="+", metavar="FILE",
+                        help="files of the same kinds, to evaluate with [a share of the data]")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
-                        help="without --eval-data, evaluate with this last share of the data [0.05]; 0: none")
+                        help="without --eval-data, evaluate with this last share of the data; 0: none [0.05]")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of a training item [the model's context, at most {LONGEST}]")
-    parser.add_argument("--tokenizer", metavar="DIR", help="[the model's; for a new model one trained on the text]")
-    parser.add_argument("--vocab-size", type=whole(257), metavar="V", help="of a tokenizer that is trained [4096]")
+    parser.add_argument("--tokenizer", metavar="DIR",
+                        help="the folder of a tokenizer, or a hub name [the model's; for a new model one trained on "
+                             "the text]")
+    parser.add_argument("--vocab-size", type=whole(257), metavar="V",
+                        help="tokens of a tokenizer that is trained [4096]")
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in --output-dir, with its settings, to the same bits")
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     model = parser.add_argument_group("model: one of the two, or a new one of these sizes")
-    model.add_argument("--model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    model.add_argument("--config", metavar="FILE", help="a config.json; the flags below change it")
-    for name, (kind, default) in CONFIG.items():
-        flag, text = f"--{name.replace('_', '-')}", f"[{default}]"
+    model.add_argument("--model", metavar="DIR", help="a checkpoint's folder, or a hub name [a new model]")
+    model.add_argument("--config", metavar="FILE", help="a config.json, which the flags below change [none]")
+    for name, (kind, what, default) in CONFIG.items():
+        flag, text = f"--{name.replace('_', '-')}", f"{what} [{default}]"
         if kind is bool:
             model.add_argument(flag, action="store_true", default=None, help=text)
         else:
@@ -51,7 +65,9 @@ def run(args):
 
     checkpoint, settings = _settings(args)
     training = training_arguments("train", settings["training"])
-    source = checkpoint or args.model
+    source, inputs = checkpoint or args.model, reads(settings, args.model, args.tokenizer, args.config)
+    if not checkpoint and not args.dry_run:
+        refuse_occupied(training, inputs)
     tokens = ends_in_bin(settings["data"])
     texts = None if tokens else read_texts(settings["data"])
     if source:
@@ -66,10 +82,11 @@ def run(args):
     data, held_out = datasets(settings, texts, tokenizer, model.config.vocab_size)
     if args.dry_run:
         return print(forecast(model, training, data, settings["block_size"]))
-    say(f"{count(model.num_parameters())} parameters, {len(data):,} blocks of up to {settings['block_size']} "
+    say(f"{count(model.num_parameters())} parameters, {many(len(data), 'block')} of up to {settings['block_size']} "
         f"tokens{'' if held_out is None else f', {len(held_out):,} held out'}; "
         f"everything goes to {training.output_dir}")
     trainer = llmc.Trainer(model, training, train_dataset=data, eval_dataset=held_out, tokenizer=tokenizer)
+    trainer._reads = inputs
     carry_out("train", trainer, settings, checkpoint)
 
 

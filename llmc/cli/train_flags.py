@@ -1,10 +1,14 @@
 """The flags of llmc train that are fields of TrainingArguments, made from that class itself."""
 
+import argparse
 import dataclasses
 import json
 import re
 import types
 import typing
+
+
+FLAGS = {"overwrite_output_dir": "--overwrite"}  # those that are not called as their fields
 
 
 def add(parser, other, when="from scratch"):
@@ -19,17 +23,22 @@ def add(parser, other, when="from scratch"):
         When they hold, in the words of --help.
     """
     from llmc import TrainingArguments
+    from llmc.train.arguments import STRATEGIES
     from llmc.train.schedule import SCHEDULES
 
     words = descriptions(TrainingArguments.__doc__)
-    words["lr_scheduler_type"] = f"one of {', '.join(SCHEDULES)}"
+    words["lr_scheduler_type"] = f"The schedule of the rate, one of {', '.join(SCHEDULES)}."
+    words["eval_strategy"] += f" One of {', '.join(STRATEGIES)}."
+    words["save_strategy"] += f" One of {', '.join(STRATEGIES)}."
+    words["on_nonfinite"] += " One of raise, skip."
     group = parser.add_argument_group("training (transformers' TrainingArguments)")
     for field in dataclasses.fields(TrainingArguments):
-        kind, flag = _kind(field.type), f"--{field.name.replace('_', '-')}"
+        kind, flag = _kind(field.type), FLAGS.get(field.name, f"--{field.name.replace('_', '-')}")
         value = f"{field.default}; {when} {other[field.name]}" if field.name in other else field.default
         text = f"{words.get(field.name, '')} [{value}]".strip().replace("%", "%%")
         if kind is bool:
-            group.add_argument(flag, action="store_true", default=None, help=text)
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(flag, dest=field.name, action=action, default=None, help=text)
         else:
             group.add_argument(flag, type=_converter(kind), metavar="X", help=text)
 

@@ -4,18 +4,18 @@ from llmc.cli.outcome import Usage
 from llmc.cli.parser import between, whole
 from llmc.cli.sources import located, tokenizer_of
 
-CONFIG = {  # fields of config.json that are flags: type and default
-    "model_type": (str, "llama"),
-    "hidden_size": (whole(1), 256),
-    "num_hidden_layers": (whole(1), 4),
-    "num_attention_heads": (whole(1), "one for 64 of hidden_size"),
-    "num_key_value_heads": (whole(1), "num_attention_heads"),
-    "head_dim": (whole(1), "hidden_size / num_attention_heads"),
-    "intermediate_size": (whole(1), "8/3 of hidden_size, or 4 times it for GPT"),
-    "max_position_embeddings": (whole(2), 512),
-    "sliding_window": (whole(1), "the family's"),
-    "initializer_range": (between(0, 1, open_low=True), "the family's"),
-    "tie_word_embeddings": (bool, "the family's"),
+CONFIG = {  # fields of config.json that are flags: type, what it is, default
+    "model_type": (str, "the family: llama, gpt2, mistral, openai-gpt or lime", "llama"),
+    "hidden_size": (whole(1), "the width of the stream", 256),
+    "num_hidden_layers": (whole(1), "blocks, one above the other", 4),
+    "num_attention_heads": (whole(1), "heads of queries", "one for 64 of hidden_size"),
+    "num_key_value_heads": (whole(1), "heads of keys and values, which queries share", "num_attention_heads"),
+    "head_dim": (whole(1), "the width of a head", "hidden_size / num_attention_heads"),
+    "intermediate_size": (whole(1), "the width of the feed-forward", "8/3 of hidden_size, or 4 times it for GPT"),
+    "max_position_embeddings": (whole(2), "the context, in tokens", "512, or the block size if that is more"),
+    "sliding_window": (whole(1), "how many tokens a token sees, itself included", "the family's"),
+    "initializer_range": (between(0, 1, open_low=True), "the deviation that weights start with", "the family's"),
+    "tie_word_embeddings": (bool, "let the head be the embedding", "the family's"),
 }
 
 
@@ -57,8 +57,8 @@ def new_config(args, tokenizer, data):
     from llmc import Config, ConfigError
     from llmc.families import row_of
 
-    shown = ("model_type", "hidden_size", "num_hidden_layers", "max_position_embeddings")
-    sizes = {name: CONFIG[name][1] for name in shown}
+    shown = ("model_type", "hidden_size", "num_hidden_layers")
+    sizes = {name: CONFIG[name][2] for name in shown} | {"max_position_embeddings": max(512, args.block_size or 0)}
     given = sizes | _sizes(args)
     width = given["hidden_size"]
     given.setdefault("num_attention_heads", max(1, width // 64))

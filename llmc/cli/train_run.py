@@ -24,7 +24,9 @@ def training_arguments(command, values):
 def last_checkpoint(output_dir):
     """The newest checkpoint that --resume goes on from."""
     from llmc.train.checkpoint import newest
+    from llmc.train.output_folder import recover
 
+    recover(output_dir)
     try:
         return newest(output_dir)
     except FileNotFoundError:
@@ -67,6 +69,8 @@ def begun(args, given, defaults):
 def resumed(command, args, given):
     """(checkpoint, settings) of a training that goes on: what the words say now, else what they said when it began."""
     training = _training(args)
+    if training.pop("overwrite_output_dir", False):
+        raise Usage(f"{command}: --resume goes on with what is there, --overwrite replaces it; give one of them")
     output_dir = training["output_dir"]
     checkpoint, saved = last_checkpoint(output_dir), saved_settings(command, output_dir)
     said = {name: value for name, value in given.items() if value}
@@ -78,6 +82,18 @@ def _training(args):
     from llmc import TrainingArguments
 
     return {"output_dir": TrainingArguments.output_dir, **train_flags.given(args)}
+
+
+def reads(settings, *others):
+    """The files and folders that a training reads, of its settings and `others`."""
+    return [*settings["data"], *(settings["eval_data"] or ()), *filter(None, others)]
+
+
+def refuse_occupied(training, inputs, adapter=False):
+    """Raise ConfigError, before the work, where `output_dir` holds what another run left and may not be overwritten."""
+    from llmc.train.output_folder import OutputFolder
+
+    OutputFolder(training.output_dir, training.overwrite_output_dir, inputs, adapter)
 
 
 def carry_out(command, trainer, settings, checkpoint):
@@ -93,11 +109,13 @@ def carry_out(command, trainer, settings, checkpoint):
     """
     output_dir = trainer.args.output_dir
     if not checkpoint:
-        _remember(command, output_dir, settings)
+        trainer._beside = {os.path.basename(settings_file(command, output_dir)): _remembered(settings)}
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_farewell(command, output_dir)) from None
+        saved = checkpoint or trainer._owned
+        farewell = _farewell(command, output_dir) if saved else "stopped before the first step; nothing was saved"
+        raise KeyboardInterrupt(farewell) from None
     print(Table(["step", "epoch", "loss", "eval_loss", "perplexity", "tokens", "seconds", "tokens/s"], [
         {"step": result.step, "epoch": result.epoch, "loss": result.loss, "eval_loss": result.eval_loss,
          "perplexity": result.perplexity, "tokens": result.tokens, "seconds": result.seconds,
@@ -133,12 +151,11 @@ def forecast(model, training, data, length):
     return Table(["what", "value"], [{"what": what, "value": value} for what, value in rows.items()])
 
 
-def _remember(command, output_dir, settings):
-    from llmc.system.atomic import write_json
-
+def _remembered(settings):
+    """The settings as a training that goes on needs them: from any folder, and with nothing to overwrite."""
     paths = {name: settings[name] and list(map(os.path.abspath, settings[name])) for name in ("data", "eval_data")}
-    os.makedirs(output_dir, exist_ok=True)
-    write_json(settings_file(command, output_dir), {**settings, **paths})
+    training = {name: value for name, value in settings["training"].items() if name != "overwrite_output_dir"}
+    return {**settings, **paths, "training": training}
 
 
 def _farewell(command, output_dir):

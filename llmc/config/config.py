@@ -1,34 +1,35 @@
 """Config: the fields of Hugging Face's config.json, in every spelling, checked, for every family of llmc.families."""
 
 import copy
-import difflib
 import json
-import os
 import types
 
-from llmc.calls import public, warn
-from llmc.config import gguf_fields, rope, validation
-from llmc.system.atomic import write_json
-from llmc.config.json_files import check_writable, locate, read_json
+from llmc.calls import public
+from llmc.config import rope, validation
+from llmc.config.on_disk import IDS, OnDisk
 from llmc.config.read_only import read_only, refuse
 from llmc.errors import ConfigError, nearest, shown
 from llmc.families import owners, row_of
-from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS
+from llmc.config.fields import CANONICAL, DERIVED, FIELDS, REFUSED, ROPE_FIELDS, TRANSFORMERS
 
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION = (  # fields of generation_config.json that a generation obeys, beside the ids
     "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "max_new_tokens",
     "suppress_tokens",
 )  # fmt: skip
 
 
+class _Unsaid(str):
+    """The family where none is named: not the same as its name, for `Config()` says nothing at all."""
+
+
 @public
-class Config:
+class Config(OnDisk):
     """What a model is: the fields of its config.json.
 
     Every field can be read, given and set under each of its names: `n_embd` and `hidden_size` are one field, as are
     `n_layer` and `num_hidden_layers`, `dtype` and `torch_dtype`, `rope_parameters` and `rope_theta` with
-    `rope_scaling`. Fields that llmc does not know are kept and written back.
+    `rope_scaling`. Other fields that transformers' configuration has, and names that begin with `_`, are kept and
+    written back; those of a file (`from_pretrained`, `from_dict`) all are.
 
     Parameters
     ----------
@@ -40,18 +41,27 @@ class Config:
     Raises
     ------
     ConfigError
-        When a number is impossible, two numbers disagree, or a field asks for what llmc does not do.
+        When a number is impossible, two numbers disagree, or a field asks for what llmc does not do; for no field.
+    TypeError
+        For a name that is no field; it names the nearest.
     """
 
-    def __init__(self, model_type="llama", **fields):
-        self._fill(model_type, fields)
+    def __init__(self, model_type=_Unsaid("llama"), **fields):
+        if not fields and isinstance(model_type, _Unsaid):
+            raise ConfigError("Config: no field is given; the least is the family, whose defaults are the sizes of its "
+                              "paper: llmc.Config(model_type='llama', hidden_size=256, num_hidden_layers=4, "
+                              "num_attention_heads=4, intermediate_size=688, vocab_size=4096)")
+        self._fill(str(model_type) if isinstance(model_type, str) else model_type, fields)
+        for name in self._extra:
+            self._require_field(name)
         self.validate()
         if self._has_rope:
             rope.warn(self)
-        for name in self._extra:
-            close = difflib.get_close_matches(name, self._names, n=1, cutoff=0.85)
-            if close and name not in REFUSED:
-                warn(f"{name} is not a field of {model_type}; did you mean {close[0]}?")
+
+    def _require_field(self, name):
+        if not (name.startswith("_") or name in TRANSFORMERS or name in REFUSED or name in self._family.kept):
+            near = nearest(name, [*self._names, *ROPE_FIELDS])
+            raise TypeError(f"Config has no argument {name!r}; it is no field of {self.model_type}; {near}")
 
     def _fill(self, model_type, fields):
         family = row_of(model_type)
@@ -105,7 +115,7 @@ class Config:
                     "leave it out"
                 )
         self._fields[canonical] = value
-        if canonical in _IDS and self._generation is not None:
+        if canonical in IDS and self._generation is not None:
             self._generation[canonical] = value
 
     def _refuse_others(self, name, value):
@@ -145,7 +155,7 @@ class Config:
         raise AttributeError(f"a {self.model_type} configuration has no {name}; {near}")
 
     def _value(self, canonical):
-        if canonical in _IDS and self._generation is not None:
+        if canonical in IDS and self._generation is not None:
             return self._generation.get(canonical)
         value = self._fields.get(canonical)
         if value is None:
@@ -173,7 +183,7 @@ class Config:
         if self._frozen and name in GENERATION:
             self._set_generation(name, value)
             return
-        if self._frozen and name not in _IDS:
+        if self._frozen and name not in IDS:
             refuse(name)
         if name in ("model_type", "architectures"):
             raise AttributeError(f"{name} cannot be changed; make a new Config")
@@ -192,7 +202,7 @@ class Config:
 
     def _set_generation(self, name, value):
         if self._generation is None:
-            ids = {each: self._fields[each] for each in _IDS if self._fields[each] is not None}
+            ids = {each: self._fields[each] for each in IDS if self._fields[each] is not None}
             self.__dict__["_generation"] = ids
         self._generation[name] = value
 
@@ -241,7 +251,7 @@ class Config:
         other = copy.deepcopy(self)
         state = other.__dict__
         for fields in ("_fields", "_extra"):
-            state[fields] = {name: value if name in _IDS else read_only(value, name)
+            state[fields] = {name: value if name in IDS else read_only(value, name)
                              for name, value in state[fields].items()}  # fmt: skip
         state["_rope"] = read_only(state["_rope"], "rope_parameters")
         state["_frozen"] = True
@@ -340,6 +350,41 @@ class Config:
 
     # Files
 
+    @classmethod
+    def from_dict(cls, fields):
+        """The configuration of a config.json that is read already; all of its fields are kept and written back.
+
+        Parameters
+        ----------
+        fields : dict
+            With `model_type`.
+
+        Returns
+        -------
+        Config
+
+        Raises
+        ------
+        ConfigError
+            When what it says is impossible, or llmc does not do it.
+        """
+        if not hasattr(fields, "keys"):
+            raise TypeError(f"fields is {type(fields).__name__}, not a dict as config.json holds it")
+        config = cls._of_fields(dict(fields))
+        config.validate()
+        if config._has_rope:
+            rope.warn(config)
+        return config
+
+    @classmethod
+    def _of_fields(cls, fields):
+        config = cls.__new__(cls)
+        if "model_type" not in fields:
+            found = f"its architectures are {fields.get('architectures')}"
+            raise ConfigError(f"there is no model_type; add the one that fits: {found}")
+        config._fill(fields.pop("model_type"), fields)
+        return config
+
     def to_dict(self):
         """The fields as config.json holds them, in the family's spelling.
 
@@ -364,104 +409,3 @@ class Config:
         written.update(self._extra)
         first = {name: written[name] for name in ("model_type", "architectures")}
         return copy.deepcopy(first | {name: written[name] for name in sorted(written)})
-
-    def save_pretrained(self, directory):
-        """Write config.json, and generation_config.json where there was one; both appear whole or not at all.
-
-        Parameters
-        ----------
-        directory : str or os.PathLike
-            Made if it is not there.
-
-        Raises
-        ------
-        ConfigError
-            When the configuration is impossible, or a field cannot be written as JSON.
-        OSError
-            When the folder cannot be written.
-        """
-        self.validate()
-        files = {"config.json": self.to_dict()}
-        if self._generation is not None:
-            files["generation_config.json"] = self._generation
-        for name, fields in files.items():
-            check_writable(name, fields)
-        os.makedirs(directory, exist_ok=True)
-        for name, fields in files.items():
-            write_json(os.path.join(directory, name), fields)
-
-    @classmethod
-    def from_pretrained(cls, source, revision=None, local_files_only=False):
-        """Read a configuration.
-
-        Parameters
-        ----------
-        source : str or os.PathLike
-            A folder with config.json (and perhaps generation_config.json, whose eos, bos and pad ids then count for
-            generation, as in transformers), the path of a config.json or of a .gguf file, or the name of a repository
-            on the hub.
-        revision : str, optional
-            Branch, tag or commit on the hub.
-        local_files_only : bool
-            Take a hub name from the cache and ask no network.
-
-        Returns
-        -------
-        Config
-
-        Raises
-        ------
-        FileNotFoundError
-            When there is no such file, or the hub has none or cannot be reached.
-        CheckpointError
-            When the file is not JSON.
-        ConfigError
-            When what it says is impossible, or llmc does not do it.
-        """
-        if gguf_fields.is_gguf(source):
-            return cls._from_gguf(os.fspath(source))
-        return cls._from_files(*locate(os.fspath(source), revision, local_files_only))
-
-    @classmethod
-    def _from_gguf(cls, path, **given):
-        """From a GGUF file, whose fields come after those given."""
-        window = given.get("sliding_window")
-        fields, divisors = gguf_fields.read_fields(path, window)
-        config = cls._filled(path, fields, given)
-        if divisors is not None:
-            gguf_fields.check_divisors(config, divisors, path)
-        return config
-
-    @classmethod
-    def _from_files(cls, path, beside, **given):
-        """From config.json and generation_config.json (or None), where fields that are given go before the file's."""
-        config = cls._filled(path, read_json(path), given)
-        if beside is not None:
-            config._read_generation(beside)
-        return config
-
-    @classmethod
-    def _filled(cls, path, fields, given):
-        """Of the fields of a file, and those that go before them."""
-        config = cls.__new__(cls)
-        try:
-            if "model_type" not in fields:
-                found = f"its architectures are {fields.get('architectures')}"
-                raise ConfigError(f"there is no model_type; add the one that fits: {found}")
-            config._fill(fields.pop("model_type"), fields)
-            config._require_known(given, "Model.from_pretrained")
-            config = config.replace(**given)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-        if config._has_rope:
-            rope.warn(config)
-        return config
-
-    def _read_generation(self, path):
-        generation = read_json(path)
-        for name in generation.keys() & set(_IDS):
-            try:
-                generation[name] = FIELDS[name][0](generation[name], name)
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
-        self.__dict__["_generation"] = generation

@@ -1,7 +1,8 @@
 """The fields of config.json: their names and spellings, how a value is checked, and what is refused."""
 
 from llmc.checks import LARGEST, flag, number, whole, wrong
-from llmc.errors import ConfigError, shown
+from llmc.dtype_words import dtype_word
+from llmc.errors import ConfigError
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8")
 
@@ -48,8 +49,8 @@ def _activation(value, name):
 
 
 def _dtype(value, name):
-    word = "float32" if value is None else shown(value).strip("'").removeprefix("torch.")
-    if word not in DTYPES:
+    word = "float32" if value is None else dtype_word(value)
+    if not isinstance(word, str) or word not in DTYPES:
         raise ConfigError(wrong(name, value, f"a dtype of weights: {', '.join(DTYPES)}"))
     return word
 
@@ -99,3 +100,16 @@ REFUSED = {
     "pruned_heads": ((None, {}), f"layers would differ in their heads; {_NOT_DONE}; save the model without pruning"),
     "quantization_config": ((None, {}), f"the weights are quantised; {_NOT_DONE}; open the checkpoint before"),
 }
+
+# What else transformers' configurations have, of this release or an earlier one: kept, though nothing depends on it.
+TRANSFORMERS = frozenset(
+    """architectures attn_implementation auto_map bad_words_ids begin_suppress_tokens cache_implementation
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample
+    early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id id2label is_decoder label2id layer_types length_penalty max_length max_new_tokens min_length
+    min_new_tokens min_p model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels
+    num_return_sequences original_max_position_embeddings output_attentions output_hidden_states output_scores prefix
+    problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p
+    torchscript transformers_version typical_p use_bfloat16 use_cache use_return_dict""".split()
+)

@@ -35,7 +35,7 @@ def conversation_ids(messages, tokenizer, where):
         if not spans:
             spans = [_turn(messages[: place + 1], text, tokenizer) for place, message in enumerate(messages)
                      if message["role"] == "assistant"]  # fmt: skip
-    except DataError as error:
+    except (DataError, TypeError) as error:
         raise DataError(f"{where}: {error}") from None
     learnt = [any(start <= first and last <= stop for start, stop in spans) and first < last
               for first, last in encoded["offset_mapping"]]

@@ -30,8 +30,12 @@ def documents(path, on_read=None):
         yield read_chunks(path, on_read)
         return
     for where, record in records([path], on_read):
-        if "prompt" in record:
-            raise DataError(f"{where}: a prompt and its response, of which the response alone is learnt, but a "
-                            f"document is learnt whole; llmc train, llmc lora and llmc eval read such lines, and "
-                            f"llmc.data.JsonlDataset does")
+        if "input_ids" in record:
+            raise DataError(f"{where}: ids, of which nobody knows the text; llmc train, llmc lora and llmc eval read "
+                            f"such lines, and llmc.data.JsonlDataset does")
+        if "messages" in record or "prompt" in record:
+            what = ("a conversation, of which the assistant's turns alone are learnt" if "messages" in record
+                    else "a prompt and its response, of which the response alone is learnt")
+            raise DataError(f"{where}: {what}, but a document is learnt whole; llmc train, llmc lora and llmc "
+                            "eval read such lines, and llmc.data.JsonlDataset does")
         yield [record["text"]]

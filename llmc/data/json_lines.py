@@ -1,11 +1,13 @@
-"""JSON lines: files with an object in every line, a text or a prompt with its response."""
+"""Rows: texts, prompts with responses, conversations, or ids, as lines of JSON-lines files or as dicts in memory."""
 
 import json
 import os
 
+from llmc.data.messages import check_messages
 from llmc.data.text_files import open_text
 from llmc.errors import DataError
 
+KINDS = (("input_ids",), ("messages",), ("prompt", "response"), ("text",))  # of several in a row the first counts
 SUFFIXES = (".jsonl", ".ndjson")
 LONGEST = 1 << 28  # bytes of a line
 
@@ -32,8 +34,8 @@ def records(paths, on_read=None):
     Raises
     ------
     DataError
-        For a device, and a line that is not UTF-8, not JSON, or no object with `text`, or `prompt` and `response`, as
-        strings.
+        For a device, and a line that is not UTF-8, not JSON, or no object with `input_ids`, or with `messages`, or with
+        `text`, or `prompt` and `response`, as strings.
     """
     for path in paths:
         with open_text(path) as file:
@@ -49,9 +51,59 @@ def records(paths, on_read=None):
                     yield where, _record(where, line)
 
 
+def rows(dataset):
+    """The dicts of a list, or of what has `__len__` and `__getitem__`, as `records` gives those of files."""
+    for index in range(len(dataset)):
+        where = f"row {index}"
+        yield where, checked(where, dataset[index])
+
+
+def are_rows(dataset):
+    """Whether a dataset holds rows that a tokenizer has to read; of a list each is looked at, of others the first."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or not len(dataset):
+        return False
+    some = dataset if isinstance(dataset, (list, tuple)) else [dataset[0]]
+    return any(hasattr(row, "keys") and "input_ids" not in row and any(kind[0] in row for kind in KINDS)
+               for row in some)  # fmt: skip
+
+
+def kind_of(record):
+    """The names in a row that count: of the kinds of `KINDS` the first; None where it has none."""
+    return next((kind for kind in KINDS if kind[0] in record), None) if hasattr(record, "keys") else None
+
+
 def text_of(record):
-    """The text of a line's object; a prompt and its response follow each other with nothing between."""
-    return record["prompt"] + record["response"] if "prompt" in record else record["text"]
+    """The text of a row; a prompt and its response follow each other with nothing between, turns stand in
+    lines of their own, and ids have none."""
+    kind = kind_of(record)
+    if kind == ("messages",):
+        return "\n".join(message["content"] for message in record["messages"])
+    return "" if kind == ("input_ids",) else "".join(record[name] for name in kind)
+
+
+def checked(where, record):
+    """A row, with its strings where they should be.
+
+    Raises
+    ------
+    DataError
+        When it is none, with the place.
+    """
+    kind = kind_of(record)
+    if kind is None or any(name not in record for name in kind):
+        found = f"an object with {', '.join(map(repr, record)) or 'nothing'}" if hasattr(record, "keys") \
+            else type(record).__name__
+        raise DataError(f'{where}: it holds {found}; a row is {{"text": …}}, {{"prompt": …, "response": …}}, '
+                        f'{{"messages": […]}} or {{"input_ids": …}}')
+    if kind == ("messages",):
+        try:
+            check_messages(record["messages"])
+        except (DataError, TypeError) as error:
+            raise DataError(f"{where}: {error}") from None
+    for name in kind:
+        if kind in (("prompt", "response"), ("text",)) and not isinstance(record[name], str):
+            raise DataError(f"{where}: {name} is {type(record[name]).__name__}, not a string")
+    return record
 
 
 def _record(where, line):
@@ -61,12 +113,4 @@ def _record(where, line):
         raise DataError(f"{where}: byte {error.start} of the line is not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON: {error}; each line is one object") from None
-    wanted = ("prompt", "response") if isinstance(record, dict) and "prompt" in record else ("text",)
-    if not isinstance(record, dict) or any(name not in record for name in wanted):
-        found = f"an object with {', '.join(map(repr, record)) or 'nothing'}" if isinstance(record, dict) \
-            else type(record).__name__
-        raise DataError(f'{where}: it holds {found}; a line is {{"text": …}} or {{"prompt": …, "response": …}}')
-    for name in wanted:
-        if not isinstance(record[name], str):
-            raise DataError(f"{where}: {name} is {type(record[name]).__name__}, not a string")
-    return record
+    return checked(where, record)

@@ -261,7 +261,8 @@ def _whole(pair, shape, dtype):
 def _grown(pair):
     """The row of what tuned alone has of a targeted matrix."""
     return {"name": pair.name, "role": pair.role, "base_norm": None, "tuned_norm": None, "delta_norm": None,
-            "status": "identical", "changed": 0, "nonfinite": 0, "added": pair.added, "structure": pair.structure}  # fmt: skip
+            "status": "identical", "changed": 0, "nonfinite": 0, "added": pair.added,
+            "structure": pair.structure}  # fmt: skip
 
 
 def _left_out(row, kept, whole):

@@ -14,7 +14,7 @@ class ModelSide(Side):
     """A Model, as it computes: merged weights as they are, attached adapters that are active added."""
 
     def __init__(self, model):
-        self._parameters, adapters, core = model._parameters, model.adapters, model._model
+        self._parameters, adapters = model._parameters, model.adapters
         path = model._name_or_path
         super().__init__(path or "a model", Readable(model._parameters),
                          path if path and os.path.isdir(path) else None, model.config.to_dict())  # fmt: skip

@@ -49,6 +49,8 @@ GPT2 = Row(
     may_be_none=("num_key_value_heads", "head_dim", "intermediate_size"),
     deviations={"qkv": _plain, "up": _plain, "o": _added_to_the_stream, "down": _added_to_the_stream},
     peft_targets=("c_attn",),
+    kept=(*(f"summary_{name}" for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")),
+          "predict_special_tokens"),
 )  # fmt: skip
 
 _SCALING = ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")

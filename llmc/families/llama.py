@@ -56,6 +56,7 @@ LLAMA = Row(
     starts={"k": start_of_keys_and_values, "v": start_of_keys_and_values},
     pads=True,
     peft_targets=("q_proj", "v_proj"),
+    kept=("pretraining_tp",),
 )  # fmt: skip
 
 add(LLAMA)

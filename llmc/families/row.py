@@ -81,6 +81,8 @@ class Row:
         Whether fields that a layer has may be lists of one value a layer.
     rope_theta : float
         The rotary base where a configuration gives none.
+    kept : tuple of str
+        Fields that transformers' configuration of this family has beside, which change nothing here.
     """
 
     model_type: str
@@ -112,6 +114,7 @@ class Row:
     unadapted: tuple = ()
     by_layer: bool = False
     rope_theta: float = 10000.0
+    kept: tuple = ()
 
     def kinds(self, config):
         """The kinds of a model of this configuration, as words of the core, and the numbers that belong to them.

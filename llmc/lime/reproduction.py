@@ -16,7 +16,7 @@ from llmc.lime.findings import NEED_SCIKIT_LEARN, WAYS, Findings
 from llmc.lime.forecast import Forecast
 from llmc.lime.learning import require_ours, result_of
 from llmc.lime.ledger import Ledger
-from llmc.lime.notes import notes_of
+from llmc.lime.remarks import remarks_on
 from llmc.lime.pages import write_page
 from llmc.lime.recipes import cost_of, recipes_of
 from llmc.lime.sheets import SHEETS, write_tables
@@ -149,7 +149,7 @@ class _Work:
 
         def report(key, answer):
             nonlocal done
-            notes = notes_of(self.here, key)
+            notes = remarks_on(self.here, key)
             self.ledger.enter(key, answer["result"], self.origin, self.here.rests_on(key), notes)
             words = self.here.words() if key in NEED_SCIKIT_LEARN else None
             write_pictures(self.ledger.numbers, self.here.out, [key], words)

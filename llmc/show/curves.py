@@ -54,6 +54,8 @@ class Panel:
         Of y.
     reference : ((x, x), (y, y), str) or None
         A thin dashed line to compare with, and what it is.
+    logarithmic : bool
+        Whether x is drawn as its logarithm.
     """
 
     title: str
@@ -63,6 +65,7 @@ class Panel:
     whole: bool = True
     bounds: tuple | None = None
     reference: tuple | None = None
+    logarithmic: bool = False
 
 
 def draw(panels, path, title="", size=PANEL, across=3, known=()):
@@ -136,7 +139,11 @@ def _dress(axes, panel):
     axes.set_ylabel(panel.y, color=GREY, fontsize=9.5)
     axes.tick_params(labelsize=9)
     axes.spines["bottom"].set(visible=True, color=LINE)
-    if panel.whole:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    if panel.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.minorticks_off()
+    elif panel.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True))
     if panel.bounds is not None:
         axes.set_ylim(*panel.bounds)

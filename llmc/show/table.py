@@ -63,3 +63,8 @@ def count(n, unit=""):
         if abs(n) >= size:
             return f"{n / size:.3g} {prefix}{unit}"
     return f"{n:.3g} {unit}".rstrip()
+
+
+def many(n, what):
+    """A number of things: "1 row", "2,000 rows"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -121,7 +121,7 @@ def sweep(folder):
         path = os.path.join(folder, name)
         if not match or os.path.islink(path) or not os.path.isdir(path):
             continue
-        lock = _lock(path)
+        lock = lock_folder(path)
         if lock is None:
             continue
         old, place = os.path.join(path, _OLD), os.path.join(folder, match[1])
@@ -166,14 +166,14 @@ def _make_locked(parent, name):
     while True:
         path = os.path.join(parent, f".tmp-{secrets.token_hex(4)}-{name}")
         os.mkdir(path)
-        lock = _lock(path)
+        lock = lock_folder(path)
         if lock is not None and os.path.isdir(path):  # a sweep may have been faster
             return path, lock
         if lock is not None:
             os.close(lock)
 
 
-def _lock(path):
+def lock_folder(path):
     """A descriptor that holds the lock of a folder until it is closed or its process dies; None if another has it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

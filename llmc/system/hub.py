@@ -8,6 +8,12 @@ _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATIENCE = 5  # seconds for the hub to answer at all
 
 
+def located(source, revision=None, local_files_only=False, patterns=_PATTERNS):
+    """What a checkpoint is read from: a .gguf file as it is; else its folder, as `folder` finds it."""
+    source = os.fspath(source)
+    return source if source.lower().endswith(".gguf") else folder(source, revision, local_files_only, patterns)
+
+
 def folder(source, revision=None, local_files_only=False, patterns=_PATTERNS):
     """The folder of a checkpoint, fetched from the hub when `source` is a name there.
 

@@ -1,7 +1,8 @@
 """What a tokenizer does with conversations: its template, and what that writes."""
 
+from llmc.data.messages import check_messages
 from llmc.errors import ConfigError
-from llmc.tokenizer.chat_rendering import check_messages, render
+from llmc.tokenizer.chat_rendering import render
 from llmc.tokenizer.chat_templates import DEFAULT
 
 

@@ -18,13 +18,15 @@ ROUTER = "router"  # stands in the names of routers' parameters
 class TrainingArguments:
     """The settings of a `Trainer`.
 
-    Names and defaults are those of transformers; `adam_beta2` alone is 0.95, and evaluation happens whenever there is
-    something to evaluate.
+    Names and defaults are those of transformers; but `adam_beta2` is 0.95, and evaluation happens whenever there is
+    something to evaluate, before the first step too.
 
     Parameters
     ----------
     output_dir : str or PathLike
         Where checkpoints, `log.jsonl`, `loss.png` and the finished model go.
+    overwrite_output_dir : bool
+        Replace the model, adapter or checkpoints of another run that are there, once this one has a checkpoint.
     max_steps : int
         Optimizer steps of the training; -1: as many as `num_train_epochs` take.
     num_train_epochs : float
@@ -34,6 +36,7 @@ class TrainingArguments:
     gradient_accumulation_steps : int
         Micro-batches of an optimizer step, weighted by the tokens that count: 4 of 1 row are 1 of 4.
     learning_rate : float
+        The rate of AdamW, at the top of the schedule.
     router_learning_rate : float, optional
         Of parameters with `router` in their names; a model that has none has no use for it.
     parameter_groups : list of dict, optional
@@ -43,7 +46,7 @@ class TrainingArguments:
     lr_scheduler_kwargs : dict, optional
         What that schedule takes besides, such as `min_lr`; it multiplies every rate by the same factor.
     warmup_steps : int, or float below 1
-        A number below 1 is a share of all steps.
+        Steps in which the rate rises from 0; a number below 1 is a share of all steps.
     warmup_ratio : float, optional
         That share under its older name; `warmup_steps` goes before it.
     weight_decay, adam_beta1, adam_beta2, adam_epsilon : float
@@ -53,11 +56,15 @@ class TrainingArguments:
     logging_steps : int, or float below 1
         Where no bar can be shown, a line is printed every so many steps; `log.jsonl` has every step.
     eval_strategy : "no", "steps" or "epoch", optional
-        None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
+        When to evaluate. None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
     eval_steps : int, or float below 1, optional
+        Steps between two evaluations; a number below 1 is a share of all steps.
+    eval_on_start : bool
+        Evaluate the model before the first step too, where it is evaluated at all.
     save_strategy : "no", "steps" or "epoch"
-        "no": only what Ctrl-C, the best evaluation and the end leave.
+        When to write a checkpoint. "no": only what Ctrl-C, the best evaluation and the end leave.
     save_steps : int, or float below 1
+        Steps between two checkpoints; a number below 1 is a share of all steps.
     save_total_limit : int, optional
         Checkpoints that are kept, `checkpoint-best` apart; None: all.
     seed : int
@@ -77,6 +84,7 @@ class TrainingArguments:
 
     output_dir: str = "trainer_output"
     _: dataclasses.KW_ONLY
+    overwrite_output_dir: bool = False
     max_steps: int = -1
     num_train_epochs: float = 3.0
     per_device_train_batch_size: int = 8
@@ -97,6 +105,7 @@ class TrainingArguments:
     logging_steps: float = 500
     eval_strategy: str | None = None
     eval_steps: float | None = None
+    eval_on_start: bool = True
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
@@ -133,7 +142,7 @@ class TrainingArguments:
         self._check(one_of, "lr_scheduler_type", words=SCHEDULES)
         self._check(one_of, "save_strategy", "eval_strategy", words=STRATEGIES)
         self._check(one_of, "on_nonfinite", words=("raise", "skip"))
-        self._check(flag, "disable_tqdm")
+        self._check(flag, "disable_tqdm", "overwrite_output_dir", "eval_on_start")
         if not isinstance(self.lr_scheduler_kwargs, (dict, type(None))):
             raise TypeError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}, not a dict")
 

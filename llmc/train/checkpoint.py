@@ -63,6 +63,11 @@ def require_names(model):
                               f"output_dir; give it another adapter_name")
 
 
+def is_checkpoint(folder, name):
+    """Whether a folder's entry is a checkpoint of a training, by its name."""
+    return (name == BEST or bool(_NUMBERED.fullmatch(name))) and os.path.isdir(os.path.join(folder, name))
+
+
 def require_room(folder, model, optimizer):
     """Raise OSError unless the disk of a folder has room for one more checkpoint."""
     require_space(folder, _nbytes(model.trained()) + _nbytes(_moments(optimizer)) + _ROOM)
@@ -143,6 +148,14 @@ def newest(output_dir):
 def newest_path(output_dir, started):
     """The newest checkpoint of the training that began at `started`, or None."""
     return next((path for began, _, path in found(output_dir) if began == started), None)
+
+
+def of_one_training(path, output_dir):
+    """Whether a checkpoint is of a training that has checkpoints in a folder."""
+    try:
+        return newest_path(output_dir, read_state(path)[0].started) is not None
+    except (CheckpointError, OSError):  # it is refused in words when it is read
+        return False
 
 
 def rotate(output_dir, limit, started):

@@ -7,18 +7,19 @@ import time
 
 from llmc.calls import warn
 from llmc.train import checkpoint as checkpoints
-from llmc.system.atomic import sweep
+from llmc.train import trained
+from llmc.system.atomic import sweep, write_json
 from llmc.errors import ConfigError, DataError, NonFiniteError
 from llmc.inputs import IGNORE
 from llmc.optimizer import AdamW
 from llmc.train.plot import plot_loss
 from llmc.train.batches import Batches, is_one_shot
 from llmc.train.log import LOG, TrainingLog
+from llmc.train.output_folder import PICTURE, OutputFolder
 from llmc.train.progress import Progress
 from llmc.train.state import TrainerState
 from llmc.train.survey import NO_TARGET, survey
 
-PICTURE = "loss.png"
 _LENGTHS = 64  # a run is made for a multiple of this many tokens, so that a longer batch seldom needs a new one
 
 
@@ -35,17 +36,18 @@ class Training:
     def __init__(self, trainer, resume, interrupts):
         self.trainer, self.model, self.args, self.interrupts = trainer, trainer.model, trainer.args, interrupts
         args, dataset = self.args, trainer.train_dataset
+        self.output_dir = args.output_dir
         self.batches = Batches(dataset, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.seed)
         max_steps = self._max_steps()
         args.rate(0, max_steps)
-        said = survey(dataset, args.per_device_train_batch_size * args.gradient_accumulation_steps)
+        self.said = survey(dataset, args.per_device_train_batch_size * args.gradient_accumulation_steps)
         if resume and is_one_shot(dataset):
             raise DataError(f"train_dataset is a {type(dataset).__name__} that can be read only once, so a training "
                             f"cannot resume where it was; give something that can be iterated afresh")
+        self.folder = OutputFolder(self.output_dir, args.overwrite_output_dir, trainer._inputs(resume),
+                                   bool(trained.adapters(self.model)), own=trainer._owns(resume))
         checkpoints.require_names(self.model)
-        self.output_dir = args.output_dir
         os.makedirs(self.output_dir, exist_ok=True)
-        sweep(self.output_dir)
         self.optimizer = _optimizer(self.model, args)
         self.rates = [(group, group["lr"]) for group in self.optimizer.groups if "lr" in group.own]
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
@@ -56,13 +58,8 @@ class Training:
             self.state = TrainerState(max_steps=max_steps, started=time.time())
         self.save_every = self._every(args.save_strategy, "save_steps")
         self.eval_every = self._every(trainer.eval_strategy, "eval_steps" if args.eval_steps else "logging_steps")
-        state, log = self.state, os.path.join(self.output_dir, LOG)
-        self.log = TrainingLog(log, state.step, evaluated=state.evaluated_step == state.step)
-        self.progress = Progress(state.step, max_steps, args.every("logging_steps", max_steps), args.disable_tqdm)
-        if said:
-            self.progress.say(said)
         self.run, self.length = None, 0
-        self.learns = state.step > 0  # whether a target was seen
+        self.learns = self.state.step > 0  # whether a target was seen
         self.stopped = False
 
     def _resume(self, path, max_steps):
@@ -93,22 +90,46 @@ class Training:
     # --- the loop ----------------------------------------------------------------------------------------------------
     def go(self):
         """Train to the end, or until a callback says "stop", the data is used up, or Ctrl-C is pressed."""
+        with self.folder:
+            self._begin()
+            try:
+                self._steps()
+                self._finish()
+            except KeyboardInterrupt:
+                if self.interrupts.count < 2:
+                    self._leave()
+                raise
+            finally:
+                self.progress.close()
+                self.log.close()
+
+    def _begin(self):
+        """Open the folder's log, and show where the training stands."""
+        state, args = self.state, self.args
+        sweep(self.output_dir)
+        for name, settings in self.trainer._beside.items():
+            write_json(os.path.join(self.output_dir, name), settings)
+        self.log = TrainingLog(os.path.join(self.output_dir, LOG), state.step, state.evaluated_step == state.step)
+        every = args.every("logging_steps", state.max_steps)
+        self.progress = Progress(state.step, state.max_steps, every, args.disable_tqdm)
+        if self.said:
+            self.progress.say(self.said)
+
+    def _steps(self):
         state = self.state
-        try:
-            if state.step:
-                self._do_what_is_due()  # an interruption may have come before it
-                self._rotate()
-            while state.step < state.max_steps and not self.stopped and self._step():
-                self._do_what_is_due()
-                self._ask_callbacks()
-            self._finish()
-        except KeyboardInterrupt:
-            if self.interrupts.count < 2:
-                self._leave()
-            raise
-        finally:
-            self.progress.close()
-            self.log.close()
+        if state.step:
+            self._do_what_is_due()  # an interruption may have come before it
+            self._rotate()
+        elif self.eval_every is not None and self.args.eval_on_start:
+            self._look()  # at the model as it was: it is no result of the training, and never its best
+        while state.step < state.max_steps and not self.stopped and self._step():
+            self._do_what_is_due()
+            self._ask_callbacks()
+
+    def _succeeded(self):
+        """Something of this run is on the disk."""
+        self.folder.succeeded()
+        self.trainer._owned = os.path.realpath(self.output_dir)
 
     def _step(self):
         """One optimizer step; False when no data is left."""
@@ -214,15 +235,18 @@ class Training:
             return every is not None
         return state.step % every == 0 if every else state.position[1] == 0
 
-    def _evaluate(self):
-        state = self.state
+    def _look(self):
+        """Evaluate, write it down, and show it."""
         with self.interrupts.abandonable():
             result = self.trainer.evaluate()
-        state.eval_loss, state.perplexity = _finite(result["eval_loss"]), _finite(result["perplexity"])
-        state.evaluated_step = state.step
-        entry = {"step": state.step, "eval_loss": state.eval_loss, "perplexity": state.perplexity}
+        entry = {"step": self.state.step} | {name: _finite(result[name]) for name in ("eval_loss", "perplexity")}
         self.log.write(entry)
         self.progress.evaluation(entry)
+        return entry
+
+    def _evaluate(self):
+        state, entry = self.state, self._look()
+        state.eval_loss, state.perplexity, state.evaluated_step = entry["eval_loss"], entry["perplexity"], state.step
         if state.eval_loss is not None and (state.best_eval_loss is None or state.eval_loss < state.best_eval_loss):
             state.best_step, state.best_eval_loss = state.step, state.eval_loss
             self._write(os.path.join(self.output_dir, checkpoints.BEST))
@@ -248,6 +272,7 @@ class Training:
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._advice()}") from None
         self.good = path
+        self._succeeded()
 
     def _ask_callbacks(self):
         for callback in self.trainer.callbacks:
@@ -268,6 +293,7 @@ class Training:
             self._save()
         checkpoints.require_finite(self.output_dir, self.model.trained())
         self.trainer.save_model(self.output_dir)
+        self._succeeded()
         self._draw()
         self.interrupts.check()
 

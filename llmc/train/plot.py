@@ -27,24 +27,24 @@ def plot_loss(log, path):
         Without matplotlib.
     """
     entries = read_log(log)
-    steps, losses = _series(entries, "loss")
-    held_steps, held = _series(entries, "eval_loss")
+    steps, losses = series(entries, "loss")
+    held_steps, held = series(entries, "eval_loss")
     if not len(steps):
         return
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = picture.chart(9, 5, lines="y")
-    raw_steps, raw = _thinned(steps, losses)
+    raw_steps, raw = thinned(steps, losses)
     axes.plot(raw_steps, raw, color=COOL, alpha=0.25, linewidth=0.8, marker="o" if len(raw) == 1 else None)
     course = smoothed(losses)
-    axes.plot(*_thinned(steps, course), color=COOL, linewidth=2.2, solid_capstyle="round", label="training")
+    axes.plot(*thinned(steps, course), color=COOL, linewidth=2.2, solid_capstyle="round", label="training")
     if len(held):
         axes.plot(held_steps, held, color=WARM, linewidth=1.4, marker="o", markersize=5.5, markeredgecolor="white",
                   markeredgewidth=1.0, label="held out", zorder=3)  # fmt: skip
     _frame(axes, raw, held)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.set_xlim(min(steps[0] - 1, 0), steps[-1] + max(1, 0.01 * steps[-1]))
-    axes.set_title(_headline(steps, course, held), loc="left", color=INK, fontsize=13, pad=14)
+    axes.set_title(_headline(steps, course, held[held_steps > 0]), loc="left", color=INK, fontsize=13, pad=14)
     axes.legend(frameon=False, loc="upper right", labelcolor=INK, fontsize=10.5)
     picture.save(figure, path)
 
@@ -64,12 +64,13 @@ def smoothed(losses):
     return losses
 
 
-def _series(entries, name):
+def series(entries, name):
+    """(steps (n,), values (n,)) of what a log calls `name`."""
     pairs = [(entry["step"], entry[name]) for entry in entries if isinstance(entry.get(name), (int, float))]
     return np.array([step for step, _ in pairs], dtype=int), np.array([value for _, value in pairs], dtype=float)
 
 
-def _thinned(steps, values):
+def thinned(steps, values):
     """Means over pieces, where there are more points than can be seen."""
     if len(steps) <= MOST_POINTS:
         return steps, values

@@ -4,6 +4,7 @@ import numpy as np
 
 from llmc.data.collate import targets_of
 from llmc.errors import DataError
+from llmc.show.table import many
 from llmc.train.batches import length_of
 
 NO_TARGET = "one token alone, or labels of -100 alone, as of a response that was cut off"
@@ -32,17 +33,17 @@ def survey(dataset, step_size):
     rows, targets = length_of(dataset), _targets(dataset)
     if rows is None:
         return None
-    said = [f"training on {_many(rows, 'row')}"]
+    said = [f"training on {many(rows, 'row')}"]
     if targets is not None:
         if not targets.any():
-            raise DataError(f"train_dataset has no target to learn in {_many(rows, 'row')}: each has {NO_TARGET}")
-        said[0] += f", {_many(int(targets.sum()), 'target')}"
+            raise DataError(f"train_dataset has no target to learn in {many(rows, 'row')}: each has {NO_TARGET}")
+        said[0] += f", {many(int(targets.sum()), 'target')}"
         if empty := int((targets == 0).sum()):
-            said.append(f"{_many(empty, 'row')} without a target: {NO_TARGET}")
+            said.append(f"{many(empty, 'row')} without a target: {NO_TARGET}")
     if rows < step_size:
         said.append(f"fewer rows than the {step_size} that a step takes: each step sees all of them")
     if dropped := getattr(dataset, "dropped_tokens", 0):
-        said.append(f"{_many(dropped, 'token')} at the end left out, too few for a row")
+        said.append(f"{many(dropped, 'token')} at the end left out, too few for a row")
     return "; ".join(said)
 
 
@@ -56,7 +57,3 @@ def _targets(dataset):
         return np.array([targets_of(row) for row in dataset])
     except (TypeError, ValueError, LookupError):
         return None  # a row that is none is refused with its place when it is read
-
-
-def _many(count, what):
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

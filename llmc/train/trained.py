@@ -8,12 +8,18 @@ from llmc.lora.lora_config import LoraConfig
 _NOT_COMPARED = ("base_model_name_or_path", "peft_version", "revision")
 
 
+def adapters(model):
+    """The names of the adapters that a training changes; none where it changes the model itself."""
+    merged = model.adapters.merged() and not model.adapters.computing()
+    return [] if merged else model.adapters.trained()
+
+
 def write(directory, model):
     """Write a model as transformers opens it, or its adapters that train as peft does, into a folder."""
-    if not model.adapters or (model.adapters.merged() and not model.adapters.computing()):
-        model.save_pretrained(directory)
-        return
-    for name in model.adapters.trained():
+    names = adapters(model)
+    if not names:
+        model._write(directory)
+    for name in names:
         model.save_adapter(directory, name)
 
 

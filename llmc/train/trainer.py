@@ -8,12 +8,16 @@ import time
 from llmc.calls import public
 from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
+from llmc.data.json_lines import are_rows
+from llmc.data.jsonl import JsonlDataset
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model
 from llmc.train import trained
 from llmc.train.arguments import TrainingArguments
 from llmc.train.batches import is_one_shot, length_of
 from llmc.train.interrupt import Interrupts
+from llmc.train.checkpoint import of_one_training
+from llmc.train.output_folder import refuse_adapter
 from llmc.train.loop import Training, batch_arguments, targets_in
 
 
@@ -60,11 +64,12 @@ class Trainer:
     train_dataset : dataset or iterable, optional
         With `__len__` and `__getitem__`: its rows are shuffled by the seed, without replacement. Anything else that can
         be iterated is read in its own order, afresh in each epoch. Items are dicts with `input_ids`, and if they have
-        them `labels` and `attention_mask`.
+        them `labels` and `attention_mask`. Rows with `text`, or with `prompt` and `response`, are read by the tokenizer
+        as `llmc.data.JsonlDataset` reads them, in items of at most the model's max_position_embeddings.
     eval_dataset : dataset or iterable, optional
         Evaluated as the arguments say, once an epoch unless they say otherwise.
     tokenizer : Tokenizer, optional
-        Saved with the model.
+        Saved with the model. `processing_class`, transformers' newer word, is the same.
     callbacks : list of callables
         Each is called after every step with a `TrainerState`; "stop" ends the training.
 
@@ -81,7 +86,11 @@ class Trainer:
     >>> Trainer(model, args, train_dataset=data).train()
     """
 
-    def __init__(self, model, args=None, train_dataset=None, eval_dataset=None, tokenizer=None, callbacks=()):
+    def __init__(self, model, args=None, train_dataset=None, eval_dataset=None, tokenizer=None, callbacks=(), *,
+                 processing_class=None):  # fmt: skip
+        if tokenizer is not None and processing_class is not None:
+            raise TypeError("tokenizer and processing_class are two words for one thing; give one of them")
+        tokenizer = processing_class if tokenizer is None else tokenizer
         if not isinstance(model, Model):
             raise TypeError(f"model is {type(model).__name__}, not a llmc.Model")
         args = TrainingArguments() if args is None else args
@@ -95,8 +104,21 @@ class Trainer:
             if not callable(callback):
                 raise TypeError(f"the callback {callback!r} cannot be called; it is a function of the state")
         self.model, self.args, self.tokenizer = model, args, tokenizer
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.train_dataset = self._read("train_dataset", train_dataset)
+        self.eval_dataset = self._read("eval_dataset", eval_dataset)
+        self._reads, self._beside, self._owned = (), {}, None  # see `_inputs`, `Training._begin` and `_owns`
         self._check_evaluation()
+
+    def _read(self, name, dataset):
+        """A dataset as it is; of rows that hold texts, what the tokenizer makes of them."""
+        if not are_rows(dataset):
+            return dataset
+        if self.tokenizer is None:
+            raise DataError(f"{name}: its rows are texts, and there is no tokenizer to read them with; give tokenizer=")
+        try:
+            return JsonlDataset(dataset, self.tokenizer, self.model.config.max_position_embeddings)
+        except DataError as error:
+            raise DataError(f"{name}, {error}") from None
 
     @property
     def eval_strategy(self):
@@ -139,7 +161,8 @@ class Trainer:
         NonFiniteError
             When a loss or a gradient norm is not finite; neither model nor checkpoints are changed.
         ConfigError, CheckpointError, FileNotFoundError
-            When the arguments do not fit each other, or what is to be resumed.
+            When the arguments do not fit each other, or what is to be resumed; when `output_dir` holds a model, adapter
+            or checkpoints of another run.
         DataError
             When the data cannot be used, or has no target to learn in its first epoch.
         OSError
@@ -175,10 +198,21 @@ class Trainer:
         DataError
             When no token is predicted in it.
         """
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset = self.eval_dataset if eval_dataset is None else self._read("eval_dataset", eval_dataset)
         if dataset is None:
             raise ConfigError("there is nothing to evaluate: give an eval_dataset")
-        begin, run, length, total, tokens = time.perf_counter(), None, 0, 0.0, 0
+        begin = time.perf_counter()
+        total, tokens, longest = self._losses(dataset)
+        if not tokens:
+            raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
+        self.model._say_beyond_context(longest, f"eval_dataset has rows of {longest} tokens")
+        loss = total / tokens
+        return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
+                "eval_runtime": time.perf_counter() - begin}
+
+    def _losses(self, dataset):
+        """(the summed loss, the tokens that were predicted, the tokens of the longest row) of a dataset."""
+        run, length, total, tokens = None, 0, 0.0, 0
         for items in _chunks(dataset, self.args.per_device_eval_batch_size):
             batch = self.collate(items)
             count = targets_in(batch)
@@ -189,18 +223,30 @@ class Trainer:
                 run = self.model.run(self.args.per_device_eval_batch_size, length)
             total += run.forward(**batch_arguments(batch), num_items_in_batch=1)
             tokens += count
-        if not tokens:
-            raise DataError("eval_dataset has no token to predict: its items have one token, or labels of -100 alone")
-        loss = total / tokens
-        return {"eval_loss": loss, "perplexity": _exp(loss), "eval_tokens": tokens,
-                "eval_runtime": time.perf_counter() - begin}
+        return total, tokens, length
 
     def save_model(self, output_dir=None):
         """Save the model as transformers opens it, or its adapters as peft does, and the tokenizer if there is one."""
         output_dir = self.args.output_dir if output_dir is None else output_dir
+        whole = not trained.adapters(self.model)
+        refuse_adapter(output_dir, not whole)
         trained.write(output_dir, self.model)
+        if whole:
+            self.model._name_or_path = os.fspath(output_dir)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(os.fspath(output_dir))
+
+    def _inputs(self, resume):
+        """The files and folders that a training reads."""
+        checkpoint = None if resume is True or not resume else os.fspath(resume)
+        return [self.model._name_or_path, checkpoint, *self._reads]
+
+    def _owns(self, resume):
+        """Whether what lies in `output_dir` is of this training: it trained there, or goes on from there."""
+        folder = os.path.realpath(self.args.output_dir)
+        if not resume or resume is True:
+            return bool(resume) or folder == self._owned
+        return os.path.dirname(os.path.realpath(resume)) == folder or of_one_training(resume, folder)
 
     def collate(self, items):
         """Items as one batch: arrays (B, T), padded on the right."""

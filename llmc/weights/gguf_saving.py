@@ -58,6 +58,24 @@ def save_gguf(path, config, tensors, shapes, tokenizer, dtype):
     sync(parent)
 
 
+def tokenizer_beside(path):
+    """The tokenizer of the folder or file that a model lies in.
+
+    Raises
+    ------
+    ConfigError
+        When it lies in none, or none is there.
+    """
+    from llmc.tokenizer import Tokenizer
+
+    if path is None:
+        raise ConfigError("save_gguf: this model lies in no folder whose tokenizer could be taken; give tokenizer=")
+    try:
+        return Tokenizer.from_pretrained(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"save_gguf: no tokenizer where the model lies ({error}); give tokenizer=") from None
+
+
 _FILE_TYPES = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "bfloat16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 
 

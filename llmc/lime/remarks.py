@@ -3,7 +3,7 @@
 WORDS_IN = ("fig06", "fig07", "fig12", "fig15")  # where words are told apart
 
 
-def notes_of(here, key):
+def remarks_on(here, key):
     """Lines about an entry of numbers.json.
 
     Parameters
