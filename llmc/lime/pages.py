@@ -69,9 +69,8 @@ def _figure(key, out):
 
 
 def _table(key, entry):
-    rows = rows_of(key, entry)
-    pieces = {"table2": _circuits, "table4": _architecture, "table5": _pruning, "table6": _efficiency}.get(key, _plain)(rows)
-    return _section(key, SHEETS[key][1], pieces)
+    ways = {"table2": _circuits, "table4": _architecture, "table5": _pruning, "table6": _efficiency}
+    return _section(key, SHEETS[key][1], ways.get(key, _plain)(rows_of(key, entry)))
 
 
 def _plain(rows):
@@ -127,7 +126,7 @@ def _arithmetic(entry):
     return (page.table(head, rows)
             + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. "
                          "llama-kv is a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts "
-                         "as the LLaMA, lime-kv one that starts as llama-kv: so the start and the routing are told apart.")
+                         "as the LLaMA, lime-kv one that starts as llama-kv: so start and routing are told apart.")
             + page.quiet(f"The paper says, of six operands after 200 epochs: {said}. {printed.AET_WHY}"))  # fmt: skip
 
 
