@@ -12,7 +12,7 @@ import llmc
 from llmc.lime import printed
 from llmc.lime.drawings import DRAWINGS, write_pictures
 from llmc.lime.pages import write_page
-from llmc.lime.sheets import SHEETS, write_tables
+from llmc.lime.sheets import SHEETS, arithmetic_rows, write_tables
 
 L, HEADS = 4, 2
 NAMES = ["llama", "lime", "lime1-static", "lime1-dynamic", "hc"]
@@ -107,7 +107,19 @@ def test_tables_read_back(written):
     assert rows[0]["pruned"] == "" and float(rows[1]["share"]) == numbers["table5"][1]["share"]
     with open(out / "aet.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[-1] == dict(model="lime", operands="4", seed="0", accuracy="0.4") and len(rows) == 7
+    assert len(rows) == 7 and [rows[-1][key] for key in ("model", "operands", "seed", "accuracy")] == [
+        "lime", "4", "0", "0.4"]  # fmt: skip
+
+
+def test_arithmetic_is_compared_seed_by_seed():
+    entry = {"llama": {"3": [0.5, 0.6]}, "lime": {"3": [0.9, 0.5], "4": [0.4]}}
+    rows = arithmetic_rows(entry)
+    lime = [row for row in rows if row["model"] == "lime" and row["operands"] == 3]
+    assert [row["over_llama"] for row in lime] == pytest.approx([0.4, -0.1])
+    assert {key: lime[0][key] for key in ("mean", "std", "over_llama_mean", "over_llama_std", "better")} \
+        == pytest.approx(dict(mean=0.7, std=0.2, over_llama_mean=0.15, over_llama_std=0.25, better=1))  # fmt: skip
+    assert all(row["over_llama"] is None and row["better"] is None for row in rows
+               if row["model"] == "llama" or row["operands"] == 4)  # fmt: skip
 
 
 def test_some_figures_leave_the_others_as_they_are(tmp_path):

@@ -17,6 +17,7 @@ COMMANDS = {
     "lora": "train a low-rank adapter of a model on texts, on prompts and responses, or on scenes",
     "merge": "an adapter and its base as one plain checkpoint",
     "lim": "what every module of a model does to its input, on a text: tables, a page, a picture",
+    "lime": "LIMe's paper again: models trained in pairs, its figures and tables, a page",
     "scenes": "scene files: every fault with its line, what they hold, and which field a response comes from",
     "inspect": "what is inside a checkpoint: names, shapes, dtypes, bytes, roles",
     "diff": "two checkpoints side by side: what changed, how much and where: tables, a page, a picture",

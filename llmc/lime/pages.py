@@ -5,7 +5,7 @@ from html import escape
 
 from llmc.lime import printed
 from llmc.lime.drawings import DRAWINGS, file_of
-from llmc.lime.sheets import SHEETS, columns_of, rows_of
+from llmc.lime.sheets import SHEETS, arithmetic_rows, columns_of, rows_of
 from llmc.show import page
 from llmc.system.atomic import atomic_write
 
@@ -13,7 +13,7 @@ FILE = "index.html"
 CIRCUITS = 24  # rows of table 2 that are seen at once
 
 
-def write_page(numbers, out, below="", left_out=()):
+def write_page(numbers, out, below="", left_out=(), notes=()):
     """Write the page of what there is in a folder.
 
     Parameters
@@ -26,6 +26,8 @@ def write_page(numbers, out, below="", left_out=()):
         A line under the title: at what scale, when.
     left_out : iterable of str
         What is not there, and why, a line each.
+    notes : iterable of str
+        What a reader has to know of the models, a line each.
 
     Returns
     -------
@@ -33,7 +35,7 @@ def write_page(numbers, out, below="", left_out=()):
         The file, which appears whole.
     """
     pieces = [page.heading("LIMe: layer-integrated memory", below or "The paper's figures and tables, drawn anew."),
-              page.bullets(list(left_out)), _contents(numbers)]  # fmt: skip
+              page.bullets(list(left_out)), *map(page.quiet, notes), _contents(numbers)]  # fmt: skip
     pieces += [_figure(key, out) for key in DRAWINGS if key != "aet" and _is_there(key, numbers, out)]
     if _is_there("aet", numbers, out):
         pieces.append(_figure("aet", out) + _arithmetic(numbers["aet"]))
@@ -67,9 +69,8 @@ def _figure(key, out):
 
 
 def _table(key, entry):
-    rows = rows_of(key, entry)
-    pieces = {"table2": _circuits, "table5": _pruning, "table6": _efficiency}.get(key, _plain)(rows)
-    return _section(key, SHEETS[key][1], pieces)
+    ways = {"table2": _circuits, "table4": _architecture, "table5": _pruning, "table6": _efficiency}
+    return _section(key, SHEETS[key][1], ways.get(key, _plain)(rows_of(key, entry)))
 
 
 def _plain(rows):
@@ -83,6 +84,10 @@ def _circuits(rows):
                       "embeddings.")  # fmt: skip
     rest = page.folded(f"{len(rows) - CIRCUITS:,} more", _plain(rows[CIRCUITS:])) if len(rows) > CIRCUITS else ""
     return note + _plain(rows[:CIRCUITS]) + rest
+
+
+def _architecture(rows):
+    return _plain(rows) + page.quiet(printed.TABLE4_WHY)
 
 
 def _pruning(rows):
@@ -113,20 +118,27 @@ def _efficiency(rows):
 
 
 def _arithmetic(entry):
-    """Means and deviations over seeds, and what the paper says."""
+    """Means and deviations over seeds, what each model has over the LLaMA of its seed, and what the paper says."""
     operands = sorted({number for each in entry.values() for number in each}, key=int)
-    rows = [[name, *(_mean_of(each.get(number, [])) for number in operands)] for name, each in entry.items()]
+    rows = [[name, *(cell for number in operands for cell in _over_seeds(entry, name, number))] for name in entry]
+    head = ["model", *(cell for number in operands for cell in (f"{number} operands", "over llama, pair by pair"))]
     said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in printed.AET.items())
-    return (page.table(["model", *(f"{number} operands" for number in operands)], rows)
+    return (page.table(head, rows)
+            + page.quiet("Mean and deviation over seeds; models of one seed begin alike and read the same rows. "
+                         "llama-kv is a LLaMA whose keys and values start as LIMe's do, lime-fair a LIMe that starts "
+                         "as the LLaMA, lime-kv one that starts as llama-kv: so start and routing are told apart.")
             + page.quiet(f"The paper says, of six operands after 200 epochs: {said}. {printed.AET_WHY}"))  # fmt: skip
 
 
-def _mean_of(accuracies):
-    if not accuracies:
-        return None
-    mean = sum(accuracies) / len(accuracies)
-    spread = (sum((each - mean) ** 2 for each in accuracies) / len(accuracies)) ** 0.5
-    return f"{100 * mean:.1f} ± {100 * spread:.1f} % of {len(accuracies)} seeds"
+def _over_seeds(entry, name, operands):
+    """Two cells: the accuracies of a model, and their differences from the LLaMA's of the same seeds."""
+    rows = [row for row in arithmetic_rows(entry) if row["model"] == name and row["operands"] == int(operands)]
+    if not rows:
+        return None, None
+    row, seeds = rows[0], f"of {len(rows)} seed{'s' * (len(rows) > 1)}"
+    over, spread = row["over_llama_mean"], row["over_llama_std"]
+    return (f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} % {seeds}",
+            None if over is None else f"{100 * over:+.1f} ± {100 * spread:.1f}, higher in {row['better']}")
 
 
 def _percent(share, digits):
@@ -138,4 +150,6 @@ def _shown(value):
     if isinstance(value, (list, tuple)):
         return ", ".join(f"{each:.3g}" if isinstance(each, float) else f"“{each}”" if isinstance(each, str)
                          else str(each) for each in value)  # fmt: skip
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10**6 else value

@@ -1,5 +1,9 @@
 """What the papers print, beside what follows from their formulas, and why the two differ where they do."""
 
+TABLE4_WHY = (
+    "The paper does not print the sizes of its 150m models, nor the feed-forward width of those of the arithmetic task "
+    "(aet): these are llmc's."
+)
 TABLE5 = {32: (1845, 7936), 64: (6795, 32256), 128: (24632, 130048)}  # layers -> (pruned, total)
 TABLE5_WHY = (
     "The paper's total is H·L·(L−1), that of a padded array; the routers have H·Σ(r+1) weights: 4,216, 16,632 and "

@@ -5,6 +5,8 @@ import io
 import json
 import os
 
+import numpy as np
+
 from llmc.system.atomic import atomic_write
 
 SHEETS = {
@@ -16,6 +18,8 @@ SHEETS = {
     "table6": ("table6_efficiency", "Table 6: parameters, FLOPs, peak memory"),
     "aet": ("aet", "The arithmetic task"),
 }
+
+BASE = "llama"  # what the others are compared with, seed by seed
 
 
 def write_tables(numbers, out, keys=None):
@@ -46,17 +50,46 @@ def write_tables(numbers, out, keys=None):
 
 
 def rows_of(key, entry):
-    """The rows of a table, a list of dict; of the arithmetic task a row of each model, number of operands and seed."""
-    if key != "aet":
-        return entry
-    return [{"model": name, "operands": int(operands), "seed": seed, "accuracy": accuracy}
-            for name, each in entry.items() for operands, found in each.items()
-            for seed, accuracy in enumerate(found)]  # fmt: skip
+    """The rows of a table, a list of dict; of the arithmetic task as `arithmetic_rows` has them."""
+    return arithmetic_rows(entry) if key == "aet" else entry
+
+
+def arithmetic_rows(entry):
+    """A row of each model, number of operands and seed, with what all seeds of the model come to.
+
+    Returns
+    -------
+    list of dict
+        "model", "operands", "seed" (from 0), "accuracy"; "mean" and "std" (the population's) over seeds; "over_llama",
+        the accuracy less the LLaMA's of the same seed; "over_llama_mean", "over_llama_std", and "better", the pairs in
+        which it is above 0. Without a LLaMA to compare with they are None.
+    """
+    rows = []
+    for name, each in entry.items():
+        for operands, found in each.items():
+            over = _differences(found, entry.get(BASE, {}).get(operands, [])) if name != BASE else []
+            together = {"mean": np.mean(found), "std": np.std(found)}
+            paired = {"over_llama_mean": np.mean(over), "over_llama_std": np.std(over),
+                      "better": sum(value > 0 for value in over)} if over else {}  # fmt: skip
+            for seed, accuracy in enumerate(found):
+                rows.append({"model": name, "operands": int(operands), "seed": seed, "accuracy": accuracy}
+                            | _floats(together) | {"over_llama": over[seed] if seed < len(over) else None}
+                            | dict.fromkeys(("over_llama_mean", "over_llama_std", "better")) | _floats(paired))
+    return rows
 
 
 def columns_of(rows):
     """The columns of rows of which some have more, in the order in which they come up."""
     return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _differences(found, base):
+    """What each seed has over the base's; of seeds that both have."""
+    return [ours - theirs for ours, theirs in zip(found, base)]
+
+
+def _floats(values):
+    return {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
 
 
 def _text(rows):
