@@ -123,7 +123,7 @@ def test_a_checkpoint_shows_stored_words_and_gives_any_rows(tmp_path):
         assert (files.dtype(name), files.nbytes(name), files.shape(name)) == ("q4_1", 32 * 20, (32, 32))
         assert files[name].dtype == np.float32 and files.dtype("model.norm.weight") == np.float32
         for first, count in ((0, 32), (3, 1), (5, 11), (31, 1)):
-            assert np.array_equal(files._rows(name, first, count), files[name][first : first + count])
+            assert np.array_equal(files.read_rows(name, first, first + count), files[name][first : first + count])
         assert files.metadata["general.architecture"] == "llama"
 
 
@@ -404,3 +404,27 @@ def test_a_real_model_answers_as_transformers_with_the_same_numbers(peers):
     assert ours.tolist() == theirs.generate(peers.torch.tensor(ids), max_new_tokens=10, do_sample=False,
                                             eos_token_id=2, pad_token_id=2).tolist()
     assert tok.decode(ours[0, ids.shape[1] :], skip_special_tokens=True) == "The capital of France is Paris."
+
+
+def test_a_quantised_side_of_a_diff_counts_as_float32_and_has_no_rounding_floor(tokenizer, tmp_path):
+    model = tiny("llama")
+    model.save_pretrained(tmp_path / "folder")
+    path = written(tmp_path / "x.gguf", model, tokenizer, "q8_0")
+    diff = llmc.checkpoint.diff(tmp_path / "folder", path)
+    row = diff["model.layers.0.self_attn.q_proj.weight"]
+    assert row["tuned_dtype"] == "float32" and row["rounding_floor"] is None and row["status"] == "changed"
+    assert 0 < row["relative_change"] < 0.02
+    assert any("tuned is quantised" in note for note in diff.notes)
+    assert diff["model.norm.weight"]["status"] == "identical"
+    assert llmc.checkpoint.diff(path, path).summary["looks_like"] == "identical"
+    listing = llmc.checkpoint.inspect(path)
+    assert "q8_0" in {row["dtype"] for row in listing.rows}
+
+
+def test_a_trace_reads_both_sides_from_such_files(tokenizer, tmp_path):
+    one, two = tiny("llama"), tiny("llama")
+    two.state_dict()["model.layers.1.mlp.down_proj.weight"][...] *= 1.5
+    paths = [written(tmp_path / name, model, tokenizer) for name, model in (("a.gguf", one), ("b.gguf", two))]
+    trace = llmc.analysis.trace(*paths, np.array([tokenizer.encode(TEXT)]))
+    assert trace.top(1, by="own_change")[0]["name"] == "model.layers.1.mlp.down_proj"
+    assert trace.tokens[0]["text"] is not None

@@ -1,6 +1,5 @@
 """Words: the texts of token ids, where there is a tokenizer, and the tokens of the largest numbers."""
 
-import os
 
 import numpy as np
 
@@ -41,4 +40,4 @@ def _tokenizer_in(folder):
     from llmc.tokenizer import Tokenizer
     from llmc.tokenizer.tokenizer_files import holds_tokenizer
 
-    return Tokenizer.from_pretrained(folder) if os.path.isdir(folder) and holds_tokenizer(folder) else None
+    return Tokenizer.from_pretrained(folder) if holds_tokenizer(folder) else None

@@ -60,7 +60,7 @@ def tokenizer_of(name):
     from llmc import Tokenizer
     from llmc.tokenizer.tokenizer_files import holds_tokenizer
 
-    if os.path.isdir(name):
+    if os.path.isdir(name) or is_gguf(name):
         return Tokenizer.from_pretrained(name) if holds_tokenizer(name) else None
     try:
         return Tokenizer.from_pretrained(name)

@@ -1,7 +1,6 @@
 """Comparing: two sides become a Diff, one pair of tensors in memory at a time."""
 
 import math
-import os
 import time
 
 from llmc import checks
@@ -134,4 +133,4 @@ def _tokenizer_of(folder):
     from llmc.tokenizer import Tokenizer
     from llmc.tokenizer.tokenizer_files import holds_tokenizer
 
-    return Tokenizer.from_pretrained(folder) if folder and os.path.isdir(folder) and holds_tokenizer(folder) else None
+    return Tokenizer.from_pretrained(folder) if folder and holds_tokenizer(folder) else None

@@ -134,4 +134,4 @@ def _config(base):
     """The Config of a base: that of its folder, unless it has become another."""
     path = os.path.join(base.folder or "", "config.json")
     return Config.from_pretrained(base.folder) if is_there(path) and read_json(path) == base.config \
-        else Config(**base.config)  # fmt: skip
+        else Config.from_dict(base.config)  # fmt: skip

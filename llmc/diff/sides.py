@@ -8,6 +8,8 @@ import numpy as np
 
 from llmc import checkpoint
 from llmc.checkpoint.formats.dtypes import BFLOAT16, FLOATING, SAFETENSORS_NAME
+from llmc.config import Config
+from llmc.config.gguf_fields import is_gguf
 from llmc.config.json_files import read_json
 from llmc.errors import ConfigError, DataError, shown
 from llmc.families.row import rows as families
@@ -48,11 +50,11 @@ class Side:
 
     def dtype(self, name):
         """The dtype it counts as."""
-        return self.tensors.dtype(name)
+        return self.tensors.reads_as(name)
 
     def precision(self, name):
         """The dtype whose spacing its numbers have; None where they are quantised."""
-        return self.dtype(name)
+        return None if isinstance(self.tensors.dtype(name), str) else self.dtype(name)
 
     def read_rows(self, name, first, last):
         """Places [first, last) along its first axis."""
@@ -89,6 +91,9 @@ class Opened(Side):
     """A folder or file that the diff opens, and closes."""
 
     def __init__(self, path):
+        if is_gguf(path):  # its configuration and its tokenizer are inside
+            super().__init__(path, checkpoint.open(path), path, _inside(path))
+            return
         folder = path if os.path.isdir(path) else os.path.dirname(path)
         super().__init__(path, checkpoint.open(path), folder or ".")
 
@@ -117,6 +122,10 @@ class Arrays(Side):
         """As of a Side."""
         tensor = self.tensors[name]
         return _numbers(self.label, name, tensor[:0] if tensor.ndim else tensor).dtype
+
+    def precision(self, name):
+        """As of a Side."""
+        return self.dtype(name)
 
     def read_rows(self, name, first, last):
         """As of a Side."""
@@ -215,6 +224,14 @@ def _numbers(label, name, tensor):
     if found.dtype not in SAFETENSORS_NAME and found.dtype != np.complex128:
         raise DataError(f"{label}: {name} holds {found.dtype}, not numbers")
     return found
+
+
+def _inside(path):
+    """The configuration in a GGUF file as a dict; empty where it is of no family that is here."""
+    try:
+        return Config.from_pretrained(path).to_dict()
+    except ConfigError:
+        return {}
 
 
 def _config(folder):

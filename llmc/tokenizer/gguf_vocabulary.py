@@ -71,6 +71,12 @@ def read_gguf(path):
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **parts}, config
 
 
+def has_vocabulary(header):
+    """Whether a file has a tokenizer whose rules are here."""
+    kind, word = (header.fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    return kind in _MODELS and (kind != "gpt2" or word in SPLITTING)
+
+
 def _byte_level(header, tokens, types, config):
     word = header.fields.get("tokenizer.ggml.pre")
     if word not in SPLITTING:

@@ -9,7 +9,9 @@ from pathlib import Path
 from llmc.system import hub
 from llmc.checkpoint.formats.magic import identify
 from llmc.errors import CheckpointError
-from llmc.tokenizer.gguf_vocabulary import read_gguf
+from llmc.checkpoint.formats.gguf_header import read_header
+from llmc.checkpoint.formats.regular_file import RegularFile
+from llmc.tokenizer.gguf_vocabulary import has_vocabulary, read_gguf
 from llmc.system.small_file import is_there, read_small
 
 MAX_BYTES = 64 << 20  # the largest tokenizer.json in use has about 33 MB
@@ -114,7 +116,10 @@ def read_merges(path):
 
 
 def holds_tokenizer(folder):
-    """Whether a folder has a vocabulary in it."""
+    """Whether a folder has a vocabulary in it, or a .gguf file one that is read here."""
+    if str(folder).lower().endswith(".gguf"):
+        with RegularFile(folder) as file:
+            return has_vocabulary(read_header(file))
     return any(is_there(os.path.join(folder, name)) for name in VOCABULARIES)
 
 
