@@ -1,6 +1,5 @@
 """Words: the texts of token ids, where there is a tokenizer, and the tokens of the largest numbers."""
 
-
 import numpy as np
 
 from llmc.data.items import check_tokenizer
