@@ -256,7 +256,7 @@ def test_what_a_process_raises_is_raised_here(tmp_path):
 def test_a_process_that_dies_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     job = {"learn": {"recipe": RECIPES["lime"], "folder": str(tmp_path / "a")}}
-    with pytest.raises(RuntimeError, match="lime: its process ended, status 1, without a word"):
+    with pytest.raises(RuntimeError, match="lime: its process ended with status 1, without a word"):
         workers.do_all([("lime", job)], 1, 1, pytest.fail)
 
 

@@ -10,14 +10,14 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("--scale", default="smoke", metavar="SCALE",
                         help="smoke: everything, tiny, three minutes; small: the models on text, about 45 minutes; "
-                             "aet: the arithmetic task alone, about an hour (%(default)s)")
+                             "aet: the arithmetic task alone, about an hour [%(default)s]")
     parser.add_argument("--figures", default="all", metavar="NAMES",
                         help="some of them, with commas: 5,7,table6,aet; models that are there are used again "
-                             "(%(default)s)")
+                             "[%(default)s]")
     parser.add_argument("--out", default="llmc-lime", metavar="DIR",
-                        help="where everything goes; after Ctrl-C the same command goes on there (%(default)s)")
+                        help="where everything goes; after Ctrl-C the same command goes on there [%(default)s]")
     parser.add_argument("--operands", metavar="NUMBERS", help="of the arithmetic task, with commas [3,4]")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the first model (%(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the first model [%(default)s]")
     threads(parser)
 
 

@@ -14,7 +14,7 @@ from llmc import errors
 
 PATIENCE = 60.0  # seconds in which a process saves what it has after Ctrl-C
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of NumPy's and scikit-learn's products
-TAIL = 2000  # characters of what a process that died had said
+TAIL = 400  # characters of what a process that died had said
 
 
 def do_all(jobs, count, threads, report):
@@ -46,7 +46,7 @@ def do_all(jobs, count, threads, report):
         while left:
             worker, answer = answers.get()
             if answer is None:
-                raise RuntimeError(f"{worker.name}: its process ended, {worker.last_words()}")
+                raise RuntimeError(f"{worker.name}: its process ended {worker.last_words()}")
             if "failed" in answer:
                 raise _error(answer["failed"], f"{worker.name}: {answer['text']}")
             report(worker.name, answer)
@@ -89,7 +89,8 @@ class _Worker:
         """How the process ended, and what it said on its standard error."""
         status = self.process.wait()
         self._said.seek(0)
-        return f"status {status}, {self._said.read().decode(errors='replace').strip()[-TAIL:] or 'without a word'}"
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        return f"{how}, {self._said.read().decode(errors='replace').strip()[-TAIL:] or 'without a word'}"
 
     def interrupt(self):
         """Ctrl-C for a process that works."""
