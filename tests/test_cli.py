@@ -70,7 +70,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def flags(command):
     """The parser of a command, and its actions that take a value."""
-    module, parser = importlib.import_module(f"llmc.cli.{command}"), Parser(command, COMMANDS[command], "")
+    module, parser = importlib.import_module(f"llmc.cli.{command.replace('-', '_')}"), Parser(command, COMMANDS[command], "")
     module.arguments(parser)
     return parser, [action for action in parser._actions if action.nargs != 0 and action.option_strings]
 
@@ -90,7 +90,7 @@ def test_every_flag_s_help_is_a_sentence_with_its_choices_and_its_default(comman
 
 def needed(command):
     """The fewest words that a command's parser takes."""
-    module, parser = importlib.import_module(f"llmc.cli.{command}"), Parser(command, COMMANDS[command], "")
+    module, parser = importlib.import_module(f"llmc.cli.{command.replace('-', '_')}"), Parser(command, COMMANDS[command], "")
     module.arguments(parser)
     return [word for action in parser._actions if action.required for word in [*action.option_strings[:1], "x"]]
 
@@ -102,7 +102,7 @@ def test_every_command_refuses_an_unknown_flag(command, capsys):
 
 def test_a_row_of_the_table_is_a_file():
     files = {path.stem for path in Path(importlib.import_module("llmc.cli").__file__).parent.glob("*.py")}
-    assert set(COMMANDS) <= files
+    assert {command.replace('-', '_') for command in COMMANDS} <= files
 
 
 def test_the_help_lists_every_command(capsys):

@@ -409,7 +409,7 @@ def test_an_impossible_value_is_named(name, value):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("max_steps", "10"), ("learning_rate", None), ("seed", True), ("save_steps", [1]), ("disable_tqdm", 1),
+    ("max_steps", "10"), ("learning_rate", None), ("seed", True), ("save_steps", {1}), ("disable_tqdm", 1),
     ("lr_scheduler_kwargs", 3),
 ])
 def test_a_wrong_type_is_a_type_error(name, value):

@@ -21,12 +21,15 @@ def add(parser):
     """Add their words."""
     parser.add_argument("--tasks", metavar="NAMES",
                         help="benchmarks of lm-evaluation-harness in place of a text, with commas between: "
-                             "arc_easy,arc_challenge,winogrande,copa,multirc,rte,hellaswag,piqa")
+                             "arc_easy,arc_challenge,winogrande,copa,multirc,rte,hellaswag,piqa [none]")
     parser.add_argument("--num-fewshot", type=whole(0), metavar="N",
                         help="solved examples before each question [as the task says, else none]")
-    parser.add_argument("--limit", type=whole(1), metavar="N", help="ask the first N questions of each task alone")
-    parser.add_argument("--include-path", metavar="DIR", help="a folder with tasks of your own, YAML files")
-    parser.add_argument("--out", metavar="X.json", help="write all that was found: metrics, settings, versions")
+    parser.add_argument("--limit", type=whole(1), metavar="N",
+                        help="ask the first N questions of each task alone [all]")
+    parser.add_argument("--include-path", metavar="DIR",
+                        help="a folder with tasks of your own, YAML files [none]")
+    parser.add_argument("--out", metavar="X.json",
+                        help="write all that was found: metrics, settings, versions [none]")
 
 
 def check(args):

@@ -14,23 +14,25 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("base", metavar="BASE", help="a folder or file; BASE+ADAPTER: with an adapter's folder")
     parser.add_argument("tuned", metavar="TUNED", help="likewise, or the folder of an adapter of BASE alone")
-    parser.add_argument("--match", default="*", metavar="GLOB", help="only tensors whose name matches, on either side")
+    parser.add_argument("--match", default="*", metavar="GLOB",
+                        help="only tensors whose name matches, on either side [%(default)s]")
     parser.add_argument("--rename", nargs="+", default=[], metavar="PATTERN=REPLACEMENT",
-                        help="regular expressions that make TUNED's name of a BASE's")
+                        help="regular expressions that make TUNED's name of a BASE's [none]")
     parser.add_argument("--metrics", default="change,spectrum,units", metavar="NAMES",
                         help="of change, spectrum, units and intruders (slow), with commas between; or all "
-                             "(%(default)s)")
+                             "[%(default)s]")
     parser.add_argument("--spectrum", choices=("auto", "exact", "randomised"), default="auto",
-                        help="how singular values are found (%(default)s)")
+                        help="how singular values are found: auto, exact or randomised [%(default)s]")
     parser.add_argument("--top", type=whole(0), default=10, metavar="N",
-                        help="tensors that are printed, and units listed of each (%(default)s)")
+                        help="tensors that are printed, and units listed of each [%(default)s]")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE",
-                        help="trace what the changed weights move on this text")
-    parser.add_argument("--max-tokens", type=whole(1), default=512, metavar="N", help="of the text (%(default)s)")
+                        help="trace what the changed weights move on this text [none]")
+    parser.add_argument("--max-tokens", type=whole(1), default=512, metavar="N",
+                        help="tokens of the text that are read [%(default)s]")
     parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
-                        help="where to write: .json, .csv, .html, .png, .pdf, .svg")
+                        help="files to write: .json, .csv, .html, .png, .pdf, .svg [none]")
     parser.add_argument("--exit-code", action="store_true",
-                        help="exit with 1 where they differ in more than how they are stored")
+                        help="exit with 1 where they differ in more than how they are stored [0]")
 
 
 def run(args):

@@ -16,8 +16,10 @@ def arguments(parser):
                              "[%(default)s]")
     parser.add_argument("--out", default="llmc-lime", metavar="DIR",
                         help="where everything goes; after Ctrl-C the same command goes on there [%(default)s]")
-    parser.add_argument("--operands", metavar="NUMBERS", help="of the arithmetic task, with commas [3,4]")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the first model [%(default)s]")
+    parser.add_argument("--operands", metavar="NUMBERS",
+                        help="numbers of operands of the arithmetic task, with commas [3,4]")
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N",
+                        help="the seed of the first model [%(default)s]")
     threads(parser)
 
 

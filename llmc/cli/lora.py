@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 
-from llmc.cli import train_flags
+from llmc.cli import seeds, train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, storage, threads, whole
 from llmc.cli.sources import are_rows, ends_in_bin, located_model, tokenizer_of
@@ -65,6 +65,7 @@ def arguments(parser):
                          help="scale by lora-alpha / sqrt(r) in place of lora-alpha / r")
     adapter.add_argument("--init-lora-weights", choices=("true", "gaussian", "orthogonal", "false"),
                          help="how A starts, as in peft; false: B is random too [true]")
+    seeds.add(parser)
     train_flags.add(parser, TRAINING, "here")
     storage(parser)
     threads(parser)
@@ -74,6 +75,8 @@ def run(args):
     """Train, and print what it came to."""
     import llmc
 
+    if args.seeds:
+        return seeds.train_each("lora", args, run)
     checkpoint, settings = _settings(args)
     training = training_arguments("lora", settings["training"])
     inputs = reads(settings, settings["model"])

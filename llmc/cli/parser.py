@@ -1,11 +1,14 @@
 """The parser of a command's words: argparse, with errors in one line that name the nearest flag."""
 
 import argparse
+import re
 
 from llmc import checks
 from llmc.cli.outcome import Usage, say
 from llmc.dtype_words import dtype_word
 from llmc.errors import ConfigError, nearest
+
+_NUMBER = re.compile(r"[-+]?\d[\d_.]*")
 
 
 class Sentences(argparse.RawDescriptionHelpFormatter):
@@ -31,7 +34,16 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"llmc {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False,
                          epilog=f"example:\n  {example}", formatter_class=Sentences)
         self.name = name
+        self._several = set()
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def add_several(self, group, flag, kind, metavar, text):
+        """Add a flag that takes the numbers behind it; a file that follows them is a word of its own.
+
+        `kind` is given them as one text, with blanks between.
+        """
+        self._several.add(flag)
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
 
     def error(self, message):
         """Called by argparse."""
@@ -45,6 +57,7 @@ class Parser(argparse.ArgumentParser):
         Usage
             When a flag is unknown, a word is missing, surplus, or of the wrong type.
         """
+        argv = _joined(argv, self._several)
         args, surplus = self.parse_known_intermixed_args(argv)  # flags may stand between words
         if surplus:
             word = next((word for word in surplus if word.startswith("-")), surplus[0])
@@ -56,6 +69,19 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest(self, flag):
         return nearest(flag, [option for option in self._option_string_actions if option.startswith("--")])
+
+
+def _joined(argv, flags):
+    """Words in which the numbers behind each of some flags are one."""
+    words, taking = [], False
+    for word in argv:
+        number = _NUMBER.fullmatch(word)
+        if taking and number:
+            words[-1] += f" {word}"
+        else:
+            taking = number and words[-1:] and words[-1] in flags
+            words.append(word)
+    return words
 
 
 def whole(least, most=checks.LARGEST):

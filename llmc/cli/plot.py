@@ -11,9 +11,11 @@ EXAMPLE = "llmc plot out-a out-b --out loss.pdf"
 def arguments(parser):
     """Its words."""
     parser.add_argument("runs", nargs="+", metavar="DIR", help="output folders of llmc train and llmc lora")
-    parser.add_argument("--out", default="loss.png", metavar="FILE", help="a .png, .pdf or .svg (%(default)s)")
+    parser.add_argument("--out", default="loss.png", metavar="FILE",
+                        help="the picture: .png, .pdf or .svg [%(default)s]")
     parser.add_argument("--log", action="store_true",
-                        help="steps on a logarithmic axis, an evaluation over its step + 1: 0 is the model before")
+                        help="steps on a logarithmic axis, an evaluation over its step + 1: 0 is the model before "
+                             "[linear]")
 
 
 def run(args):

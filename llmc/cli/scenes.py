@@ -15,23 +15,27 @@ TABLES = (".html", ".csv", ".json")
 
 def arguments(parser):
     """Its words."""
-    parser.add_argument("scenes", nargs="+", metavar="FILE|DIR|GLOB", help=".yaml and .yml files, or folders of them")
-    parser.add_argument("--tokenizer", metavar="DIR", help="counts tokens [the model's]")
-    parser.add_argument("--template", choices=("plain", "chatml"), default="plain", help="(%(default)s)")
+    parser.add_argument("scenes", nargs="+", metavar="FILE|DIR|GLOB",
+                        help="files that end in .yaml or .yml, folders of them, or globs")
+    parser.add_argument("--tokenizer", metavar="DIR", help="what counts tokens [the model's]")
+    parser.add_argument("--template", choices=("plain", "chatml"), default="plain",
+                        help="how a scene is written: plain or chatml [%(default)s]")
     parser.add_argument("--fields", nargs="+", metavar="NAME",
                         help="what is rendered, in this order [system, intent_vector, scene_architecture, "
                              "arch_tension, prompt]")
     parser.add_argument("--required", nargs="+", metavar="NAME",
                         help="what every scene must have [intent_vector, scene_architecture, arch_tension, response]")
-    parser.add_argument("--show", metavar="ID", help="print this scene as it is rendered, its learnt part in ⟦ ⟧")
-    parser.add_argument("--to-jsonl", metavar="FILE", help='write lines of {"prompt", "response"}')
+    parser.add_argument("--show", metavar="ID",
+                        help="print this scene as it is rendered, its learnt part in ⟦ ⟧ [none]")
+    parser.add_argument("--to-jsonl", metavar="FILE", help='write lines of {"prompt", "response"} [none]')
     parser.add_argument("--held-out", type=between(0, 1, open_low=True), metavar="SHARE",
-                        help="of --to-jsonl: this share, chosen by the ids, in a file of its own, NAME.held-out.jsonl")
+                        help="of --to-jsonl: this share, chosen by the ids, in a file of its own, NAME.held-out.jsonl "
+                             "[none]")
     parser.add_argument("--model", metavar="DIR",
-                        help="say which field its responses come from: a checkpoint's folder, or an adapter's")
-    parser.add_argument("--base", metavar="DIR", help="and beside it, what it was before it was trained")
+                        help="say which field its responses come from: a checkpoint's folder, or an adapter's [none]")
+    parser.add_argument("--base", metavar="DIR", help="what the model was before it was trained, to put beside [none]")
     parser.add_argument("--out", nargs="+", default=[], metavar="FILE",
-                        help="where to write that: .png, .pdf, .svg, .html, .csv, .json")
+                        help="files to write that to: .png, .pdf, .svg, .html, .csv, .json [none]")
     threads(parser)
 
 

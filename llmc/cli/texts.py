@@ -7,7 +7,8 @@ from llmc.cli.sources import ends_in_bin, model_and_tokenizer
 def add(parser, longest, batch_size, kinds, required=True):
     """Add the words for a model, a text of these kinds, and its blocks, `longest` tokens unless more are asked."""
     parser.add_argument("model", metavar="DIR", help="a checkpoint's folder, or a hub name")
-    parser.add_argument("--text", nargs="+", required=required, metavar="FILE", help=kinds)
+    parser.add_argument("--text", nargs="+", required=required, metavar="FILE",
+                        help=kinds if required else f"{kinds} [--tasks]")
     parser.add_argument("--block-size", type=whole(2), metavar="T",
                         help=f"tokens of context [the model's, at most {longest}]")
     parser.add_argument("--batch-size", type=whole(1), default=batch_size, metavar="B",

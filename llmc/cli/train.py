@@ -1,6 +1,6 @@
 """llmc train: a model on text files or token files, from scratch, from a checkpoint, or on from where it stopped."""
 
-from llmc.cli import train_flags
+from llmc.cli import seeds, train_flags
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import between, precision, threads, whole
 from llmc.cli.sources import ends_in_bin, located_model
@@ -54,6 +54,7 @@ def arguments(parser):
             model.add_argument(flag, action="store_true", default=None, help=text)
         else:
             model.add_argument(flag, type=kind, metavar="N" if kind is not str else "NAME", help=text)
+    seeds.add(parser)
     train_flags.add(parser, SCRATCH)
     precision(parser)
     threads(parser)
@@ -63,6 +64,8 @@ def run(args):
     """Train, and print what it came to."""
     import llmc
 
+    if args.seeds:
+        return seeds.train_each("train", args, run)
     checkpoint, settings = _settings(args)
     training = training_arguments("train", settings["training"])
     source, inputs = checkpoint or args.model, reads(settings, args.model, args.tokenizer, args.config)

@@ -39,6 +39,8 @@ def add(parser, other, when="from scratch"):
         if kind is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(flag, dest=field.name, action=action, default=None, help=text)
+        elif list in typing.get_args(field.type) and kind is float:
+            parser.add_several(group, flag, _steps, "X…", text)
         else:
             group.add_argument(flag, type=_converter(kind), metavar="X", help=text)
 
@@ -69,6 +71,19 @@ def _kind(annotation):
     if isinstance(annotation, types.UnionType):
         return next(member for member in typing.get_args(annotation) if member is not type(None))
     return annotation
+
+
+def _steps(text):
+    """A number of steps, "log", or the list of several."""
+    from llmc.train.due import LOG
+
+    words = text.split()
+    if words == [LOG]:
+        return LOG
+    try:
+        return _converter(float)(text) if len(words) == 1 else list(map(int, words))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps, no steps (0 10 100), nor {LOG}") from None
 
 
 def _converter(kind):

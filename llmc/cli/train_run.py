@@ -4,6 +4,7 @@ import os
 
 from llmc.cli import train_flags
 from llmc.cli.outcome import Usage
+from llmc.cli.seeds import WORDS
 from llmc.errors import CheckpointError
 from llmc.show.table import Table, count
 
@@ -30,7 +31,9 @@ def last_checkpoint(output_dir):
     try:
         return newest(output_dir)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; leave --resume out") from None
+        several = os.path.lexists(os.path.join(output_dir, WORDS))
+        advice = "its trainings are those of several seeds; name them with --seeds" if several else "leave --resume out"
+        raise FileNotFoundError(f"{output_dir}: no checkpoint in it to go on from; {advice}") from None
 
 
 def settings_file(command, output_dir):

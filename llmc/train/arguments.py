@@ -6,7 +6,8 @@ import os
 import typing
 
 from llmc.checks import flag, number, one_of, whole
-from llmc.errors import ConfigError, nearest
+from llmc.errors import ConfigError, nearest, shown
+from llmc.train.due import are_listed, listed, step_count, steps_or_count
 from llmc.train.schedule import SCHEDULES, schedule, share
 from llmc.weights.parameter_groups import read_groups
 
@@ -57,16 +58,21 @@ class TrainingArguments:
         Where no bar can be shown, a line is printed every so many steps; `log.jsonl` has every step.
     eval_strategy : "no", "steps" or "epoch", optional
         When to evaluate. None: "steps" when `eval_steps` is given, else "epoch" when there is an `eval_dataset`.
-    eval_steps : int, or float below 1, optional
-        Steps between two evaluations; a number below 1 is a share of all steps.
+    eval_steps : int, float below 1, list of int, or "log", optional
+        Steps between two evaluations; a number below 1 is a share of all steps. A list: after those steps and the last;
+        0 is the model before the first. "log": after 0, 1, 2, 4, 8 … steps.
     eval_on_start : bool
         Evaluate the model before the first step too, where it is evaluated at all.
     save_strategy : "no", "steps" or "epoch"
         When to write a checkpoint. "no": only what Ctrl-C, the best evaluation and the end leave.
-    save_steps : int, or float below 1
-        Steps between two checkpoints; a number below 1 is a share of all steps.
+    save_steps : int, float below 1, list of int, or "log"
+        Steps between two checkpoints; a number below 1 is a share of all steps. A list: after those steps and the last;
+        0 is the model before the first. "log": after 0, 1, 2, 4, 8 … steps.
     save_total_limit : int, optional
         Checkpoints that are kept, `checkpoint-best` apart; None: all.
+    save_only_model : bool
+        Checkpoints, `checkpoint-best` too, are weights alone, a third as large, which no training goes on from; that of
+        Ctrl-C is whole.
     seed : int
         Of the order of the data and of dropout.
     disable_tqdm : bool, optional
@@ -104,11 +110,12 @@ class TrainingArguments:
     max_grad_norm: float | None = 1.0
     logging_steps: float = 500
     eval_strategy: str | None = None
-    eval_steps: float | None = None
+    eval_steps: float | list | str | None = None
     eval_on_start: bool = True
     save_strategy: str = "steps"
-    save_steps: float = 500
+    save_steps: float | list | str = 500
     save_total_limit: int | None = None
+    save_only_model: bool = False
     seed: int = 42
     disable_tqdm: bool | None = None
     on_nonfinite: str = "raise"
@@ -137,12 +144,15 @@ class TrainingArguments:
         self._check(read_groups, "parameter_groups")
         self._check(number, "adam_beta1", "adam_beta2", low=0, high=1, open_high=True)
         self._check(number, "warmup_ratio", low=0, high=1)
-        self._check(_share_or_count, "warmup_steps", least=0)
-        self._check(_share_or_count, "logging_steps", "save_steps", "eval_steps", least=1)
+        self._check(step_count, "warmup_steps", open_low=False)
+        self._check(step_count, "logging_steps")
+        self._check(steps_or_count, "save_steps", "eval_steps")
         self._check(one_of, "lr_scheduler_type", words=SCHEDULES)
         self._check(one_of, "save_strategy", "eval_strategy", words=STRATEGIES)
         self._check(one_of, "on_nonfinite", words=("raise", "skip"))
-        self._check(flag, "disable_tqdm", "overwrite_output_dir", "eval_on_start")
+        self._check(flag, "disable_tqdm", "overwrite_output_dir", "eval_on_start", "save_only_model")
+        self._check_strategy("save_strategy", "save_steps")
+        self._check_strategy("eval_strategy", "eval_steps")
         if not isinstance(self.lr_scheduler_kwargs, (dict, type(None))):
             raise TypeError(f"lr_scheduler_kwargs is {self.lr_scheduler_kwargs!r}, not a dict")
 
@@ -177,9 +187,16 @@ class TrainingArguments:
         return math.ceil(max_steps * warmup) if share else int(warmup)
 
     def every(self, name, max_steps):
-        """The whole number of steps that `logging_steps`, `eval_steps` or `save_steps` means."""
+        """What `logging_steps`, `eval_steps` or `save_steps` means: a whole number of steps, or a set of them."""
         value = getattr(self, name)
+        if are_listed(value):
+            return listed(value, max_steps)[0]
         return math.ceil(max_steps * value) if value < 1 else int(value)
+
+    def beyond(self, name, max_steps):
+        """The steps of a list that a training of `max_steps` does not come to."""
+        value = getattr(self, name)
+        return listed(value, max_steps)[1] if are_listed(value) else []
 
     def to_dict(self):
         """{name: value}, fit for JSON."""
@@ -193,15 +210,14 @@ class TrainingArguments:
             if value is not None or type(None) not in typing.get_args(kinds[name]):
                 setattr(self, name, check(value, name, **limits))
 
+    def _check_strategy(self, strategy, steps):
+        """Raise ConfigError for steps that are listed, and a strategy that has no use for them."""
+        word, value = getattr(self, strategy), getattr(self, steps)
+        if are_listed(value) and word not in (None, "steps"):
+            raise ConfigError(f"{steps} is {shown(value)}, and {strategy} {word!r} has no use for it; give one of them")
+
 
 def _count(value, name, least, most=None):
     """A whole number; 10.0 is one, as a division gives it."""
     value = number(value, name)
     return whole(int(value) if value == int(value) else value, name, least, most, mistyped=ConfigError)
-
-
-def _share_or_count(value, name, least):
-    value = number(value, name, low=0, open_low=bool(least))
-    if value >= 1 and value != int(value):
-        raise ConfigError(f"{name} is {value}, not a whole number, nor a share of all steps, which is below 1")
-    return value

@@ -29,7 +29,7 @@ _SAID = ("per_device_train_batch_size", "gradient_accumulation_steps", "learning
 
 def save(path, model, optimizer, state, tokenizer=None, **beside):
     """Write a checkpoint: the model as transformers opens it, or the adapters that train as peft does, the tokenizer,
-    the moments, the state, a manifest.
+    the moments (not without an optimizer: weights alone), the state, a manifest.
 
     It appears at `path` at one instant, when all is on the disk; the model is never copied in memory.
 
@@ -40,17 +40,18 @@ def save(path, model, optimizer, state, tokenizer=None, **beside):
     OSError
         When the place cannot be written to, or the disk is too small; what was there stays.
     """
-    parameters, tensors = model.trained(), _moments(optimizer)
+    parameters, tensors = model.trained(), _moments(optimizer) if optimizer else {}
     require_finite(path, {**parameters, **tensors})
     require_room(os.path.dirname(os.path.abspath(path)), model, optimizer)
     with staged_directory(path) as folder:
         trained.write(folder, model)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
-        apart = os.path.join(folder, ".optimizer")  # no adapter is called so
-        checkpoint.write(apart, tensors, max_shard_size=_nbytes(tensors))
-        os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
-        os.rmdir(apart)
+        if optimizer:
+            apart = os.path.join(folder, ".optimizer")  # no adapter is called so
+            checkpoint.write(apart, tensors, max_shard_size=_nbytes(tensors))
+            os.rename(os.path.join(apart, "model.safetensors"), os.path.join(folder, OPTIMIZER))
+            os.rmdir(apart)
         write_state(folder, state, **beside)
         checkpoint.write_manifest(folder)
 
@@ -69,8 +70,20 @@ def is_checkpoint(folder, name):
 
 
 def require_room(folder, model, optimizer):
-    """Raise OSError unless the disk of a folder has room for one more checkpoint."""
-    require_space(folder, _nbytes(model.trained()) + _nbytes(_moments(optimizer)) + _ROOM)
+    """Raise OSError unless the disk of a folder has room for one more checkpoint; of weights without an optimizer."""
+    moments = _nbytes(_moments(optimizer)) if optimizer else 0
+    require_space(folder, _nbytes(model.trained()) + moments + _ROOM)
+
+
+def _require_moments(path):
+    """Raise CheckpointError for weights alone: a manifest that holds, without moments."""
+    if not os.path.lexists(os.path.join(path, OPTIMIZER)):
+        raise _WeightsAlone(f"{path} holds weights alone (save_only_model=True), not what resuming needs; resume from "
+                            f"a whole checkpoint, or open it with llmc.Model.from_pretrained and train from step 1")
+
+
+class _WeightsAlone(CheckpointError):
+    """A checkpoint that is as it should be, and not to be resumed from."""
 
 
 def _moments(optimizer):
@@ -120,7 +133,7 @@ def found(output_dir):
 
 
 def newest(output_dir):
-    """The path of the newest checkpoint that is whole, of the training that began last.
+    """The path of the newest checkpoint that is whole, of the training that began last; weights alone are not.
 
     Raises
     ------
@@ -129,20 +142,34 @@ def newest(output_dir):
     CheckpointError
         When none of them is whole.
     """
-    reasons = []
+    reasons, alone = [], []
     for _, _, path in found(output_dir):
         try:
             checkpoint.verify(path)
             read_state(path)
+            _require_moments(path)
+        except _WeightsAlone:
+            alone.append(os.path.basename(path))
+            continue
         except (CheckpointError, OSError) as error:
             reasons.append(str(error))
             continue
+        reasons += _passed_over(alone)
         for reason in reasons:
             warn(f"{reason}; resuming from {path}", RuntimeWarning)
         return path
-    if reasons:
+    if reasons or alone:
+        reasons += _passed_over(alone)
         raise CheckpointError(f"{output_dir}: no checkpoint is whole: {'; '.join(reasons)}")
     raise FileNotFoundError(f"{output_dir}: no checkpoint-N to resume from; train without resume_from_checkpoint")
+
+
+def _passed_over(names):
+    """What is said of checkpoints that are weights alone, the newest first, in a line or none."""
+    if not names:
+        return []
+    hold = f"{names[-1]} to {names[0]} hold" if len(names) > 1 else f"{names[0]} holds"
+    return [f"{hold} weights alone (save_only_model=True), not what resuming needs"]
 
 
 def newest_path(output_dir, started):
@@ -178,7 +205,7 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
     Raises
     ------
     CheckpointError
-        When it is damaged, or no checkpoint of a training; the message names the file.
+        When it is damaged, weights alone, or no checkpoint of a training; the message names the file.
     ConfigError
         When it is of another model, other data or another seed.
     FileNotFoundError
@@ -194,6 +221,7 @@ def load(path, model, optimizer, args, max_steps, dataset_length, kernels):
         raise FileNotFoundError(f"{path}: no such checkpoint")
     state, beside = read_state(path)
     checkpoint.verify(path)
+    _require_moments(path)
     _compare_models(path, model)
     _compare(path, "train_dataset's length", beside.get("dataset_length"), dataset_length, refused=True)
     before = beside.get("args") or {}

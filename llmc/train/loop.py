@@ -51,7 +51,8 @@ class Training:
         self.optimizer = _optimizer(self.model, args)
         self.rates = [(group, group["lr"]) for group in self.optimizer.groups if "lr" in group.own]
         checkpoints.require_room(self.output_dir, self.model, self.optimizer)
-        self.saved_step, self.good = 0, None  # the last step that was saved, and the last good checkpoint
+        self.saved_step = self.whole_step = None  # the last step that was saved, and with what resuming needs
+        self.good = None  # the last good checkpoint
         if resume:
             self._resume(checkpoints.newest(self.output_dir) if resume is True else resume, max_steps)
         else:
@@ -68,7 +69,7 @@ class Training:
                                  self._kernels())  # fmt: skip
         self.state, self.batches.position, self.good = state, state.position, path
         if _same(path, self._path(state.step)):
-            self.saved_step = state.step
+            self.saved_step = self.whole_step = state.step
         newest = checkpoints.newest_path(self.output_dir, state.started)
         if newest and not _same(path, newest):
             state.started = time.time()  # a branch: the later checkpoints are not its own
@@ -82,8 +83,11 @@ class Training:
         return math.ceil(args.num_train_epochs * steps)
 
     def _every(self, strategy, name):
-        """Steps between two savings or evaluations; 0: at the end of an epoch; None: never."""
+        """Steps between two savings or evaluations, or a set of them; 0: at the end of an epoch; None: never."""
         if strategy == "steps":
+            if beyond := self.args.beyond(name, self.state.max_steps):
+                some = ", ".join(map(str, beyond[:5])) + " …" * (len(beyond) > 5)
+                warn(f"{name}: {some} left out, beyond the last step, {self.state.max_steps}", RuntimeWarning)
             return self.args.every(name, self.state.max_steps)
         return 0 if strategy == "epoch" else None
 
@@ -120,11 +124,18 @@ class Training:
         if state.step:
             self._do_what_is_due()  # an interruption may have come before it
             self._rotate()
-        elif self.eval_every is not None and self.args.eval_on_start:
-            self._look()  # at the model as it was: it is no result of the training, and never its best
+        else:
+            self._do_before_the_first()
         while state.step < state.max_steps and not self.stopped and self._step():
             self._do_what_is_due()
             self._ask_callbacks()
+
+    def _do_before_the_first(self):
+        """Evaluate and save the model as it was, which is no result of the training and never its best."""
+        if self._names(self.eval_every, 0) or self.eval_every is not None and self.args.eval_on_start:
+            self._look()
+        if self.saved_step is None and self._names(self.save_every, 0):
+            self._save()
 
     def _succeeded(self):
         """Something of this run is on the disk."""
@@ -233,7 +244,14 @@ class Training:
         state = self.state
         if every is None or state.step == state.max_steps:
             return every is not None
+        if isinstance(every, frozenset):
+            return self._names(every, state.step)
         return state.step % every == 0 if every else state.position[1] == 0
+
+    @staticmethod
+    def _names(every, step):
+        """Whether steps are listed, this one among them."""
+        return isinstance(every, frozenset) and step in every
 
     def _look(self):
         """Evaluate, write it down, and show it."""
@@ -249,25 +267,29 @@ class Training:
         state.eval_loss, state.perplexity, state.evaluated_step = entry["eval_loss"], entry["perplexity"], state.step
         if state.eval_loss is not None and (state.best_eval_loss is None or state.eval_loss < state.best_eval_loss):
             state.best_step, state.best_eval_loss = state.step, state.eval_loss
-            self._write(os.path.join(self.output_dir, checkpoints.BEST))
+            self._write(os.path.join(self.output_dir, checkpoints.BEST), not self.args.save_only_model)
 
-    def _save(self):
+    def _save(self, whole=False):
+        """Write this step's checkpoint; `whole`: in any case with what resuming needs."""
         state, path, best = self.state, self._path(self.state.step), os.path.join(self.output_dir, checkpoints.BEST)
-        if state.best_step == state.step and self.good == best:
+        usual = not self.args.save_only_model  # so is checkpoint-best
+        whole = whole or usual
+        if state.best_step == state.step and self.good == best and whole == usual:
             checkpoints.link(best, path)
         else:
-            self._write(path)
+            self._write(path, whole)
         self.saved_step, self.good = state.step, path
+        self.whole_step = state.step if whole else self.whole_step
         self._rotate()
 
     def _rotate(self):
         if self.args.save_total_limit is not None:
             checkpoints.rotate(self.output_dir, self.args.save_total_limit, self.state.started)
 
-    def _write(self, path):
+    def _write(self, path, whole):
         self.log.sync()
         try:
-            checkpoints.save(path, self.model, self.optimizer, self.state, self.trainer.tokenizer,
+            checkpoints.save(path, self.model, self.optimizer if whole else None, self.state, self.trainer.tokenizer,
                              args=self.args.to_dict(), dataset_length=self.batches.length, kernels=self._kernels())
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._advice()}") from None
@@ -299,8 +321,9 @@ class Training:
 
     def _leave(self):
         """After Ctrl-C: save the last step that was completed."""
-        if self.state.step != self.saved_step and self.state.updates == self.optimizer.updates:
-            self._save()
+        state = self.state
+        if state.step and state.step != self.whole_step and state.updates == self.optimizer.updates:
+            self._save(whole=True)
         self._draw()
 
     def _draw(self):

@@ -6,7 +6,7 @@ import numpy as np
 
 from llmc.errors import DataError
 from llmc.show.curves import Panel, Series, draw
-from llmc.show.table import Table
+from llmc.show.table import Table, many
 from llmc.train.log import LOG, read_log
 from llmc.train.plot import series, smoothed, thinned
 
@@ -77,6 +77,19 @@ def table_of(runs):
                      "best": float(held[best]) if len(held) else None,
                      "at step": int(held_steps[best]) if len(held) else None})
     return Table(["run", "steps", "loss", "last eval_loss", "best", "at step"], rows)
+
+
+def spread_of(runs):
+    """The mean and the sample deviation of the held-out losses after the last steps, in a line."""
+    last = [held[-1] for steps, _, held_steps, held in runs.values()
+            if len(held) and held_steps[-1] >= max(steps, default=0)]  # fmt: skip
+    if len(last) < len(runs):
+        missing = f"{len(runs) - len(last)} of {many(len(runs), 'run')}"
+        return f"{missing} without a held-out loss after the last step: no mean"
+    if len(last) == 1:
+        return f"held-out loss after the last step: {last[0]:.4f}; one run has no deviation"
+    return (f"held-out loss after the last step: mean {np.mean(last):.4f}, sample deviation {np.std(last, ddof=1):.4f} "
+            f"over {len(last)} runs")
 
 
 def _names(folders):
