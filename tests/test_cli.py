@@ -68,9 +68,14 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert f"example:\n  llmc {command}" in out
 
 
+def file_of(command):
+    """The module of a command."""
+    return importlib.import_module(f"llmc.cli.{command.replace('-', '_')}")
+
+
 def flags(command):
     """The parser of a command, and its actions that take a value."""
-    module, parser = importlib.import_module(f"llmc.cli.{command.replace('-', '_')}"), Parser(command, COMMANDS[command], "")
+    module, parser = file_of(command), Parser(command, COMMANDS[command], "")
     module.arguments(parser)
     return parser, [action for action in parser._actions if action.nargs != 0 and action.option_strings]
 
@@ -90,7 +95,7 @@ def test_every_flag_s_help_is_a_sentence_with_its_choices_and_its_default(comman
 
 def needed(command):
     """The fewest words that a command's parser takes."""
-    module, parser = importlib.import_module(f"llmc.cli.{command.replace('-', '_')}"), Parser(command, COMMANDS[command], "")
+    module, parser = file_of(command), Parser(command, COMMANDS[command], "")
     module.arguments(parser)
     return [word for action in parser._actions if action.required for word in [*action.option_strings[:1], "x"]]
 

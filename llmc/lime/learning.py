@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 
-from llmc.analysis.arithmetic_accuracy import arithmetic_accuracy
+from llmc.analysis import arithmetic_accuracy
 from llmc.lime.ledger import read_object
 from llmc.lime.corpus import arithmetic_data, text_data, texts
 from llmc.lime.recipes import arguments_of, config_of

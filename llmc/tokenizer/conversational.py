@@ -2,7 +2,6 @@
 
 from llmc.data.messages import check_messages
 from llmc.errors import ConfigError
-from llmc.tokenizer.chat_rendering import render
 from llmc.tokenizer.chat_templates import DEFAULT
 
 
@@ -59,6 +58,8 @@ class Conversations:
 
     def _rendered(self, messages, add_generation_prompt=False):
         """(text, spans of the assistant's words where the template marks them) of a conversation."""
+        from llmc.tokenizer.chat_rendering import render
+
         template = self.chat_template
         if template is None:
             raise ConfigError("this tokenizer has no chat template; set its chat_template (a Jinja text), or open the "
