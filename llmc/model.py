@@ -22,7 +22,6 @@ from llmc.inputs import IGNORE, as_ids
 from llmc.lora import Adapters
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.config import rope
-from llmc.config.gguf_fields import is_gguf
 from llmc.config.json_files import locate_in
 from llmc.run import Run
 from llmc.weights.places import has_own_head, places
@@ -154,7 +153,7 @@ class Model(Adaptable, Generative):
             model.load_adapter(folder)
             return model
         if config is None:
-            config = (Config._from_gguf(folder, **fields) if is_gguf(source)
+            config = (Config._from_gguf(folder, **fields) if hub.is_gguf(source)
                       else Config._from_files(*locate_in(folder), **fields))
         elif fields:
             raise TypeError(f"config= and {next(iter(fields))}=: give one of them, or config.replace(…)")

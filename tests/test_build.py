@@ -45,10 +45,12 @@ def build(clone, **environment):
     return run(clone, sys.executable, "setup.py", "build_ext", "--inplace", **environment)
 
 
-def test_import_takes_a_third_of_a_second_at_most():
-    """Processor time, the best of five: the tests share their processors, a user's first import does not."""
-    code = "import time; t = time.process_time(); import llmc; print(time.process_time() - t)"
-    assert min(python(code) for _ in range(5)) <= 0.35
+def test_import_takes_a_few_times_what_numpys_takes():
+    """Processor time, the best of five, in units of the import of NumPy that is part of it: seconds depend on the
+    processor and on who shares it. Where NumPy takes 0.07 s, the limit is a quarter of a second."""
+    code = ("import json, time; t = time.process_time(); import numpy; u = time.process_time(); import llmc; "
+            "print(json.dumps([u - t, time.process_time() - t]))")
+    assert min(whole / numpy for numpy, whole in (python(code) for _ in range(5))) <= 3.6
 
 
 def test_import_brings_neither_torch_nor_a_plotting_library():

@@ -390,5 +390,5 @@ def test_a_loss_that_is_not_finite_names_the_adapters_tensor(base, tmp_path):
 
 def test_the_log_has_every_step(base, tmp_path):
     lora_trainer(tmp_path, base).train()
-    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if "lr" not in line]
-    assert set(steps) == set(range(1, 7))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, 7))

@@ -24,7 +24,7 @@ def test_the_python_of_the_readme_runs_from_top_to_bottom_in_one_process(tmp_pat
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=900)
     assert done.returncode == 0, done.stderr
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"out", "copy", "adapter", "another", "lim.png", "scenes.yaml", "on-scenes"}
+    assert left == {"out", "copy", "adapter", "another", "lim.png", "scenes.yaml", "on-scenes", "read.png"}
     assert "trainable params: " in done.stdout
 
 

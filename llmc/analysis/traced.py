@@ -36,7 +36,7 @@ class Trace:
         One for each token that is not padding: `batch, position, id, text, kl, base_top, tuned_top, base_top_text,
         tuned_top_text, next, base_logprob, tuned_logprob`.
     stream : (L + 1, B, T) float32, or a list of such
-        |h' - h| / |h| of every token, NaN for padding; of several batches one each.
+        ‖h′ − h‖ / ‖h‖ of every token, NaN for padding; of several batches one each.
     summary : dict
         `tokens, kl_mean, kl_max, agreement, base_loss, tuned_loss`.
     gained, lost : list of dict

@@ -10,17 +10,24 @@ from llmc.calls import public
 from llmc.checkpoint.formats import magic
 from llmc.checkpoint.formats import strict_json
 from llmc.checkpoint.formats.regular_file import RegularFile
-from llmc.checkpoint.formats.gguf_file import read_gguf
 from llmc.checkpoint.roles import layer, part, role
 from llmc.checkpoint.formats.safetensors_file import read_safetensors
 from llmc.checkpoint.formats.torch_file import read_torch
 from llmc.errors import CheckpointError, ShapeError, UnknownNameError, hint, quoted
 
+
+def _read_gguf(file):
+    """Of a format that few programs read, imported when it is."""
+    from llmc.checkpoint.formats.gguf_file import read_gguf
+
+    return read_gguf(file)
+
+
 # In the order in which Hugging Face looks.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 INDEX_SUFFIX = ".index.json"
 SUFFIXES = {".safetensors": read_safetensors, ".bin": read_torch, ".pt": read_torch, ".pth": read_torch,
-            ".ckpt": read_torch, ".gguf": read_gguf}
+            ".ckpt": read_torch, ".gguf": _read_gguf}
 MAX_INDEX = 256 << 20
 _PIECE = 1 << 20  # bytes of a matrix that is compared
 
@@ -300,4 +307,4 @@ def _reader(opened):
     kind, words = magic.identify(opened.head())
     if kind is None:
         opened.fail(f"not a checkpoint: the file is {words or 'in no format that is known here'}")
-    return {"safetensors": read_safetensors, "gguf": read_gguf}.get(kind, read_torch)
+    return {"safetensors": read_safetensors, "gguf": _read_gguf}.get(kind, read_torch)

@@ -3,7 +3,7 @@
 import os
 
 from llmc.cli.outcome import Usage, say
-from llmc.config.gguf_fields import is_gguf
+from llmc.system.hub import is_gguf
 
 
 def located(name):

@@ -9,7 +9,6 @@ from llmc.checkpoint.formats.regular_file import RegularFile
 from llmc.config import rope
 from llmc.errors import CheckpointError, ConfigError, shown
 
-SUFFIX = ".gguf"
 DIVISORS = "rope_freqs.weight"
 # {field: key behind the architecture}; those of the first table have to be there.
 NEEDED = {
@@ -21,11 +20,6 @@ OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "atten
 EPSILON = {"llama": "attention.layer_norm_rms_epsilon", "gpt2": "attention.layer_norm_epsilon"}
 IDS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 _LLAMA3 = dict(rope_type="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
-
-
-def is_gguf(path):
-    """Whether a path is that of a GGUF file, by its ending."""
-    return str(path).lower().endswith(SUFFIX)
 
 
 def read_fields(path, window=None):

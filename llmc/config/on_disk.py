@@ -2,10 +2,11 @@
 
 import os
 
-from llmc.config import gguf_fields, rope
+from llmc.config import rope
 from llmc.config.fields import FIELDS
 from llmc.config.json_files import check_writable, locate, read_json
 from llmc.errors import ConfigError
+from llmc.system import hub
 from llmc.system.atomic import write_json
 
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -67,13 +68,15 @@ class OnDisk:
         ConfigError
             When what it says is impossible, or llmc does not do it.
         """
-        if gguf_fields.is_gguf(source):
+        if hub.is_gguf(source):
             return cls._from_gguf(os.fspath(source))
         return cls._from_files(*locate(os.fspath(source), revision, local_files_only))
 
     @classmethod
     def _from_gguf(cls, path, **given):
         """From a GGUF file, whose fields come after those given."""
+        from llmc.config import gguf_fields
+
         window = given.get("sliding_window")
         fields, divisors = gguf_fields.read_fields(path, window)
         config = cls._filled(path, fields, given)

@@ -9,11 +9,11 @@ import numpy as np
 from llmc import checkpoint
 from llmc.checkpoint.formats.dtypes import BFLOAT16, FLOATING, SAFETENSORS_NAME
 from llmc.config import Config
-from llmc.config.gguf_fields import is_gguf
 from llmc.config.json_files import read_json
 from llmc.errors import ConfigError, DataError, shown
 from llmc.families.row import rows as families
 from llmc.lora.adapter_files import holds_adapter
+from llmc.system.hub import is_gguf
 from llmc.system.small_file import is_there
 from llmc.weights.assign import as_array
 

@@ -8,10 +8,15 @@ _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _PATIENCE = 5  # seconds for the hub to answer at all
 
 
+def is_gguf(path):
+    """Whether a path is that of a GGUF file, by its ending."""
+    return os.fspath(path).lower().endswith(".gguf")
+
+
 def located(source, revision=None, local_files_only=False, patterns=_PATTERNS):
     """What a checkpoint is read from: a .gguf file as it is; else its folder, as `folder` finds it."""
     source = os.fspath(source)
-    return source if source.lower().endswith(".gguf") else folder(source, revision, local_files_only, patterns)
+    return source if is_gguf(source) else folder(source, revision, local_files_only, patterns)
 
 
 def folder(source, revision=None, local_files_only=False, patterns=_PATTERNS):

@@ -71,8 +71,10 @@ def read_gguf(path):
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **parts}, config
 
 
-def has_vocabulary(header):
+def has_vocabulary(path):
     """Whether a file has a tokenizer whose rules are here."""
+    with RegularFile(path) as file:
+        header = read_header(file)
     kind, word = (header.fields.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
     return kind in _MODELS and (kind != "gpt2" or word in SPLITTING)
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from llmc.system import hub
 from llmc.checkpoint.formats.magic import identify
 from llmc.errors import CheckpointError
-from llmc.checkpoint.formats.gguf_header import read_header
-from llmc.checkpoint.formats.regular_file import RegularFile
-from llmc.tokenizer.gguf_vocabulary import has_vocabulary, read_gguf
 from llmc.system.small_file import is_there, read_small
 
 MAX_BYTES = 64 << 20  # the largest tokenizer.json in use has about 33 MB
@@ -117,9 +114,10 @@ def read_merges(path):
 
 def holds_tokenizer(folder):
     """Whether a folder has a vocabulary in it, or a .gguf file one that is read here."""
-    if str(folder).lower().endswith(".gguf"):
-        with RegularFile(folder) as file:
-            return has_vocabulary(read_header(file))
+    if hub.is_gguf(folder):
+        from llmc.tokenizer.gguf_vocabulary import has_vocabulary
+
+        return has_vocabulary(folder)
     return any(is_there(os.path.join(folder, name)) for name in VOCABULARIES)
 
 
@@ -136,7 +134,9 @@ def read_folder(path):
         The file the vocabulary came from.
     """
     path = Path(path)
-    if path.suffix.lower() == ".gguf":
+    if hub.is_gguf(path):
+        from llmc.tokenizer.gguf_vocabulary import read_gguf
+
         tokenizer, config = read_gguf(path)
         check(tokenizer, path)
         return tokenizer, config, path
