@@ -141,3 +141,23 @@ def test_scenes_and_text_are_not_mixed(folder, capsys):
     (folder / "text.txt").write_text("some text")
     assert run(folder, "lora", "@base", "@text.txt", "@scenes", "--output-dir", "@never") == 2
     assert "holds scenes, and the other files do not; give one kind" in capsys.readouterr().err
+
+
+def test_a_diff_traces_scenes_field_by_field(tmp_path, capsys):
+    text = "a well of water, a tower of stone, the door listens, response ### scene_architecture intent_vector arch_tension"
+    tok = llmc.Tokenizer.train([text] * 3, vocab_size=300)
+    config = llmc.Config(vocab_size=tok.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+                         num_attention_heads=2, bos_token_id=None, eos_token_id=None, max_position_embeddings=512)
+    for name, seed in (("base", 1), ("tuned", 2)):
+        llmc.Model(config, seed=seed).save_pretrained(tmp_path / name)
+        tok.save_pretrained(tmp_path / name)
+    scenes = [llmc.data.Scene(place, {"scene_architecture": {"place": place}, "intent_vector": {"fear": 0.7},
+                                      "arch_tension": 0.8}, f"The {place} listens.") for place in ("well", "tower")]
+    llmc.data.write_scenes(scenes, tmp_path / "s.yaml")
+    words = ["diff", tmp_path / "base", tmp_path / "tuned", "--text", tmp_path / "s.yaml", "--out", tmp_path / "d.json"]
+    assert main([str(word) for word in words]) == 0
+    fields = {row["field"] for row in llmc.checkpoint.Diff.load(tmp_path / "d.json").trace.fields}
+    assert {"scene_architecture", "intent_vector", "arch_tension", "response"} <= fields
+    (tmp_path / "tuned" / "tokenizer.json").unlink()
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    assert main([str(word) for word in words]) == 2 and "neither side has a tokenizer" in capsys.readouterr().err

@@ -5,7 +5,9 @@ import os
 from llmc.cli.outcome import Usage
 from llmc.cli.outs import TABLES, check_out
 from llmc.cli.parser import whole
+from llmc.cli.sources import are_scenes, tokenizer_of
 from llmc.show import picture
+from llmc.system.hub import is_gguf
 
 EXAMPLE = "llmc diff base tuned --out diff.html diff.png"
 
@@ -42,7 +44,7 @@ def run(args):
     check_out("diff", args.out, (*TABLES, *picture.ENDINGS))
     metrics = args.metrics if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
     found = diff(side(args.base), side(args.tuned), match=args.match, rename=_rename(args.rename), metrics=metrics,
-                 spectrum=args.spectrum, top=args.top, text=text_of(args.text), max_tokens=args.max_tokens)  # fmt: skip
+                 spectrum=args.spectrum, top=args.top, text=_shown(args), max_tokens=args.max_tokens)  # fmt: skip
     print(found.text(args.top))
     for path in args.out:
         found.save(path) if path.lower().endswith(TABLES) else found.plot(path)
@@ -64,6 +66,27 @@ def _rename(rules):
             raise Usage(f"diff: --rename {rule}: write PATTERN=REPLACEMENT")
         pairs[pattern] = replacement
     return pairs or None
+
+
+def _shown(args):
+    """What --text names: scenes as a dataset, by the tokenizer of a side; else texts."""
+    if not are_scenes(args.text):
+        return text_of(args.text)
+    from llmc.data import SceneDataset
+
+    tokenizer = next(filter(None, map(tokenizer_of, _places(args))), None)
+    if tokenizer is None:
+        raise Usage("diff: --text names scenes, and neither side has a tokenizer to read them with")
+    return SceneDataset(args.text, tokenizer)
+
+
+def _places(args):
+    """The folders and GGUF files of both sides, the tuned one's first."""
+    for word in (args.tuned, args.base):
+        given = side(word)
+        for path in reversed(given) if isinstance(given, tuple) else [given]:
+            if os.path.isdir(path) or is_gguf(path):
+                yield path
 
 
 def text_of(files):
