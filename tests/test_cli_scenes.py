@@ -144,7 +144,7 @@ def test_scenes_and_text_are_not_mixed(folder, capsys):
 
 
 def test_a_diff_traces_scenes_field_by_field(tmp_path, capsys):
-    text = "a well of water, a tower of stone, the door listens, response ### scene_architecture intent_vector arch_tension"
+    text = "a well, a tower, the door listens, response ### scene_architecture intent_vector arch_tension"
     tok = llmc.Tokenizer.train([text] * 3, vocab_size=300)
     config = llmc.Config(vocab_size=tok.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
                          num_attention_heads=2, bos_token_id=None, eos_token_id=None, max_position_embeddings=512)
