@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 
 from llmc.calls import public
 from llmc.analysis import lim_page, lim_picture
@@ -10,8 +9,8 @@ from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
 from llmc.analysis.sinks import sentences
-from llmc.system.atomic import atomic_write, write_json
 from llmc.errors import ConfigError, UnknownNameError, nearest
+from llmc.show import exports
 from llmc.show.grid import brief
 from llmc.show.table import Table
 
@@ -82,11 +81,7 @@ class Report:
         ImportError
             Without pandas.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_dataframe needs pandas (pip install pandas); report.rows needs nothing") from None
-        return pandas.DataFrame(self.rows)
+        return exports.dataframe(self.rows, "report")
 
     def save(self, path):
         """Write the rows as .csv, everything as .json, or a page to read as .html; the file appears whole.
@@ -98,14 +93,7 @@ class Report:
         OSError
             When the place cannot be written to.
         """
-        ending = os.path.splitext(os.fspath(path))[1].lower()
-        if ending == ".json":
-            write_json(path, self.to_dict())
-            return
-        if ending not in (".csv", ".html"):
-            raise ConfigError(f"{os.fspath(path)}: a report is saved as .csv, .json or .html; .plot draws pictures")
-        with atomic_write(path, "w") as file:
-            file.write(self._csv() if ending == ".csv" else lim_page.whole(self))
+        exports.save(path, "a report", self.to_dict, self._csv, lambda: lim_page.whole(self))
 
     def to_dict(self):
         """Everything, as JSON holds it."""

@@ -2,13 +2,11 @@
 
 import csv
 import io
-import os
 
 from llmc.analysis import scene_page, scene_picture
 from llmc.calls import public
-from llmc.errors import ConfigError
+from llmc.show import exports
 from llmc.show.table import Table
-from llmc.system.atomic import atomic_write, write_json
 
 MEASURED = ("loss", "loss_without", "effect", "base_loss", "base_loss_without", "base_effect", "learnt")
 
@@ -58,15 +56,7 @@ class SceneReport:
         OSError
             When the place cannot be written to.
         """
-        ending = os.path.splitext(os.fspath(path))[1].lower()
-        if ending == ".json":
-            write_json(path, self.to_dict())
-            return
-        if ending not in (".csv", ".html"):
-            raise ConfigError(f"{os.fspath(path)}: a report is saved as .csv, .json or .html; .plot draws pictures")
-        text = self._csv() if ending == ".csv" else scene_page.whole(self)
-        with atomic_write(path, "w") as file:
-            file.write(text)
+        exports.save(path, "a report", self.to_dict, self._csv, lambda: scene_page.whole(self))
 
     def to_dict(self):
         """Everything, as JSON holds it."""

@@ -2,16 +2,15 @@
 
 import csv
 import io
-import os
 
 import numpy as np
 
 from llmc.analysis import trace_page, trace_picture
 from llmc.calls import public
 from llmc.checks import whole
-from llmc.errors import DataError, ConfigError, UnknownNameError, nearest
+from llmc.errors import DataError, UnknownNameError, nearest
+from llmc.show import exports
 from llmc.show.table import Table
-from llmc.system.atomic import atomic_write, write_json
 
 FORMAT, VERSION = "llmc-trace", 1
 MEASURES = ("own_change", "output_change", "input_change", "cosine")
@@ -78,14 +77,7 @@ class Trace:
         OSError
             When the place cannot be written to.
         """
-        ending = os.path.splitext(os.fspath(path))[1].lower()
-        if ending == ".json":
-            write_json(path, self.to_dict())
-            return
-        if ending not in (".csv", ".html"):
-            raise ConfigError(f"{os.fspath(path)}: a trace is saved as .json, .csv or .html; .plot draws pictures")
-        with atomic_write(path, "w") as file:
-            file.write(self._csv() if ending == ".csv" else trace_page.whole(self))
+        exports.save(path, "a trace", self.to_dict, self._csv, lambda: trace_page.whole(self))
 
     def to_dict(self):
         """Everything, as JSON holds it."""

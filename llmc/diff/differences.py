@@ -7,6 +7,7 @@ from llmc.diff.headline import counts, headline
 from llmc.diff.tensor_row import CHANGE, KEYS, SPECTRUM
 from llmc.diff.viewer import page
 from llmc.errors import UnknownNameError, nearest, shown
+from llmc.show import exports
 from llmc.show import picture
 from llmc.show.table import Table
 
@@ -83,11 +84,7 @@ class Diff:
         ImportError
             Without pandas.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_dataframe needs pandas (pip install pandas); diff.rows needs nothing") from None
-        return pandas.DataFrame(self.rows, columns=list(KEYS))
+        return exports.dataframe(self.rows, "diff", list(KEYS))
 
     def save(self, path):
         """Write everything as .json, the rows as .csv, or the weight viewer as .html; the file appears whole.

@@ -16,6 +16,7 @@ from llmc.diff.view import View, steps
 from llmc.diff.viewer import listing_page
 from llmc.errors import UnknownNameError, nearest
 from llmc.lora.adapter_files import weights_in
+from llmc.show import exports
 from llmc.show.bar import bar
 from llmc.show.table import Table, count
 
@@ -56,11 +57,7 @@ class Listing:
         ImportError
             Without pandas.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_dataframe needs pandas (pip install pandas); listing.rows needs nothing") from None
-        return pandas.DataFrame(self.rows)
+        return exports.dataframe(self.rows, "listing")
 
     def save(self, path):
         """Write everything as .json, the rows as .csv, or a page to look at as .html; the file appears whole.
