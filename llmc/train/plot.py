@@ -42,7 +42,7 @@ def plot_loss(log, path):
         axes.plot(held_steps, held, color=WARM, linewidth=1.4, marker="o", markersize=5.5, markeredgecolor="white",
                   markeredgewidth=1.0, label="held out", zorder=3)  # fmt: skip
     _frame(axes, raw, held)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlim(min(steps[0] - 1, 0), steps[-1] + max(1, 0.01 * steps[-1]))
     axes.set_title(_headline(steps, course, held[held_steps > 0]), loc="left", color=INK, fontsize=13, pad=14)
     axes.legend(frameon=False, loc="upper right", labelcolor=INK, fontsize=10.5)
