@@ -187,7 +187,7 @@ def files(tmp_path, monkeypatch, trained):
     (["eval", "model", "--text", "latin.txt"], "llmc: latin.txt: byte 3"),
     (["lim", "model", "--text", "empty.txt"], "llmc: empty.txt has 0 tokens"),
     (["train", "/dev/zero"], "/dev/zero: a device and no file of text"),
-    (["lora", "model", "empty.jsonl"], "llmc: empty.jsonl: there is no line in it"),
+    (["lora", "model", "empty.jsonl"], "llmc: empty.jsonl: there is no row in it"),
     (["tokenize", "empty.txt", "--tokenizer", "model"], "empty.txt: no tokens"),
     (["tokenize", "text.txt", "--tokenizer", "model", "--out", "nowhere/x.bin"], "nowhere: there is no such folder"),
     (["tokenize", "text.txt", "--tokenizer", "model", "--vocab-size", "300"], "model: there is a tokenizer in it"),

@@ -203,7 +203,7 @@ def test_a_tokenizer_is_trained_on_the_texts_of_json_lines(tmp_path):
 
 def test_prompts_and_responses_are_no_documents(tmp_path, capsys):
     path = written(tmp_path / "x.jsonl", {"text": "the"}, {"prompt": "the", "response": " cat"})
-    words = r"x.jsonl:2: a prompt and its response.*llmc train, llmc lora and llmc eval read such lines"
+    words = r"x.jsonl:2: a prompt and its response.*llmc train, llmc lora and llmc eval read such rows"
     with pytest.raises(DataError, match=words):
         tokenize_file(path, tokenizer("chat"), tmp_path / "x.bin", progress=False)
     with pytest.raises(DataError, match=words):
@@ -258,7 +258,7 @@ def test_json_lines_and_text_are_given_apart(model, tmp_path, capsys, command):
     (tmp_path / "x.txt").write_text("the cat")
     places = {"FILES": [str(LINES), str(tmp_path / "x.txt")], "BASE": [str(model)]}
     assert main([word for each in command for word in places.get(each, [each])]) == 2
-    assert "lines.jsonl holds JSON lines, and the other files do not" in capsys.readouterr().err
+    assert "lines.jsonl holds rows, and the other files do not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("row", [{"message": []}, {"input_id": [1, 2]}, [1], {"texts": "a"}])

@@ -77,7 +77,7 @@ def test_a_bad_line_is_named(tokenizer, tmp_path, row, words):
 
 def test_bytes_that_are_no_text_and_empty_files_are_named(tokenizer, tmp_path):
     path = written(tmp_path, "")
-    with pytest.raises(DataError, match="no line in it"):
+    with pytest.raises(DataError, match="no row in it"):
         JsonlDataset(path, tokenizer, 8)
     path.write_bytes(b'{"text": "\xff"}\n')
     with pytest.raises(DataError, match="data.jsonl:1: byte 10 of the line is not UTF-8"):

@@ -166,6 +166,23 @@ def _beside_the_plain():
                   beside=(Beside("plain", "llmc", precision, sizes={"metrics": ()}),))
 
 
+def _routed():
+    """Families that read earlier layers, beside the LLaMA of their size: a training step and decoding."""
+    plain = {**small(768, 3072, 12, 12, 50257, 2048), "tie_word_embeddings": True}
+    families = (("lime", {}), ("lime1-static", {}), ("lime1-dynamic", {}), ("hc", {"hyper_rate": 4}))
+    for precision in ("float32", "bfloat16"):
+        llama = (Beside("llama", "llmc", precision, sizes={"config": plain}),)
+        for name, fields in families:
+            config = {**plain, **fields, "model_type": name}
+            yield Job(f"{name}-step-{precision}", f"{name} L12 C768 training step, batch 4, length 512, beside llama",
+                      "train", {"config": config, "batch": 4, "length": 512}, precision, beside=llama)
+        for name, fields in families:
+            config = {**plain, **fields, "model_type": name}
+            yield Job(f"{name}-decode-{precision}", f"greedy decoding of {name} L12 C768, batch 1: 128 tokens after a "
+                      "prompt of 32, beside llama", "decode", {"config": config, "prompt": 32, "new": 128}, precision,
+                      "memory", beside=llama)
+
+
 def _shape_of_cost():
     """llmc beside itself: threads, everything kept, and cost per unit of work in depth, batch and length."""
     gpt2 = {"config": GPT2, "batch": 4, "length": 1024}
@@ -185,7 +202,7 @@ def _shape_of_cost():
                       quick=True, same_work=False)
 
 
-JOBS = tuple(job for each in (_steps, _reading, _pieces, _beside_the_plain, _shape_of_cost) for job in each())
+JOBS = tuple(job for each in (_steps, _reading, _pieces, _beside_the_plain, _routed, _shape_of_cost) for job in each())
 
 
 def select(globs=(), precisions=PRECISIONS, quick=False, jobs=JOBS):

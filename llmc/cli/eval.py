@@ -16,8 +16,9 @@ LONGEST = 1024  # tokens of context, unless more are asked for
 
 def arguments(parser):
     """Its words."""
-    texts.add(parser, LONGEST, batch_size=8, kinds='text; or .jsonl of {"text"}, or {"prompt", "response"}, whose '
-              'response alone counts; or scenes (.yaml, or a folder of them), likewise; or a .bin of llmc tokenize',
+    texts.add(parser, LONGEST, batch_size=8, kinds='text; or rows (.jsonl, .json, .csv, .parquet) of text, or of '
+              'prompt and response, which alone counts; or scenes (.yaml, or a folder of them), likewise; or a '
+              '.bin of llmc tokenize',
               required=False)
     benchmarks.add(parser)
 

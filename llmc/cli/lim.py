@@ -16,7 +16,8 @@ TABLES = (".html", ".csv", ".json")
 
 def arguments(parser):
     """Its words."""
-    texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, .jsonl of {"text"}, or one .bin of llmc tokenize')
+    texts.add(parser, LONGEST, batch_size=4, kinds='UTF-8 text, rows (.jsonl, .json, .csv, .parquet) of '
+              'text, or one .bin of llmc tokenize')
     parser.add_argument("--metrics", default="lim", metavar="NAMES",
                         help="what to measure: lim, negative_cosine, block_influence, angular_distance, "
                              "relative_contribution, lim_per_token, cka, ablation, with commas between; or all "

@@ -33,8 +33,9 @@ def arguments(parser):
     """Its words."""
     parser.add_argument("model", nargs="?", metavar="DIR", help="the base: a checkpoint's folder, or a hub name")
     parser.add_argument("data", nargs="*", metavar="FILE",
-                        help='UTF-8 text; or .jsonl of {"text"}, or {"prompt", "response"}, whose response alone is '
-                             'learnt; or scenes (.yaml, or a folder of them), likewise; or one .bin of llmc tokenize')
+                        help='UTF-8 text; or rows (.jsonl, .json, .csv, .parquet) of text, of prompt and response, '
+                             'or of messages, of which the answers alone are learnt; or scenes (.yaml, or a folder of '
+                             'them), likewise; or one .bin of llmc tokenize')
     parser.add_argument("--eval-data", nargs="+", metavar="FILE",
                         help="files of the same kinds, to evaluate with [a share of the data]")
     parser.add_argument("--held-out", type=between(0, 0.9), metavar="SHARE",
@@ -154,7 +155,7 @@ def _settings(args):
 
 
 def _datasets(settings, tokenizer, vocab_size):
-    """(to train on, to evaluate with or None), of text, tokens, JSON lines or scenes."""
+    """(to train on, to evaluate with or None), of text, tokens, rows or scenes."""
     files = settings["data"]
     if tokenizer is None and not ends_in_bin(files):
         raise FileNotFoundError(f"{settings['model']}: no tokenizer in it to read {files[0]} with; put one there")

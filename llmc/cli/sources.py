@@ -68,20 +68,20 @@ def tokenizer_of(name):
         return None
 
 
-def are_json_lines(files):
-    """Whether `files` are JSON lines (.jsonl, .ndjson) and not text.
+def are_row_files(files):
+    """Whether `files` are rows (.jsonl, .ndjson, .json, .csv, .parquet) and not text.
 
     Raises
     ------
     Usage
         When some are and others are not.
     """
-    from llmc.data.json_lines import is_json_lines
+    from llmc.data.row_files import is_row_file
 
-    lines = [name for name in files if is_json_lines(name)]
-    if lines and len(lines) < len(files):
-        raise Usage(f"{lines[0]} holds JSON lines, and the other files do not; give one kind")
-    return bool(lines)
+    rows = [name for name in files if is_row_file(name)]
+    if rows and len(rows) < len(files):
+        raise Usage(f"{rows[0]} holds rows, and the other files do not; give one kind")
+    return bool(rows)
 
 
 def are_scenes(files):
@@ -101,8 +101,8 @@ def are_scenes(files):
 
 
 def are_rows(files):
-    """Whether `files` are JSON lines or scenes, which say what is learnt of them, and not text."""
-    return are_scenes(files) or are_json_lines(files)
+    """Whether `files` are rows or scenes, which say what is learnt of them, and not text."""
+    return are_scenes(files) or are_row_files(files)
 
 
 def rows_of(files, tokenizer, block_size):

@@ -14,7 +14,8 @@ EXAMPLE = "llmc tokenize corpus.txt --tokenizer tok --vocab-size 8192 --out corp
 def arguments(parser):
     """Its words."""
     parser.add_argument("files", nargs="+", metavar="FILE",
-                        help='UTF-8 text; several are documents, an end between; so are lines of .jsonl with {"text"}')
+                        help='UTF-8 text; several are documents, an end between; so are rows (.jsonl, .json, .csv, '
+                             '.parquet) with a text')
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a folder with tokenizer.json, or a hub name")
     parser.add_argument("--vocab-size", type=whole(257), metavar="V",
                         help="train a byte-level BPE of V tokens on the text first, and save it in the --tokenizer "

@@ -28,8 +28,9 @@ SCRATCH = {"learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps":
 def arguments(parser):
     """Its words."""
     parser.add_argument("data", nargs="*", metavar="FILE",
-                        help='UTF-8 text, each file a document; or .jsonl of {"text"}, or {"prompt", "response"}, '
-                             'whose response alone is learnt; or scenes (.yaml, or a folder of them), likewise; or one '
+                        help='UTF-8 text, each file a document; or rows (.jsonl, .json, .csv, .parquet) of text, of '
+                             'prompt and response, or of messages, of which the answers alone are learnt; or scenes '
+                             '(.yaml, or a folder of them), likewise; or one '
                              '.bin of llmc tokenize, which may exceed memory')
     parser.add_argument("--eval-data", nargs="+", metavar="FILE",
                         help="files of the same kinds, to evaluate with [a share of the data]")

@@ -1,8 +1,8 @@
-"""The datasets of llmc train: texts, JSON lines, scenes or blocks of tokens, and a share of them held out."""
+"""The datasets of llmc train: texts, rows, scenes or blocks of tokens, and a share of them held out."""
 
 import os
 
-from llmc.cli.sources import are_json_lines, are_rows, are_scenes, ends_in_bin, require_files, rows_of
+from llmc.cli.sources import are_row_files, are_rows, are_scenes, ends_in_bin, require_files, rows_of
 from llmc.show.table import count
 
 HELD_OUT = 0.05
@@ -30,7 +30,7 @@ class Part:
 
 
 def read_texts(paths):
-    """The texts of UTF-8 files; of JSON lines and scenes those of every one, responses behind their prompts.
+    """The texts of UTF-8 files; of rows and scenes those of every one, responses behind their prompts.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def read_texts(paths):
     MemoryError
         For texts that the free memory has no room for.
     """
-    from llmc.data.json_lines import records, text_of
+    from llmc.data.row_files import records
+    from llmc.data.rows import text_of
     from llmc.data.scene_files import located, read_scenes
     from llmc.data.scene_rendering import PLAIN, rendered
     from llmc.data.text_files import read_chunks
@@ -53,8 +54,8 @@ def read_texts(paths):
                           f"{count(free, 'B')} are free; llmc tokenize makes a file of ids that may exceed memory")
     if are_scenes(paths):
         return [rendered(scene, PLAIN).text for scene in read_scenes(files)]
-    if are_json_lines(paths):
-        require_files(paths, "JSON lines are read")
+    if are_row_files(paths):
+        require_files(paths, "rows are read")
         return [text_of(record) for _, record in records(paths)]
     texts = []
     for path in paths:
@@ -72,7 +73,7 @@ def datasets(settings, texts, tokenizer, vocab_size):
     settings : dict
         `data`, `eval_data`, `held_out`, `block_size`.
     texts : list of str or None
-        Those of `data`; None when it is a file of tokens, JSON lines or scenes.
+        Those of `data`; None when it is a file of tokens, rows or scenes.
     tokenizer : Tokenizer or None
     vocab_size : int
         The model's.

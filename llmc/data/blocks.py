@@ -23,9 +23,9 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     """Tokenize text files into one file of token ids, in bounded memory.
 
     The ids of one file are those of `tokenizer.encode` for its whole text, newlines as they stand. Several files are
-    several documents, and so are the lines of JSON lines (`.jsonl`, `.ndjson`) with their `text`. The tokenizer's
-    `eos_token` stands between two; an `eos_token` that stands in the text is one id too, and special tokens that a
-    document begins or ends with are not put there again.
+    several documents, and so are the `text`s of rows (`.jsonl`, `.ndjson`, `.json`, `.csv`,
+    `.parquet`). The tokenizer's `eos_token` stands between two; an `eos_token` that stands in the text is one id too,
+    and special tokens that a document begins or ends with are not put there again.
 
     `out_path` gets the bare ids, little-endian, two bytes each where the vocabulary allows and else four;
     `out_path.json` beside it says what they are. Both appear only when everything is done.
@@ -48,8 +48,8 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     Raises
     ------
     DataError
-        For text that is not UTF-8 (with the byte's offset) or has no tokens, and for JSON lines with prompts and
-        responses: a row of ids cannot say which of them are learnt.
+        For text that is not UTF-8 (with the byte's offset) or has no tokens, and for rows with prompts and
+        responses: a line of ids cannot say which of them are learnt.
     """
     from tqdm import tqdm
 

@@ -1,6 +1,6 @@
-"""The documents of a file: the texts of its JSON lines, or the file as a whole."""
+"""The documents of a file: the texts of its rows, or the file as a whole."""
 
-from llmc.data.json_lines import is_json_lines, records
+from llmc.data.row_files import is_row_file, records
 from llmc.data.text_files import read_chunks
 from llmc.errors import DataError
 
@@ -11,7 +11,7 @@ def documents(path, on_read=None):
     Parameters
     ----------
     path : str or PathLike
-        JSON lines (`.jsonl`, `.ndjson`) with `text` are a document each; any other file is one.
+        Rows (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.parquet`) with `text` are a document each; any other file is one.
     on_read : callable, optional
         Called with the number of bytes of each read: a progress bar's `update`.
 
@@ -26,16 +26,16 @@ def documents(path, on_read=None):
         For a device, bytes that are not UTF-8, a line that is no such object, and for a prompt with its response:
         documents are learnt whole, and of these the response alone is to be.
     """
-    if not is_json_lines(path):
+    if not is_row_file(path):
         yield read_chunks(path, on_read)
         return
     for where, record in records([path], on_read):
         if "input_ids" in record:
             raise DataError(f"{where}: ids, of which nobody knows the text; llmc train, llmc lora and llmc eval read "
-                            f"such lines, and llmc.data.JsonlDataset does")
+                            f"such rows, and llmc.data.JsonlDataset does")
         if "messages" in record or "prompt" in record:
             what = ("a conversation, of which the assistant's turns alone are learnt" if "messages" in record
                     else "a prompt and its response, of which the response alone is learnt")
             raise DataError(f"{where}: {what}, but a document is learnt whole; llmc train, llmc lora and llmc "
-                            "eval read such lines, and llmc.data.JsonlDataset does")
+                            "eval read such rows, and llmc.data.JsonlDataset does")
         yield [record["text"]]

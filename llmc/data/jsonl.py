@@ -1,4 +1,4 @@
-"""A dataset of rows, of JSON lines or in memory: texts, prompts with responses, conversations, or ids."""
+"""A dataset of rows, of files or in memory: texts, prompts with responses, conversations, or ids."""
 
 import os
 
@@ -8,7 +8,8 @@ from llmc.calls import public
 from llmc.data.collate import collate, targets_of
 from llmc.data.items import check_block_size, item, resolve_index
 from llmc.data.conversations import conversation_ids
-from llmc.data.json_lines import kind_of, records, rows
+from llmc.data.row_files import records
+from llmc.data.rows import kind_of, rows
 from llmc.data.responses import Responses
 from llmc.errors import DataError
 from llmc.inputs import IGNORE
@@ -16,7 +17,7 @@ from llmc.inputs import IGNORE
 
 @public
 class JsonlDataset:
-    """Rows, each with `text`, `prompt` and `response`, `messages` or `input_ids`: JSON lines, or dicts in memory.
+    """Rows, each with `text`, `prompt` and `response`, `messages` or `input_ids`: in files, or dicts in memory.
 
     A text is learnt whole; one longer than `block_size` is several items. Of a prompt and its response the response
     alone is learnt: the prompt's labels are -100. The two stand one behind the other with nothing between. They are
@@ -30,7 +31,8 @@ class JsonlDataset:
     Parameters
     ----------
     paths : path, or list of them; or list of dict, or what has `__len__` and gives dicts by `__getitem__`
-        UTF-8 files, or the rows themselves.
+        Files: JSON lines, a `.json` of one list, a `.csv` with a header, a `.parquet` (by pyarrow); or the rows
+        themselves.
     tokenizer : Tokenizer
         Its special tokens are put around each line, and its `eos_token` at the end, if it has one, unless the line
         begins or ends with them itself.
@@ -67,7 +69,7 @@ class JsonlDataset:
             learnt += [row.told] + [0] * (len(ends) - 1)
             total += len(row.ids)
         if not learnt:
-            raise DataError(f"{', '.join(map(str, paths))}: there is no line in it; a dataset needs at least one")
+            raise DataError(f"{', '.join(map(str, paths))}: there is no row in it; a dataset needs at least one")
         self._ids = np.concatenate([np.zeros(0, np.int32), *parts])
         self._bounds, self._learnt = np.array(bounds), np.array(learnt)
 

@@ -105,8 +105,8 @@ class Tokenizer(Conversations):
         texts : iterable of str
             The texts themselves.
         files : list of str or Path
-            Names of UTF-8 files, in place of `texts`; read in bounded memory. Of JSON lines (`.jsonl`, `.ndjson`) the
-            texts are read, or the prompts and responses.
+            Names of UTF-8 files, in place of `texts`; read in bounded memory. Of rows (`.jsonl`, `.ndjson`, `.json`,
+            `.csv`, `.parquet`) the texts are read, or the prompts and responses.
         vocab_size : int
             Special tokens and the 256 bytes included; 2**20 at most.
         special_tokens : list of str, or dict

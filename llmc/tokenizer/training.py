@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import tokenizers
 
-from llmc.data.json_lines import is_json_lines, records, text_of
+from llmc.data.row_files import is_row_file, records
+from llmc.data.rows import text_of
 from llmc.data.text_files import read_chunks, whole_lines
 from llmc.errors import DataError
 from llmc.tokenizer.tokenizer_files import library
@@ -85,7 +86,7 @@ def _texts(texts):
 
 def _file_chunks(files):
     for path in files:
-        if is_json_lines(path):
+        if is_row_file(path):
             for where, record in records([path]):
                 refuse_surrogates(text_of(record), where)
                 yield text_of(record)

@@ -8,7 +8,7 @@ import time
 from llmc.calls import public
 from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
-from llmc.data.json_lines import are_rows
+from llmc.data.rows import are_rows
 from llmc.data.jsonl import JsonlDataset
 from llmc.errors import ConfigError, DataError
 from llmc.model import Model

@@ -1,58 +1,13 @@
-"""Rows: texts, prompts with responses, conversations, or ids, as lines of JSON-lines files or as dicts in memory."""
-
-import json
-import os
+"""Rows: texts, prompts with responses, conversations, or ids, as dicts."""
 
 from llmc.data.messages import check_messages
-from llmc.data.text_files import open_text
 from llmc.errors import DataError
 
 KINDS = (("input_ids",), ("messages",), ("prompt", "response"), ("text",))  # of several in a row the first counts
-SUFFIXES = (".jsonl", ".ndjson")
-LONGEST = 1 << 28  # bytes of a line
-
-
-def is_json_lines(path):
-    """Whether a file's name says that it holds JSON lines."""
-    return os.fspath(path).lower().endswith(SUFFIXES)
-
-
-def records(paths, on_read=None):
-    """The objects of JSON-lines files.
-
-    Parameters
-    ----------
-    paths : iterable of path
-    on_read : callable, optional
-        Called with the number of bytes of each line: a progress bar's `update`.
-
-    Yields
-    ------
-    (str, dict)
-        "file:line", and what stands there.
-
-    Raises
-    ------
-    DataError
-        For a device, and a line that is not UTF-8, not JSON, or no object with `input_ids`, or with `messages`, or with
-        `text`, or `prompt` and `response`, as strings.
-    """
-    for path in paths:
-        with open_text(path) as file:
-            number = 0
-            while line := file.readline(LONGEST + 1):
-                number += 1
-                where = f"{path}:{number}"
-                if len(line) > LONGEST:
-                    raise DataError(f"{where}: a line of more than {LONGEST} bytes; each line is one object")
-                if on_read is not None:
-                    on_read(len(line))
-                if line.strip():
-                    yield where, _record(where, line)
 
 
 def rows(dataset):
-    """The dicts of a list, or of what has `__len__` and `__getitem__`, as `records` gives those of files."""
+    """The dicts of a list, or of what has `__len__` and `__getitem__`, as `row_files.records` gives those of files."""
     for index in range(len(dataset)):
         where = f"row {index}"
         yield where, checked(where, dataset[index])
@@ -104,13 +59,3 @@ def checked(where, record):
         if kind in (("prompt", "response"), ("text",)) and not isinstance(record[name], str):
             raise DataError(f"{where}: {name} is {type(record[name]).__name__}, not a string")
     return record
-
-
-def _record(where, line):
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {error.start} of the line is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON: {error}; each line is one object") from None
-    return checked(where, record)
