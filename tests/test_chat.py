@@ -181,7 +181,7 @@ def test_somebody_types_and_the_model_answers(tokenizer, tmp_path, monkeypatch, 
     once = capsys.readouterr()
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nand again\n"))
     assert main(command) == 0
-    assert capsys.readouterr().out.startswith(once.out) and once.err.count("3 tokens") == 1
+    assert capsys.readouterr().out.startswith(once.out) and once.err.count(": 3 tokens, ") == 1
     tokenizer.chat_template = None
     (tmp_path / "chat_template.jinja").unlink()
     assert main([*command, "hello"]) == 2 and "no chat template" in capsys.readouterr().err
