@@ -15,7 +15,8 @@ import llmc
 from llmc.analysis import Trace, trace
 from llmc.analysis.trace_page import in_page
 
-FAMILIES = {**TINY, "lime": {**TINY["llama"], "model_type": "lime"}}
+FAMILIES = {**TINY, "lime": {**TINY["llama"], "model_type": "lime"},
+            "hc-paper": {**TINY["llama"], "model_type": "hc-paper", "hyper_rate": 3}}
 SINGLE = 2e-6  # relative: activations are the same float32 numbers on both sides; x dW^T is a product in float32
 MODULE = ["name", "kind", "layer", "part", "input_change", "output_change", "cosine", "own_change"]
 TOKEN = ["batch", "position", "id", "text", "kl", "base_top", "tuned_top", "base_top_text", "tuned_top_text", "next",
@@ -144,7 +145,9 @@ def test_the_stream_equals_the_reference(config):
     final = next((row["name"] for row in found.modules if row["kind"] == "norm" and row["layer"] is None), None)
     assert found.stream.dtype == np.float32 and found.stream.shape == (4, 2, 9)
     for place, (name, side) in enumerate(places):
-        h, h_new = before[name][side], after[name][side]
+        h, h_new = (each[name][side] for each in (before, after))
+        if h.shape[-1] > config.get("hidden_size", h.shape[-1]):  # several streams: the final norm reads their sum
+            h, h_new = (each.reshape(2, 9, -1, config["hidden_size"]).sum(axis=2) for each in (h, h_new))
         truth = np.linalg.norm(h_new - h, axis=-1) / np.linalg.norm(h, axis=-1)
         assert found.stream[place] == pytest.approx(truth, rel=SINGLE)
         row = found.layers[place]

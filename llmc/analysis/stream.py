@@ -13,6 +13,8 @@ class Stream:
     Parameters
     ----------
     modules : list of Module
+    width : int
+        Of one stream; where there are several (Hyper-Connections) their sum counts, which the final norm reads.
 
     Attributes
     ----------
@@ -20,7 +22,8 @@ class Stream:
         One for each batch: |h' - h| / |h| of every token, NaN for padding.
     """
 
-    def __init__(self, modules):
+    def __init__(self, modules, width):
+        self._width = width
         self._blocks = [module.name for module in modules if module.kind == "block"]
         self._norm = next((m.name for m in modules if m.kind == "norm" and m.layer is None), None)
         self._head = next(module.name for module in modules if module.kind == "head")
@@ -31,7 +34,8 @@ class Stream:
     def observe(self, batch, gave, given, after):
         """Take in what the base gave on a batch, and what the tuned model gave with the weights `after`."""
         real = batch.real
-        rows = [tuple(batch.rows(self._place(side, place)) for side in (gave, given)) for place in self._places()]
+        rows = [tuple(sum_of_streams(batch.rows(self._place(side, place)), self._width) for side in (gave, given))
+                for place in self._places()]
         seen = [token_sums(*pair) for pair in rows]
         change = np.full((len(rows), *real.shape), np.nan, np.float32)
         for place, (sums, _) in enumerate(seen):
@@ -83,6 +87,13 @@ class Stream:
         for A, B in self._after.branches(self._head):
             scores += x @ A.T @ B.T
         return scores
+
+
+def sum_of_streams(values, width):
+    """(…, S·width) -> (…, width): the sum of S streams that lie side by side; of one the values themselves."""
+    if values.shape[-1] == width:
+        return values
+    return values.reshape(*values.shape[:-1], -1, width).sum(axis=-2)
 
 
 def _ratios(sums):

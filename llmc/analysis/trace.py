@@ -78,7 +78,7 @@ class _Found:
         self._words, self._top = words, top
         self._modules = modules(models.parts, models.parts)
         self._movement = Movement(self._modules)
-        self._stream = Stream(self._modules)
+        self._stream = Stream(self._modules, models.config.hidden_size)
         self._tokens, self._rows, self._risen = [], 0, 0.0
 
     def observe(self, batch, gave, given, before, after):

@@ -4,6 +4,7 @@ import numpy as np
 
 from llmc.analysis.lime.given import require_model, texts, word
 from llmc.analysis.lime.passes import outputs
+from llmc.analysis.stream import sum_of_streams
 from llmc.calls import public
 from llmc.run import Run
 
@@ -87,7 +88,4 @@ def _features(view, config, of):
     """Values that are the last third of a fused projection; the sum of several streams."""
     if of != "hiddens":
         return view[..., -config.num_key_value_heads * config.head_dim :]
-    width = config.hidden_size
-    if view.shape[-1] == width:
-        return view
-    return view.reshape(*view.shape[:-1], -1, width).sum(axis=-2)
+    return sum_of_streams(view, config.hidden_size)
