@@ -247,7 +247,8 @@ def test_the_command_prints_and_writes(checkpoint, tmp_path, capsys):
     words = ["lim", str(checkpoint), "--text", str(checkpoint / "text.txt"), "--metrics", "all", "--block-size", "16"]
     assert main([*words, "--max-tokens", "64", "--batch-size", "2", "--out", *out]) == 0
     said = capsys.readouterr().out
-    assert "64 tokens in 2 batches" in said and "rank correlation with the ablation" in said
+    assert f"{checkpoint.name} (" in said and "64 tokens of text.txt in 2 batches" in said
+    assert "rank correlation with the ablation" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "lim.csv", "lim.html", "lim.json", "lim.png", "lim.svg"]
     assert json.loads((tmp_path / "lim.json").read_text())["metrics"] == list(METRICS)

@@ -1,20 +1,20 @@
 """lim: Layer Input Modification of every module, and its kin, over a batch or a stream of them."""
 
-from llmc.calls import public
-from llmc.checks import whole
 from llmc.analysis.ablation import measure_ablation
 from llmc.analysis.adapted import Adapters
-from llmc.analysis.feeding import batches, length
 from llmc.analysis.cka import measure_cka
+from llmc.analysis.feeding import batches, length
 from llmc.analysis.measurement import Measurement
 from llmc.analysis.metrics import OBSERVED, checked
 from llmc.analysis.observe import observed
-from llmc.show.bar import Passes
 from llmc.analysis.report import Report
+from llmc.analysis.titles import title_of
+from llmc.calls import public
+from llmc.checks import whole
 from llmc.errors import ConfigError
 from llmc.model import Model
 from llmc.run import Run
-from llmc.show.table import count
+from llmc.show.bar import Passes
 
 PROJECTIONS = ("truncate", "feature-mean")
 LOGITS_AT_ONCE = 1 << 25  # 128 MB; a long text under a large vocabulary would take more than the model itself
@@ -97,8 +97,7 @@ def lim(model, ids, attention_mask=None, metrics=("lim",), projections="truncate
         _align(model, given, measurement, adapters, disable_tqdm)
     if "ablation" in slow:
         _ablate(model, given, measurement, disable_tqdm)
-    title = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
-    return Report(title, metrics, projections, measurement, skip_first)
+    return Report(title_of(model), metrics, projections, measurement, skip_first)
 
 
 def _look(model, given, total, metrics, projections, adapters, disable_tqdm):

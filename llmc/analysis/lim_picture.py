@@ -70,7 +70,8 @@ def plot_comparison(before, after, rows, path, metric, names):
         left = sheet.map(index, grid, colours, title)
         if index != 1 or not sheet.is_wide:
             sheet.legend(left, key, colours, marks=index == 0, index=index)
-    sheet.title(f"{metric}: {names[0]} and {names[1]}", " · ".join(dict.fromkeys((before.title, after.title))))
+    below = dict.fromkeys((before.title, after.title, before.text, after.text))
+    sheet.title(f"{metric}: {names[0]} and {names[1]}", " · ".join(below))
     sheet.save(path)
 
 

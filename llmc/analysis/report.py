@@ -9,6 +9,7 @@ from llmc.analysis.lim_grid import grid_of
 from llmc.analysis.ranks import rank_correlation
 from llmc.analysis.shapes import is_shape_line
 from llmc.analysis.sinks import sentences
+from llmc.analysis.titles import tokens_of
 from llmc.errors import ConfigError, UnknownNameError, nearest
 from llmc.show import exports
 from llmc.show.grid import brief
@@ -31,6 +32,8 @@ class Report:
     metrics : tuple of str
     tokens, batches : int
         How much text it rests on.
+    source : str or None
+        What the text is called, if somebody said so: the command line does.
     skip_first : int
         Tokens at the beginning of each row that were left out.
     sinks : list of dict
@@ -44,6 +47,7 @@ class Report:
 
     def __init__(self, title, metrics, projections, measurement, skip_first=0):
         self.title, self.metrics, self.projections = title, metrics, projections
+        self.source = None
         self.rows, self.mismatches = measurement.rows, measurement.mismatches
         self.tokens, self.batches, self.skip_first = measurement.tokens, measurement.batches, skip_first
         self.sinks = measurement.sinks
@@ -66,11 +70,11 @@ class Report:
 
     @property
     def text(self):
-        """On what it rests: "1,024 tokens in 2 batches"."""
+        """On what it rests: "1,024 tokens of notes.txt in 2 batches"."""
         batches = "" if self.batches == 1 else f" in {self.batches:,} batches"
         first = "first" if self.skip_first == 1 else f"first {self.skip_first:,}"
         without = f", without the {first} of each row" if self.skip_first else ""
-        return f"{self.tokens:,} token{'s' * (self.tokens != 1)}{batches}{without}"
+        return f"{tokens_of(self.tokens, self.source)}{batches}{without}"
 
     # --- elsewhere ---------------------------------------------------------------------------------------------------
     def to_dataframe(self):
@@ -98,7 +102,8 @@ class Report:
     def to_dict(self):
         """Everything, as JSON holds it."""
         return {
-            "title": self.title, "tokens": self.tokens, "batches": self.batches, "metrics": list(self.metrics),
+            "title": self.title, "source": self.source, "tokens": self.tokens, "batches": self.batches,
+            "metrics": list(self.metrics),
             "projections": self.projections, "rank_correlation": self.rank_correlation, "rows": self.rows,
             "mismatches": self.mismatches, "skip_first": self.skip_first, "sinks": self.sinks, "notes": self.notes,
         }  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmc.analysis.scene_report import SceneReport
+from llmc.analysis.titles import title_of
 from llmc.calls import public
 from llmc.checks import whole
 from llmc.data.collate import collate
@@ -15,7 +16,6 @@ from llmc.inputs import IGNORE
 from llmc.lora.adapter_files import base_of, holds_adapter
 from llmc.model import Model
 from llmc.show.bar import Passes
-from llmc.show.table import count
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def scene_attribution(model, data, *, base=None, fields=None, batch_size=8, disa
     with Passes("scenes", sides * -(-len(readings) // size), disable_tqdm) as progress:
         for side, opened in _each(model, base):
             losses[side] = _losses(opened, readings, size, data, progress)
-            title = f"{opened.config.model_type}, {count(opened.num_parameters())} parameters"
+            title = title_of(opened)
             del opened  # before the next is opened
     return SceneReport(title, data, fields, *_tables(data, readings, losses))
 

@@ -27,10 +27,12 @@ class SceneReport:
     tokens : list of dict
         One for each scene and learnt token: `scene, position` (0 is the first of the response), `id, text, loss,
         effects` ({field: the loss without it - loss}).
+    source : str or None
+        What the scenes are called, if somebody said so: the command line does.
     """
 
     def __init__(self, title, data, fields, rows, tokens):
-        self.title, self.rows, self.tokens = title, rows, tokens
+        self.title, self.rows, self.tokens, self.source = title, rows, tokens, None
         self.scenes = len(data)
         found = [_over_scenes(name, [row for row in rows if row["field"] == name]) for name in fields]
         self.by_field = sorted(found, key=lambda row: -row["effect"])
@@ -42,8 +44,9 @@ class SceneReport:
 
     @property
     def text(self):
-        """On what it rests: "12 scenes, 340 learnt tokens"."""
-        return (f"{self.scenes:,} scene{'s' * (self.scenes != 1)}, {len(self.tokens):,} learnt "
+        """On what it rests: "12 scenes of rule.yaml, 340 learnt tokens"."""
+        source = f" of {self.source}" if self.source else ""
+        return (f"{self.scenes:,} scene{'s' * (self.scenes != 1)}{source}, {len(self.tokens):,} learnt "
                 f"token{'s' * (len(self.tokens) != 1)}")  # fmt: skip
 
     def save(self, path):
@@ -60,7 +63,7 @@ class SceneReport:
 
     def to_dict(self):
         """Everything, as JSON holds it."""
-        return {"format": "llmc-scenes", "version": 1, "title": self.title, "rows": self.rows,
+        return {"format": "llmc-scenes", "version": 1, "title": self.title, "source": self.source, "rows": self.rows,
                 "by_field": self.by_field, "tokens": self.tokens}  # fmt: skip
 
     def _csv(self):

@@ -4,6 +4,7 @@ from html import escape
 
 import numpy as np
 
+from llmc.analysis.titles import tokens_of
 from llmc.analysis.trace_grid import MARKS, grid_of, scale
 from llmc.show.colours import rising
 from llmc.show.grid import brief
@@ -68,7 +69,7 @@ def in_page(trace):
 
 def _summary_line(trace):
     found = trace.summary
-    said = [f"{found['tokens']:,} tokens"]
+    said = [tokens_of(found["tokens"], trace.source)]
     if found["kl_mean"] is not None:
         said.append(f"KL(tuned ‖ base) {found['kl_mean']:.4g} nats a token, at most {found['kl_max']:.4g}")
     if found["agreement"] is not None:

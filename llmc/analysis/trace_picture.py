@@ -1,5 +1,6 @@
 """The picture of a trace: layers by parts as a heat map, coloured by a measure of the modules."""
 
+from llmc.analysis.titles import tokens_of
 from llmc.analysis.trace_grid import MARKS, grid_of, scale
 from llmc.show import picture
 from llmc.show.colours import GREY
@@ -27,7 +28,7 @@ def plot(trace, path, by):
     sheet = Sheet(width + EDGE, bottom + FOOT)
     colours = scale(by, [row[by] for row in trace.modules])
     sheet.text(EDGE, 0.36, f"{by}: layers × parts", size=14, weight="bold")
-    sheet.text(EDGE, 0.64, f"{trace.title} · {trace.summary['tokens']:,} tokens", size=9.5, color=GREY)
+    sheet.text(EDGE, 0.64, f"{trace.title} · {tokens_of(trace.summary['tokens'], trace.source)}", size=9.5, color=GREY)
     sheet.heat_map(left, TOP, grid, colours)
     sheet.outside(left, bottom + 0.62, grid, colours, apart=APART)
     sheet.scale(left, sheet.height - 0.56, colours, by)

@@ -43,11 +43,13 @@ class Trace:
     fields : list of dict or None
         Of scenes: `field, tokens, kl, change` (over the places of the stream).
     title : str
+    source : str or None
+        What the text is called, if somebody said so: the command line does.
     """
 
-    def __init__(self, title, modules, layers, tokens, stream, summary, gained, lost, fields=None):
+    def __init__(self, title, modules, layers, tokens, stream, summary, gained, lost, fields=None, source=None):
         self.title, self.modules, self.layers, self.tokens, self.stream = title, modules, layers, tokens, stream
-        self.summary, self.gained, self.lost, self.fields = summary, gained, lost, fields
+        self.summary, self.gained, self.lost, self.fields, self.source = summary, gained, lost, fields, source
 
     def __eq__(self, other):
         return isinstance(other, Trace) and self.to_dict() == other.to_dict()
@@ -84,7 +86,7 @@ class Trace:
         found = {name: getattr(self, name) for name in _PARTS}
         several = isinstance(self.stream, list)
         found["stream"] = [_listed(each) for each in self.stream] if several else _listed(self.stream)
-        return {"format": FORMAT, "version": VERSION, **found}
+        return {"format": FORMAT, "version": VERSION, "source": self.source, **found}
 
     @classmethod
     def from_dict(cls, found):
@@ -104,7 +106,7 @@ class Trace:
             parts["stream"] = _arrays(parts["stream"])
         except (TypeError, ValueError, IndexError):
             raise DataError(f"the stream of a {FORMAT} is numbers and nulls, (layers, batch, time)") from None
-        return cls(**parts)
+        return cls(**parts, source=found.get("source"))
 
     def _csv(self):
         text = io.StringIO()

@@ -39,12 +39,15 @@ def arguments(parser):
 
 def run(args):
     """Print the diff, and write what --out names."""
+    from llmc.analysis.titles import source_of
     from llmc.checkpoint import diff
 
     check_out("diff", args.out, (*TABLES, *picture.ENDINGS))
     metrics = args.metrics if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
     found = diff(side(args.base), side(args.tuned), match=args.match, rename=_rename(args.rename), metrics=metrics,
                  spectrum=args.spectrum, top=args.top, text=_shown(args), max_tokens=args.max_tokens)  # fmt: skip
+    if found.trace is not None:
+        found.trace.source = source_of(args.text)
     print(found.text(args.top))
     for path in args.out:
         found.save(path) if path.lower().endswith(TABLES) else found.plot(path)

@@ -39,6 +39,7 @@ def run(args):
     """Print the report, and write what --out names."""
     from llmc.analysis import METRICS, lim
     from llmc.analysis.report import most_changed
+    from llmc.analysis.titles import source_of
 
     _check_out(args)
     metrics = METRICS if args.metrics == "all" else tuple(name.strip() for name in args.metrics.split(","))
@@ -46,12 +47,14 @@ def run(args):
     batches = _batches(args, model, tokenizer)
     options = dict(metrics=metrics, projections=args.projections, skip_first=args.skip_first)
     report = lim(model, batches, **options)
+    report.source = source_of(args.text)
     print(report)
     if not args.compare:
         for path in args.out:
             report.save(path) if path.endswith(TABLES) else report.plot(path)
         return
     other = lim(_other(args, model), batches, **options)
+    other.source = report.source
     print(f"\n{args.compare}: {other}")
     names = tuple(os.path.basename(os.path.normpath(name)) for name in (args.model, args.compare))
     names = names if names[0] != names[1] else ("before", "after")

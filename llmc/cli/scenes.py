@@ -135,8 +135,10 @@ def _statistics(data, scenes, renderings):
 def _attribute(args, data):
     """Print which field the responses come from, and write what --out names."""
     from llmc.analysis import scene_attribution
+    from llmc.analysis.titles import source_of
 
     report = scene_attribution(args.model, data, base=args.base)
+    report.source = source_of(args.scenes)
     print(f"\n{report}")
     for path in args.out:
         report.save(path) if path.endswith(TABLES) else report.plot(path)

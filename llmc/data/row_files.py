@@ -106,8 +106,8 @@ def _header(where, cells):
     if twice:
         raise DataError(f"{where}: the header has {twice} twice")
     if not any(all(name in names for name in kind) for kind in KINDS):
-        raise DataError(f"{where}: the header is {', '.join(map(repr, names))}; the first line names the columns, text, "
-                        "or prompt and response, or messages, or input_ids, with commas between")
+        raise DataError(f"{where}: the header is {', '.join(map(repr, names))}; the first line names the columns, "
+                        "text, or prompt and response, or messages, or input_ids, with commas between")
     return names
 
 
