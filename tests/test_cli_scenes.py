@@ -156,7 +156,9 @@ def test_a_diff_traces_scenes_field_by_field(tmp_path, capsys):
     llmc.data.write_scenes(scenes, tmp_path / "s.yaml")
     words = ["diff", tmp_path / "base", tmp_path / "tuned", "--text", tmp_path / "s.yaml", "--out", tmp_path / "d.json"]
     assert main([str(word) for word in words]) == 0
-    fields = {row["field"] for row in llmc.checkpoint.Diff.load(tmp_path / "d.json").trace.fields}
+    trace = llmc.checkpoint.Diff.load(tmp_path / "d.json").trace
+    fields = {row["field"] for row in trace.fields}
+    assert trace.source == "s.yaml"
     assert {"scene_architecture", "intent_vector", "arch_tension", "response"} <= fields
     (tmp_path / "tuned" / "tokenizer.json").unlink()
     (tmp_path / "base" / "tokenizer.json").unlink()
