@@ -319,7 +319,7 @@ def in_a_process(blocked, *words):
 
 
 def test_a_model_that_is_not_there_is_said_before_tasks_are_read(world, capsys, monkeypatch):
-    monkeypatch.setattr("llmc.cli.benchmarks._tasks", None)
+    monkeypatch.setattr("llmc.harness.tasks.tasks_of", None)
     assert main(["eval", str(world / "nowhere"), "--tasks", "letters"]) == 1
     assert "nowhere: no such folder or file" in capsys.readouterr().err.splitlines()[-1]
 

@@ -113,7 +113,7 @@ def test_threads_change_no_bit():
     ids = random_ids(SHARED, 3, 71)
     run, found = model.run(3, 71, backward=True), []
     before = llmc.get_num_threads()
-    for threads in (1, 3):
+    for threads in (1, 2, 3, 4):
         llmc.set_num_threads(threads)
         run.zero_grad()
         run.forward_backward(ids)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -49,10 +50,68 @@ def idle(monkeypatch):
     monkeypatch.setattr(reproduction, "do_all", lambda jobs, *_: pytest.fail(f"jobs {jobs}") if jobs else None)
 
 
+TASK = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: choices
+doc_to_target: gold
+metric_list:
+  - metric: {metric}
+"""
+
+
 def state_of(folder):
     """{file: (size, when it was written)} of a folder, models and page apart."""
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir()
             if path.is_file() and path.name != "index.html"}  # fmt: skip
+
+
+# --- the benchmarks --------------------------------------------------------------------------------------------------
+def test_the_benchmarks_are_asked_of_every_model(made, tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval", reason="lm_eval does not import, so there is nothing that asks")
+    import datasets
+
+    from llmc.harness import tasks
+    from llmc.lime.findings import Findings
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    questions = [{"question": f"The value of {name}", "choices": [" is", " the"], "gold": 0} for name in "abc"]
+    (tmp_path / "data.json").write_text("\n".join(map(json.dumps, questions)))
+    (tmp_path / "tasks").mkdir()
+    for name in llmc.lime.TASKS:
+        metric = "acc_norm" if name == "piqa" else "acc"
+        (tmp_path / "tasks" / f"{name}.yaml").write_text(TASK.format(name=name, data=tmp_path / "data.json",
+                                                                     metric=metric))
+    every = tasks.tasks_of
+    monkeypatch.setattr(tasks, "tasks_of", lambda names, examples: every(names, examples, tmp_path / "tasks"))
+    rows = WAYS["table1"].numbers(Findings(made[0], TINY, RECIPES))
+    assert [row["model"] for row in rows] == AT_ONE_DEPTH
+    for row in rows:
+        assert list(row) == ["model", *llmc.lime.TASKS, "mean", "questions"] and row["questions"] == 2
+        assert all(row[name] in (0.0, 0.5, 1.0) for name in llmc.lime.TASKS) and 0 <= row["mean"] <= 1
+
+
+def test_benchmarks_whose_data_is_not_there_are_left_out_in_words_and_cost_nothing_else(copy, monkeypatch):
+    def do_all(jobs, *_):
+        if jobs:
+            assert [name for name, _ in jobs] == ["table1"]
+            raise llmc.DataError("table1: task copa: its data is not to be had")
+
+    monkeypatch.setattr(reproduction, "do_all", do_all)
+    monkeypatch.setattr(reproduction, "why_not", lambda: None)
+    llmc.lime.reproduce(copy, scale="tiny", disable_tqdm=True)
+    assert "table1_benchmarks.csv is left out: table1: task copa: its data" in (copy / "index.html").read_text()
+    monkeypatch.setattr(reproduction, "do_all", lambda jobs, count, threads, report: [
+        report(name, {"result": [{"model": "llama", "copa": 0.5, "mean": 0.5, "questions": 2}]}) for name, _ in jobs])
+    numbers = llmc.lime.reproduce(copy, scale="tiny", disable_tqdm=True)
+    assert numbers["table1"][0]["copa"] == 0.5 and list(numbers).index("table1") < list(numbers).index("table2")
+    assert (copy / "table1_benchmarks.csv").read_text() == "model,copa,mean,questions\nllama,0.5,0.5,2\n"
+    assert 'id="table1"' in (copy / "index.html").read_text()
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------
@@ -253,7 +312,11 @@ def test_what_a_process_raises_is_raised_here(tmp_path):
         workers.do_all([("lime", {"learn": {"recipe": recipe, "folder": str(tmp_path / "a")}})], 1, 1, pytest.fail)
 
 
-def test_a_process_that_dies_is_told_of(tmp_path, monkeypatch):
+@pytest.mark.parametrize("seconds", [0, 0.2])
+def test_a_process_that_dies_is_told_of(tmp_path, monkeypatch, seconds):
+    """Also where it has died before its job is given."""
+    give = workers._Worker.give
+    monkeypatch.setattr(workers._Worker, "give", lambda worker, job: (time.sleep(seconds), give(worker, job)))
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     job = {"learn": {"recipe": RECIPES["lime"], "folder": str(tmp_path / "a")}}
     with pytest.raises(RuntimeError, match="lime: its process ended with status 1, without a word"):
@@ -293,7 +356,7 @@ def test_impossible_values_are_said_before_anything_is_done(tmp_path, words, err
 def test_numbers_and_words_of_figures_are_the_same():
     assert keys_of("5, fig05,05,TABLE6,aet", "smoke") == keys_of([5, "table06", "aet"], "smoke") == [
         "fig05", "table6", "aet"]  # fmt: skip
-    assert keys_of("all", "aet") == ["aet", "table1"] and "aet" not in keys_of("all", "small")
+    assert keys_of("all", "aet") == ["aet"] and "aet" not in keys_of("all", "small")
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, idle):

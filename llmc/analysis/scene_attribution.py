@@ -83,7 +83,7 @@ def scene_attribution(model, data, *, base=None, fields=None, batch_size=8, disa
     with Passes("scenes", sides * -(-len(readings) // size), disable_tqdm) as progress:
         for side, opened in _each(model, base):
             losses[side] = _losses(opened, readings, size, data, progress)
-            title = title_of(opened)
+            title = title_of(opened, None if isinstance(model, Model) else os.fspath(model))
             del opened  # before the next is opened
     return SceneReport(title, data, fields, *_tables(data, readings, losses))
 

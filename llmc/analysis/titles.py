@@ -5,10 +5,13 @@ import os
 from llmc.show.table import count
 
 
-def title_of(model):
-    """A model in a line: "out (llama, 529 k parameters)", the folder's name left out where it lies in none."""
+def title_of(model, place=None):
+    """A model in a line: "out (llama, 529 k parameters)", the folder's name left out where it lies in none.
+
+    `place` is where it was opened from, if not the folder that it lies in: an adapter's.
+    """
     what = f"{model.config.model_type}, {count(model.num_parameters())} parameters"
-    place = model._name_or_path
+    place = place or model._name_or_path
     return f"{os.path.basename(os.path.normpath(place))} ({what})" if place else what
 
 

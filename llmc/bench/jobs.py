@@ -176,6 +176,11 @@ def _routed():
             config = {**plain, **fields, "model_type": name}
             yield Job(f"{name}-step-{precision}", f"{name} L12 C768 training step, batch 4, length 512, beside llama",
                       "train", {"config": config, "batch": 4, "length": 512}, precision, beside=llama)
+        deep = small(256, 1024, 128, 8, 50257, 512)
+        for name in ("lime", "lime1-static", "lime1-dynamic"):
+            sizes = {"config": {**deep, "model_type": name}, "batch": 1, "length": 512}
+            yield Job(f"{name}-deep-{precision}", f"{name} L128 C256 training step, batch 1, length 512, beside llama",
+                      "train", sizes, precision, beside=(Beside("llama", "llmc", precision, sizes={"config": deep}),))
         for name, fields in families:
             config = {**plain, **fields, "model_type": name}
             yield Job(f"{name}-decode-{precision}", f"greedy decoding of {name} L12 C768, batch 1: 128 tokens after a "

@@ -1,19 +1,15 @@
 """The benchmarks of llmc eval: tasks of lm-evaluation-harness, and what a model reaches in them."""
 
 import json
-import logging
 import os
-import random
 
 from llmc.cli.outcome import Usage, say
 from llmc.cli.parser import whole
 from llmc.cli.sources import located_model, model_and_tokenizer
-from llmc.errors import DataError, UnknownNameError, nearest
 from llmc.show.table import Table
 from llmc.system import hub
 
 _FLAGS = ("num_fewshot", "limit", "include_path", "out")  # of benchmarks alone
-_SEED = 1234  # of the examples, as lm-evaluation-harness has it
 _KEPT = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 
 
@@ -56,87 +52,15 @@ def _names(args):
 
 def run(args):
     """Print a table with a row for each metric, and write what --out names."""
-    from llmc import harness  # first: without lm_eval it says what to install
-
-    import numpy as np
-    from lm_eval import evaluate
+    from llmc.harness.tasks import ask, rows_of, tasks_of  # first: without lm_eval it says what to install
 
     hub.located(located_model(args.model), patterns=("config.json",))  # a slip of the pen is said at once
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every default that it takes
-    tasks = _tasks(args)
-    for task in tasks["tasks"].values():
-        _set_examples(task, args.num_fewshot)
+    tasks = tasks_of(_names(args), args.num_fewshot, args.include_path, say)
     model, tokenizer = model_and_tokenizer(args.model, True, args.dtype, args.precision)
-    random.seed(0)  # as lm-evaluation-harness' own command begins
-    np.random.seed(_SEED)
-    found = evaluate(harness.LM(model, tokenizer, args.batch_size), tasks, limit=args.limit, log_samples=False)
-    print(Table(["task", "metric", "value", "stderr", "examples", "questions"], _rows(found)))
+    found = ask(model, tokenizer, tasks, args.limit, args.batch_size)
+    print(Table(["task", "metric", "value", "stderr", "examples", "questions"], rows_of(found)))
     if args.out is not None:
         _write(args, found)
-
-
-def _tasks(args):
-    """The tasks and groups of these names with their data, as lm-evaluation-harness has them.
-
-    Raises
-    ------
-    UnknownNameError
-        For a name that is none.
-    DataError
-        For a task whose data is not to be had.
-    """
-    names = _names(args)
-    manager = _manager(names, args.include_path)
-    for name in names:
-        if name not in manager.all_tasks:
-            raise UnknownNameError(f"no task is called {name!r}; {nearest(name, manager.all_tasks)}; "
-                                   f"lm-eval ls tasks lists them")
-    tasks = []
-    for name in names:
-        try:
-            loaded = manager.load([name])
-        except ImportError as error:
-            raise ImportError(f"task {name}: {error}") from error
-        except Exception as error:  # a task is a program
-            raise DataError(f"task {name}: its data is not to be had: {error}; it is fetched from the hub of Hugging "
-                            f"Face once, or lies where a task of your own says (--include-path)") from error
-        tasks += [loaded["groups"][name]] if name in loaded["groups"] else loaded["tasks"].values()
-    return manager.load(tasks)
-
-
-def _set_examples(task, number):
-    """The examples before each question, as lm-evaluation-harness' own command has it: a task that says 0 keeps it."""
-    said = task.get_config("num_fewshot")
-    if said is None or said and number is not None:
-        task.set_config(key="num_fewshot", value=number or 0)
-    task.set_fewshot_seed(seed=_SEED)
-
-
-def _manager(names, folder):
-    """What knows the tasks of a folder, and of lm-evaluation-harness unless these are all in the folder."""
-    from lm_eval.tasks import TaskManager
-
-    if folder is not None:
-        own = TaskManager(include_path=folder, include_defaults=False)
-        if set(names) <= set(own.all_subtasks):
-            return own
-    say("reading which tasks there are, which takes lm-evaluation-harness a while")
-    return TaskManager(include_path=folder)
-
-
-def _rows(found):
-    rows = []
-    for task, values in found["results"].items():
-        for key, value in values.items():
-            metric, _, way = key.partition(",")
-            if not way or metric.endswith("_stderr"):
-                continue
-            error = values.get(f"{metric}_stderr,{way}")
-            rows.append({"task": task, "metric": metric if way == "none" else f"{metric} ({way})", "value": value,
-                         "stderr": error if isinstance(error, float) else None,
-                         "examples": found["n-shot"].get(task),
-                         "questions": found["n-samples"].get(task, {}).get("effective")})
-    return rows
 
 
 def _write(args, found):

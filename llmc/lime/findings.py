@@ -9,6 +9,7 @@ import numpy as np
 
 from llmc import analysis
 from llmc.analysis.lime.retrieval_curves import curves_of
+from llmc.lime.benchmarks import benchmarks
 from llmc.lime.corpus import analysed_ids, texts, words_in
 from llmc.lime.learning import result_of
 from llmc.lime.paper import config
@@ -253,6 +254,7 @@ WAYS = {
     "fig13": Way("text", _ROUTED, maps),
     "fig14": Way("deep", _deepest, deepest_map),
     "fig15": Way("text", lambda here: CLOUDS, partial(clouds, "hiddens"), 10),
+    "table1": Way("text", _ALL, benchmarks, 60),
     "table2": Way("text", lambda here: [DYNAMIC], circuits),
     "table3": Way("text", _nothing, lambda here: hyperparameters(here.recipes), 0.1),
     "table4": Way("text", _nothing, lambda here: architectures(here.recipes), 0.1),
@@ -261,6 +263,7 @@ WAYS = {
     "aet": Way("arithmetic", Findings.on_arithmetic, accuracies),
 }
 NEED_SCIKIT_LEARN = ("fig06", "fig15")
+BENCHMARKS = "table1"
 
 
 def plain(value):

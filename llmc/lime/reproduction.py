@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from llmc.calls import public
 from llmc.checks import whole
 from llmc.core import get_num_threads
-from llmc.errors import BusyError, ConfigError, shown
-from llmc.lime.benchmarks import why_left_out
+from llmc.errors import BusyError, ConfigError, DataError, shown
+from llmc.lime.benchmarks import left_out, why_not
 from llmc.lime.drawings import DRAWINGS, file_of, write_pictures
-from llmc.lime.findings import NEED_SCIKIT_LEARN, WAYS, Findings
+from llmc.lime.findings import BENCHMARKS, NEED_SCIKIT_LEARN, WAYS, Findings
 from llmc.lime.forecast import Forecast
 from llmc.lime.learning import require_ours, result_of
 from llmc.lime.ledger import Ledger
@@ -20,7 +20,7 @@ from llmc.lime.remarks import remarks_on
 from llmc.lime.pages import write_page
 from llmc.lime.recipes import cost_of, recipes_of
 from llmc.lime.sheets import SHEETS, write_tables
-from llmc.lime.wanted import BENCHMARKS, keys_of, scale_of
+from llmc.lime.wanted import keys_of, scale_of
 from llmc.lime.workers import do_all
 from llmc.system.atomic import sweep
 
@@ -93,18 +93,21 @@ class _Work:
 
     def go(self, keys, disable_tqdm):
         """Train what is missing, work out and draw what is not there yet, and write the page."""
-        left_out = [key for key in keys if key in NEED_SCIKIT_LEARN and find_spec("sklearn") is None]
+        keys = [key for key in keys if not self._is_done(key)]
+        lacking = [key for key in keys if key in NEED_SCIKIT_LEARN and find_spec("sklearn") is None]
         said = [f"{file_of(key)} is left out: scikit-learn is not installed (pip install 'llmc[lime]')."
-                for key in left_out]  # fmt: skip
-        said += [why_left_out()] if BENCHMARKS in keys else []
-        keys = [key for key in keys if key not in (*left_out, BENCHMARKS) and not self._is_done(key)]
+                for key in lacking]  # fmt: skip
+        if BENCHMARKS in keys and (why := why_not()):
+            lacking, said = [*lacking, BENCHMARKS], [*said, left_out(why)]
+        keys = [key for key in keys if key not in lacking]
         models = self._missing(keys)
         count = max(1, min(get_num_threads(), max(len(models), len(keys))))
         costs = {name: cost_of(self.here.recipes[name]) / count for name in models}
         costs |= {key: WAYS[key].seconds for key in keys}
         with Forecast(sum(costs.values()), disable_tqdm) as self.forecast:
             self._train(models, costs, count)
-            self._find(keys, costs, count, sum(costs[name] for name in models))
+            self._find([key for key in keys if key != BENCHMARKS], costs, count, sum(costs[name] for name in models))
+            said += self._ask(costs) if BENCHMARKS in keys else []
             path = write_page(self.ledger.numbers, self.here.out, self.ledger.origins(), said, self.ledger.notes())
             self.forecast.say(path)
 
@@ -143,6 +146,14 @@ class _Work:
         jobs = [(name, {"learn": {"recipe": self.here.recipes[name], "folder": self.here.folder(name)}})
                 for name in names]  # fmt: skip
         do_all(jobs, count, max(1, get_num_threads() // count), report)
+
+    def _ask(self, costs):
+        """Work out the benchmarks' table; why it is left out, in a list, where a task's data is missing after all."""
+        try:
+            self._find([BENCHMARKS], costs, 1, sum(costs.values()) - costs[BENCHMARKS])
+        except DataError as error:
+            return [left_out(error)]
+        return []
 
     def _find(self, keys, costs, count, done):
         """Work out entries, those that take longest first; each is drawn as soon as it is there."""

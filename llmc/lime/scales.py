@@ -78,10 +78,13 @@ class Analysed:
         Of the text that is held out.
     count : int
         The most occurrences of a word.
+    questions : int
+        Of each benchmark.
     """
 
     sequences: int
     count: int
+    questions: int
 
 
 @dataclass(frozen=True)
@@ -109,18 +112,18 @@ SCALES = {
         deep=OnText(DEEP_MODELS, _llama(16, 2, 2), steps=8, batch=4, length=32, learning_rate=1e-3,
                     depths=(2, 3, 4)),
         arithmetic=OnArithmetic((3, 4), seeds=1, rows=200, held_out=20, steps={3: 12}),
-        analysed=Analysed(sequences=200, count=20), vocabulary=512),
+        analysed=Analysed(sequences=200, count=20, questions=2), vocabulary=512),
     "smoke": Scale(
         text=OnText(_AT_DEPTH_ONE, _llama(48, 6, 4), steps=300, batch=8, length=64, learning_rate=5e-3),
         deep=OnText(DEEP_MODELS, _llama(32, 4, 4), steps=120, batch=8, length=64,
                     learning_rate=5e-3, depths=(4, 8, 12)),
         arithmetic=OnArithmetic((3, 4), seeds=2, rows=4_000, held_out=200, steps={3: 200}),
-        analysed=Analysed(sequences=192, count=60), vocabulary=512),
+        analysed=Analysed(sequences=192, count=60, questions=20), vocabulary=512),
     "small": Scale(
         text=OnText(_AT_DEPTH_ONE, _llama(128, 10, 4), steps=1_200, batch=8, length=128, learning_rate=2e-3),
         deep=OnText(DEEP_MODELS, _llama(64, 8, 4), steps=600, batch=8, length=128,
                     learning_rate=2e-3, depths=(8, 16, 32)),
-        analysed=Analysed(sequences=128, count=200)),
+        analysed=Analysed(sequences=128, count=200, questions=200)),
     "aet": Scale(
         arithmetic=OnArithmetic((3, 4), seeds=5, rows=20_000, held_out=2_000, steps={3: 8_000, 4: 10_000})),
 }  # fmt: skip

@@ -6,9 +6,6 @@ from llmc.errors import UnknownNameError, nearest, shown
 from llmc.lime.findings import WAYS
 from llmc.lime.scales import SCALES
 
-BENCHMARKS = "table1"
-KNOWN = (*WAYS, BENCHMARKS)
-
 
 def keys_of(figures, scale):
     """The keys of numbers.json that are asked for, in the paper's order.
@@ -28,15 +25,15 @@ def keys_of(figures, scale):
     """
     there = [key for key, way in WAYS.items() if getattr(scale_of(scale), way.part)]
     if figures == "all":
-        return [*there, BENCHMARKS]
+        return there
     words = figures.split(",") if isinstance(figures, str) else figures
     if isinstance(words, bytes) or not hasattr(words, "__iter__"):
         raise TypeError(f"figures is {shown(figures)}, not 'all', words with commas, or a list of them")
     asked = {_key(word) for word in words}
-    for key in asked - {BENCHMARKS}:
+    for key in asked:
         if key not in there:
             raise UnknownNameError(f"scale {scale!r} has no {key}; it has {', '.join(there)}")
-    return [key for key in KNOWN if key in asked]
+    return [key for key in WAYS if key in asked]
 
 
 def scale_of(name):
@@ -54,7 +51,7 @@ def _key(word):
     text = str(word).strip().lower()
     match = re.fullmatch(r"(fig|table)?0*([0-9]+)", text)
     key = text if not match else f"table{match[2]}" if match[1] == "table" else f"fig{match[2].zfill(2)}"
-    if key not in KNOWN:
-        near = nearest(key, KNOWN) or f"there are {', '.join(KNOWN)}"
+    if key not in WAYS:
+        near = nearest(key, WAYS) or f"there are {', '.join(WAYS)}"
         raise UnknownNameError(f"figures has {shown(word)}, no figure or table of the paper's; {near}")
     return key

@@ -14,6 +14,7 @@ from llmc import errors
 
 PATIENCE = 60.0  # seconds in which a process saves what it has after Ctrl-C
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # of NumPy's and scikit-learn's products
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")  # the benchmarks' data is there, or it is not
 TAIL = 400  # characters of what a process that died had said
 
 
@@ -45,6 +46,8 @@ def do_all(jobs, count, threads, report):
             workers[-1].give(waiting.pop(0))
         while left:
             worker, answer = answers.get()
+            if answer is None and worker.name is None:  # it had nothing more to do
+                continue
             if answer is None:
                 raise RuntimeError(f"{worker.name}: its process ended {worker.last_words()}")
             if "failed" in answer:
@@ -63,7 +66,7 @@ class _Worker:
     def __init__(self, answers, threads):
         self.name, self._answers = None, answers
         self._said = tempfile.TemporaryFile()
-        own = {name: str(threads) for name in THREADS} | {
+        own = {name: str(threads) for name in THREADS} | dict.fromkeys(OFFLINE, "1") | {
             "PYTHONPATH": os.pathsep.join(each or os.getcwd() for each in sys.path)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "llmc.lime.worker", str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -112,8 +115,7 @@ class _Worker:
     def _hear(self):
         for line in self.process.stdout:
             self._answers.put((self, json.loads(line)))
-        if self.name is not None:
-            self._answers.put((self, None))
+        self._answers.put((self, None))  # whether it has a job is known to who asks: one may be given this moment
 
 
 def _end(workers):
