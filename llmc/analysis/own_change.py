@@ -8,7 +8,7 @@ import numpy as np
 
 from llmc.inputs import as_positions
 
-_AT_ONCE = 1 << 24  # numbers of a weight whose change is formed at a time
+_AT_ONCE = 1 << 21  # numbers of a weight whose change is formed at a time
 _COMPARED = 64  # rows of two weights
 _IN_DOUBLE = 1 << 15  # numbers that are squared in double at a time: they stay in the cache
 

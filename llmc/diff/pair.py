@@ -4,15 +4,20 @@ This is the seam that a diff, an extraction and a trace share: `pairs_of` (pairi
 numbers of both sides, `delta` and `factors` the change of a matrix as (outputs, inputs).
 """
 
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from llmc.checkpoint.roles import layer, part, role
+from llmc.core import get_num_threads
 from llmc.diff.sides import FLOAT32, is_float
 from llmc.diff.view import View, steps
 
 WORDS = ("renamed", "tied", "fused", "split", "transposed", "reshaped", "resized", "dtype")
+ALONE = 1 << 18  # fewer numbers are read sooner than a thread begins
 
 
 @dataclass
@@ -115,12 +120,18 @@ class Pair:
         """(first row, base's rows, tuned's rows, whether the latter are Δ itself) of the layout that is compared.
 
         Rows are (rows, all the rest of the shape), contiguous, in the stored dtypes; Δ is what an adapter's factors
-        make. One block is in memory at a time, but what is turned or reshaped is read whole.
+        make. One block is in memory at a time, but what is turned or reshaped is read whole. Both sides of large ones
+        are read at once.
         """
-        change, reader = self.own_change(), self.base.reader()
-        other = change.delta_rows if change else self.tuned.reader()
-        for first, last in steps(self.shape):
-            yield first, reader(first, last), other(first, last), change is not None
+        change = self.own_change()
+        apart = change is None and get_num_threads() > 1 and math.prod(self.shape) >= ALONE
+        with ThreadPoolExecutor(1) if apart else nullcontext() as beside:
+            reader = self.base.reader()
+            other = change.delta_rows if change else self.tuned.reader()
+            for first, last in steps(self.shape):
+                late = beside and beside.submit(other, first, last)
+                base = reader(first, last)
+                yield first, base, late.result() if late else other(first, last), change is not None
 
     def delta(self):
         """Δ = tuned − base of a matrix as (outputs, inputs), float32 (float64 where one side is stored so)."""
