@@ -19,7 +19,7 @@ NAMES = ["llama", "lime", "lime1-static", "lime1-dynamic", "hc"]
 FILES = """fig01_loss_per_flops fig02_mean_retrieval fig03_self_retrieval_heads fig04_expected_representation
 fig05_entropy_values fig06_tsne_values fig07_separability_values fig08_deep_losses fig09_pruned_retrieval
 fig10_self_retrieval fig11_entropy_hiddens fig12_separability_hiddens fig13_router_heatmaps fig14_deep_heatmap
-fig15_tsne_hiddens aet""".split()
+fig15_tsne_hiddens aet aet_curves""".split()
 
 
 def numbers_of(L=L, heads=HEADS, names=NAMES, steps=60):
@@ -61,6 +61,7 @@ def numbers_of(L=L, heads=HEADS, names=NAMES, steps=60):
                                                                          share=1 / 6, table_share=1 / 8)],
         "table6": table6,
         "aet": {"llama": {"3": [0.5, 0.6], "4": [0.1, 0.2]}, "lime": {"3": [0.9, 0.8], "4": [0.4]}},
+        "aet_curves": {name: {"3": {"steps": [0, 5], "losses": [[3.0, 1.0], [3.0, 1.5]]}} for name in ("llama", "lime")},
     }  # fmt: skip
     return json.loads(json.dumps(numbers, allow_nan=False))
 

@@ -140,7 +140,8 @@ def test_every_model_opens_and_keeps_its_log(made):
 def test_numbers_are_named_and_shaped_as_promised(made):
     _, numbers = made
     L, heads = TINY.text.fields["num_hidden_layers"], TINY.text.fields["num_attention_heads"]
-    assert list(numbers) == [*(f"fig{n:02}" for n in range(1, 16)), *(f"table{n}" for n in range(2, 7)), "aet"]
+    assert list(numbers) == [*(f"fig{n:02}" for n in range(1, 16)), *(f"table{n}" for n in range(2, 7)), "aet",
+                             "aet_curves"]  # fmt: skip
     for key in ("fig01", "fig05", "fig07", "fig11", "fig12"):
         assert list(numbers[key]) == AT_ONE_DEPTH
     for key in ("fig02", "fig03", "fig04", "fig10", "fig13"):
@@ -181,6 +182,10 @@ def test_numbers_are_those_of_the_analyses(made):
     held = llmc.data.ArithmeticDataset(3, 20, seed=1, exclude=llmc.data.ArithmeticDataset(3, 200, seed=0))
     model = llmc.Model.from_pretrained(out / "models" / "aet-3-lime-0")
     assert numbers["aet"]["lime"]["3"] == [llmc.analysis.arithmetic_accuracy(model, held)["accuracy"]]
+    course = numbers["aet_curves"]["lime"]["3"]
+    batch = llmc.data.collate([held[row] for row in range(len(held))], pad_token_id=0)
+    assert course["steps"][0] == 0 and course["steps"][-1] == TINY.arithmetic.steps[3] and len(course["losses"]) == 1
+    assert course["losses"][0][-1] == pytest.approx(model.loss(**batch), rel=1e-5)
 
 
 # --- models in pairs -------------------------------------------------------------------------------------------------
@@ -356,7 +361,7 @@ def test_impossible_values_are_said_before_anything_is_done(tmp_path, words, err
 def test_numbers_and_words_of_figures_are_the_same():
     assert keys_of("5, fig05,05,TABLE6,aet", "smoke") == keys_of([5, "table06", "aet"], "smoke") == [
         "fig05", "table6", "aet"]  # fmt: skip
-    assert keys_of("all", "aet") == ["aet"] and "aet" not in keys_of("all", "small")
+    assert keys_of("all", "aet") == ["aet", "aet_curves"] and "aet" not in keys_of("all", "small")
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, idle):

@@ -54,7 +54,7 @@ def write_pictures(numbers, out, keys=None, words=None):
     out : path
         A folder that is there.
     keys : iterable of str, optional
-        "fig01" … "fig15", "aet"; by default all.
+        "fig01" … "fig15", "aet", "aet_curves"; by default all.
     words : {token: str}, optional
         What the clouds of tokens are called.
 
@@ -139,6 +139,21 @@ def _accuracies(entry, path, words):
     draw([panel], path, size=WIDE, known=MODELS)
 
 
+def _courses(entry, path, words):
+    """A panel for every number of operands: each model's mean over seeds, and their deviation as a band."""
+    panels = []
+    for number in sorted({int(number) for each in entry.values() for number in each}):
+        series = []
+        for name, each in entry.items():
+            if found := each.get(str(number)):
+                losses = np.asarray(found["losses"], float)
+                series.append(Series(np.asarray(found["steps"], float), losses.mean(axis=0), name,
+                                     spread=losses.std(axis=0)))
+        panels.append(Panel(f"{number} operands", "optimizer step", "held-out loss (nats per token)", series,
+                            whole=False))
+    draw(panels, path, "The arithmetic task over training", known=MODELS)
+
+
 def _floats(entry):
     """{key: array}, null as NaN."""
     return {key: np.asarray(value, float) for key, value in entry.items()}
@@ -201,4 +216,7 @@ DRAWINGS = {
     "aet": Drawing("aet", "The arithmetic task",
                    "The share of held-out expressions whose value a model writes, steps and all; each seed a point, "
                    "the mean a line.", _accuracies),
+    "aet_curves": Drawing("aet_curves", "The arithmetic task over training",
+                          "The loss of the working on held-out expressions; lines are means over seeds, bands their "
+                          "deviation.", _courses),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from llmc.lime.recipes import arithmetic_name, recipes_of
 from llmc.lime.scales import ARITHMETIC_MODELS, SCALES
 from llmc.lime.settings_tables import architectures, hyperparameters
 from llmc.model import Model
+from llmc.train.log import LOG, read_log
 
 CLOUDS = ("llama", "lime")  # whose words are laid out in the plane
 ROUTED = ("lime", "lime1-static", "lime1-dynamic", "lime1-top-p", "lime-fair")
@@ -191,6 +192,20 @@ def accuracies(here):
                    for number in operands} for name in ARITHMETIC_MODELS}  # fmt: skip
 
 
+def courses(here):
+    """The held-out losses over training: `steps`, and of each seed the `losses` at them."""
+    part, names = here.scale.arithmetic, here.on_arithmetic()
+    operands = sorted({here.recipes[name]["data"]["operands"] for name in names})
+
+    def course(number, name):
+        logs = [read_log(os.path.join(here.folder(arithmetic_name(number, name, at)), LOG)) for at in range(part.seeds)]
+        told = [[entry for entry in log if "eval_loss" in entry] for log in logs]
+        return {"steps": [entry["step"] for entry in told[0]],
+                "losses": [[entry["eval_loss"] for entry in each] for each in told]}  # fmt: skip
+
+    return {name: {str(number): course(number, name) for number in operands} for name in ARITHMETIC_MODELS}
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 def circuits(here):
     """Which words open which routes."""
@@ -261,6 +276,7 @@ WAYS = {
     "table5": Way("deep", Findings.pruned_at_depths, pruned_routes),
     "table6": Way("text", _nothing, lambda here: analysis.flops_table(), 0.1),
     "aet": Way("arithmetic", Findings.on_arithmetic, accuracies),
+    "aet_curves": Way("arithmetic", Findings.on_arithmetic, courses),
 }
 NEED_SCIKIT_LEARN = ("fig06", "fig15")
 BENCHMARKS = "table1"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from llmc.system.atomic import write_json
 
+BY_OPERANDS = ("aet", "aet_curves")  # {model: {operands: …}}
 NUMBERS, MADE = "numbers.json", ".made.json"
 
 
@@ -52,7 +53,7 @@ class Ledger:
             What the page has to say about it.
         """
         of, before = digests(recipes), self._made.get(key)
-        if key == "aet" and key in self.numbers and _origin(before) == origin:
+        if key in BY_OPERANDS and key in self.numbers and _origin(before) == origin:
             entry = {name: _sorted(self.numbers[key].get(name, {}) | each) for name, each in entry.items()}
             of |= set(before["of"])
             notes = list(dict.fromkeys([*before["notes"], *notes]))

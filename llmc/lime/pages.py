@@ -5,6 +5,7 @@ from html import escape
 
 from llmc.lime import printed
 from llmc.lime.drawings import DRAWINGS, file_of
+from llmc.lime.ledger import BY_OPERANDS
 from llmc.lime.sheets import SHEETS, arithmetic_rows, columns_of, rows_of
 from llmc.show import page
 from llmc.system.atomic import atomic_write
@@ -36,9 +37,10 @@ def write_page(numbers, out, below="", left_out=(), notes=()):
     """
     pieces = [page.heading("LIMe: layer-integrated memory", below or "The paper's figures and tables, drawn anew."),
               page.bullets(list(left_out)), *map(page.quiet, notes), _contents(numbers)]  # fmt: skip
-    pieces += [_figure(key, out) for key in DRAWINGS if key != "aet" and _is_there(key, numbers, out)]
+    pieces += [_figure(key, out) for key in DRAWINGS if key not in BY_OPERANDS and _is_there(key, numbers, out)]
     if _is_there("aet", numbers, out):
         pieces.append(_figure("aet", out) + _arithmetic(numbers["aet"]))
+    pieces += [_figure("aet_curves", out)] if _is_there("aet_curves", numbers, out) else []
     pieces += [_table(key, numbers[key]) for key in SHEETS if key != "aet" and numbers.get(key)]
     path = os.path.join(out, FILE)
     with atomic_write(path, "w") as file:
