@@ -61,7 +61,7 @@ def numbers_of(L=L, heads=HEADS, names=NAMES, steps=60):
                                                                          share=1 / 6, table_share=1 / 8)],
         "table6": table6,
         "aet": {"llama": {"3": [0.5, 0.6], "4": [0.1, 0.2]}, "lime": {"3": [0.9, 0.8], "4": [0.4]}},
-        "aet_curves": {name: {"3": {"steps": [0, 5], "losses": [[3.0, 1.0], [3.0, 1.5]]}} for name in ("llama", "lime")},
+        "aet_curves": {name: {"3": {"steps": [0, 5], "losses": [[3.0, 1.0], [3.0, 1.5]]}} for name in names[:2]},
     }  # fmt: skip
     return json.loads(json.dumps(numbers, allow_nan=False))
 
