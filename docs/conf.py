@@ -1,4 +1,4 @@
-"""How the documentation is built: `python -m sphinx -W -n -b html docs docs/_build`."""
+"""How the documentation is built: `python -m sphinx -W -b html docs docs/_build`."""
 
 import llmc
 
