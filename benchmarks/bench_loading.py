@@ -1,6 +1,7 @@
 """Opening GPT-2 124M against transformers, in alternating processes: seconds, and peak memory beyond what was there.
 
     python benchmarks/bench_loading.py [--repeats 5]
+    python benchmarks/bench_loading.py --gguf FILE.gguf     # instead: opening it, against its numbers by the gguf library
 
 The checkpoint is made for the purpose, as one file, as shards, and in bfloat16 (opened in float32 by both), and lies in
 the page cache. transformers maps a float32 file and reads it when it computes, so the time until every number has been
@@ -48,12 +49,50 @@ def opened(program, folder):
     print(json.dumps({"open": took, "read": time.perf_counter() - start, "memory": (peak - before) * 1024}))
 
 
+def dequantised(program, path):
+    """Open a .gguf file as a model, or have the gguf library give the numbers of all its tensors; prints the seconds."""
+    import time
+
+    import numpy as np
+
+    if program == "llmc":
+        import llmc
+
+        step = lambda: llmc.Model.from_pretrained(path)  # noqa: E731
+    else:
+        import gguf
+
+        step = lambda: [np.asarray(gguf.dequantize(each.data, each.tensor_type), np.float32)  # noqa: E731
+                        for each in gguf.GGUFReader(path).tensors]
+    start = time.perf_counter()
+    kept = step()
+    print(json.dumps({"open": time.perf_counter() - start}))
+    return kept
+
+
+def compare_gguf(path, repeats):
+    """Alternating processes, of which the first warm the page cache."""
+    found = {"llmc": [], "gguf": []}
+    for _ in range(repeats + 1):
+        for program, results in found.items():
+            done = subprocess.run([sys.executable, __file__, "--program", program, "--gguf", path], check=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+            results.append(json.loads(done.stdout)["open"])
+    ours, theirs = (statistics.median(results[1:]) for results in found.values())
+    print(f"{os.path.basename(path)}: opened by llmc in {ours:.3f} s, its numbers by the gguf library in {theirs:.3f} s: "
+          f"{ours / theirs:.2f} of the time")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--program", choices=("llmc", "transformers"), help=argparse.SUPPRESS)
+    parser.add_argument("--gguf", metavar="FILE", help="a file of llama.cpp's, in place of the checkpoints made here")
+    parser.add_argument("--program", choices=("llmc", "transformers", "gguf"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     a = parser.parse_args()
+    if a.gguf:
+        dequantised(a.program, a.gguf) if a.program else compare_gguf(a.gguf, a.repeats)
+        return
     if a.program:
         return opened(a.program, a.folder)
     import llmc
