@@ -94,3 +94,33 @@ def test_the_commands_read_ids_in_json_lines(tok, tmp_path, capsys):
     assert main(["eval", str(tmp_path / "model"), "--text", str(tmp_path / "rows.jsonl")]) == 0
     words = ["train", str(tmp_path / "rows.jsonl"), "--model", str(tmp_path / "model"), "--max-steps", "1"]
     assert main([*words, "--output-dir", str(tmp_path / "out")]) == 0
+
+
+class Streamed:
+    """Rows without a length, as a dataset that is streamed from the hub has them."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_rows_without_a_length_are_read_one_by_one(tok, tmp_path):
+    data, losses = JsonlDataset(TEXTS, tok, 16), []
+    items = [data[index] for index in range(len(data))]
+    for number, given in enumerate((Streamed(TEXTS), Streamed(items), iter(TEXTS * 3))):
+        args = llmc.TrainingArguments(str(tmp_path / str(number)), max_steps=3, save_strategy="no",
+                                      per_device_train_batch_size=len(TEXTS))
+        losses.append(llmc.Trainer(model(), args, train_dataset=given, tokenizer=tok).train().loss)
+    assert losses[0] == losses[1] == losses[2]
+    evaluate = llmc.Trainer(model(), tokenizer=tok).evaluate
+    evaluated = [evaluate(given)["eval_loss"] for given in (Streamed(TEXTS), TEXTS)]
+    assert evaluated[0] == evaluated[1]
+
+
+def test_a_streamed_row_that_does_not_fit_is_named(tok, tmp_path):
+    rows = [*TEXTS, {"prompt": "words " * 40, "response": "a"}]
+    args = llmc.TrainingArguments(str(tmp_path), max_steps=3, save_strategy="no")
+    with pytest.raises(llmc.DataError, match=r"row 4: prompt and response have \d+ tokens"):
+        llmc.Trainer(model(), args, train_dataset=Streamed(rows), tokenizer=tok).train()

@@ -8,6 +8,7 @@ import time
 from llmc.calls import public
 from llmc.data.collate import collate
 from llmc.data.items import fallback_pad_id
+from llmc.data.row_stream import RowStream, are_streamed, items_of
 from llmc.data.rows import are_rows
 from llmc.data.jsonl import JsonlDataset
 from llmc.errors import ConfigError, DataError
@@ -65,7 +66,8 @@ class Trainer:
         With `__len__` and `__getitem__`: its rows are shuffled by the seed, without replacement. Anything else that can
         be iterated is read in its own order, afresh in each epoch. Items are dicts with `input_ids`, and if they have
         them `labels` and `attention_mask`. Rows with `text`, or with `prompt` and `response`, are read by the tokenizer
-        as `llmc.data.JsonlDataset` reads them, in items of at most the model's max_position_embeddings.
+        as `llmc.data.JsonlDataset` reads them, in items of at most the model's max_position_embeddings; those of an
+        iterable one by one.
     eval_dataset : dataset or iterable, optional
         Evaluated as the arguments say, once an epoch unless they say otherwise.
     tokenizer : Tokenizer, optional
@@ -111,12 +113,16 @@ class Trainer:
 
     def _read(self, name, dataset):
         """A dataset as it is; of rows that hold texts, what the tokenizer makes of them."""
+        longest = self.model.config.max_position_embeddings
+        if self.tokenizer is not None and are_streamed(dataset):
+            stream = items_of if is_one_shot(dataset) else RowStream
+            return stream(dataset, self.tokenizer, longest)
         if not are_rows(dataset):
             return dataset
         if self.tokenizer is None:
             raise DataError(f"{name}: its rows are texts, and there is no tokenizer to read them with; give tokenizer=")
         try:
-            return JsonlDataset(dataset, self.tokenizer, self.model.config.max_position_embeddings)
+            return JsonlDataset(dataset, self.tokenizer, longest)
         except DataError as error:
             raise DataError(f"{name}, {error}") from None
 
