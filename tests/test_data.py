@@ -358,11 +358,12 @@ def test_tokenize_file_needs_little_memory(tok, tmp_path):
         for _ in range(25):
             file.write(CORPUS)
     tok.save_pretrained(tmp_path / "tok")
+    (tmp_path / "short").write_text(CORPUS[:5000])
     code = """
 import resource, sys
 from llmc import Tokenizer, data
 tok = Tokenizer.from_pretrained(sys.argv[1] + "/tok")
-data.tokenize_file(sys.argv[1] + "/tok/tokenizer.json", tok, sys.argv[1] + "/warm.bin", progress=False)
+data.tokenize_file(sys.argv[1] + "/short", tok, sys.argv[1] + "/warm.bin", progress=False)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data.tokenize_file(sys.argv[1] + "/text", tok, sys.argv[1] + "/out.bin", progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
