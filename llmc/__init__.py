@@ -1,7 +1,7 @@
 """llmc: train GPT, GPT-2, LLaMA and Mistral on a CPU, look inside them, and exchange them with Hugging Face."""
 
 from llmc.system import command as _command  # first: from here on Ctrl-C ends a command in a line
-from llmc import checkpoint, data, functional
+from llmc import analysis, checkpoint, data, functional
 from llmc.config import Architecture, Config
 from llmc.core import get_num_threads, set_num_threads
 from llmc.doctor import doctor
@@ -23,7 +23,7 @@ from llmc.train import Trainer, TrainingArguments
 
 __version__ = "0.1.0"
 
-_LATE = ("analysis", "harness", "lime")  # parts that few programs use, imported when they are named
+_LATE = ("harness", "lime")  # parts that few programs use, imported when they are named
 
 
 def __getattr__(name):
