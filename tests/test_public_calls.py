@@ -294,7 +294,7 @@ def test_nothing_in_any_place_shows_what_is_behind_a_call(call):
 def public_functions():
     """Every public function, and every method of a public class, of the namespaces a user has."""
     for space in (llmc, functional, llmc.data, llmc.analysis):
-        names = [name for name in dir(space) if space is not llmc or name not in llmc._LATE]  # parts, some of them extras
+        names = [name for name in dir(space) if space is not llmc or name not in llmc._LATE]  # some are extras
         for name, thing in ((name, getattr(space, name)) for name in names):  # what is imported when asked for too
             if name.startswith("_") or not getattr(thing, "__module__", "").startswith("llmc"):
                 continue
