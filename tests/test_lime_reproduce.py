@@ -96,11 +96,12 @@ def test_the_benchmarks_are_asked_of_every_model(made, tmp_path, monkeypatch):
         assert all(row[name] in (0.0, 0.5, 1.0) for name in llmc.lime.TASKS) and 0 <= row["mean"] <= 1
 
 
-def test_benchmarks_whose_data_is_not_there_are_left_out_in_words_and_cost_nothing_else(copy, monkeypatch):
+@pytest.mark.parametrize("error", [llmc.DataError, ImportError])
+def test_benchmarks_that_lack_something_are_left_out_in_words_and_cost_nothing_else(copy, monkeypatch, error):
     def do_all(jobs, *_):
         if jobs:
             assert [name for name, _ in jobs] == ["table1"]
-            raise llmc.DataError("table1: task copa: its data is not to be had")
+            raise error("table1: task copa: its data is not to be had")
 
     monkeypatch.setattr(reproduction, "do_all", do_all)
     monkeypatch.setattr(reproduction, "why_not", lambda: None)

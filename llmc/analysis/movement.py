@@ -4,13 +4,9 @@ import math
 
 import numpy as np
 
-from llmc.analysis.in_parallel import in_pieces
-from llmc.analysis.own_change import own_change
+from llmc.analysis.own_change import own_change, squared
 from llmc.core import _core
 
-_AT_ONCE = 1 << 16  # numbers that are subtracted at a time: they stay in the cache
-_PIECE = 1 << 12  # features that are added up in float32
-_WORTH_THREADS = 1 << 18  # numbers
 _IN_CORE = [2, 0, 1]  # where the core puts them
 APART, BEFORE, AFTER = range(3)  # columns of sums: |y' - y|^2, |y|^2, |y'|^2 of a token
 
@@ -100,48 +96,30 @@ def token_sums(before, after):
         The squares |after - before|^2 and |before|^2, and the cosine of the two, NaN where one of them is zero.
     """
     width = min(before.shape[1], after.shape[1])
-    sums = _sums(before[:, :width], after[:, :width], before.dtype)
-    if not np.isfinite(sums).all():  # squares too large for float32, or numbers that are not finite themselves
-        sums = _sums(before[:, :width], after[:, :width], np.float64)
+    before, after = before[:, :width], after[:, :width]
+    sums = _sums(before, after)
+    if not np.isfinite(sums).all():  # a difference too large for float32, or numbers that are not finite themselves
+        sums = _sums_in_double(before, after)
     with np.errstate(invalid="ignore", over="ignore"):
         return sums[:, :2], _cosine(sums[:, APART], np.sqrt(sums[:, BEFORE]), np.sqrt(sums[:, AFTER]))
 
 
-def _sums(before, after, dtype):
-    """(N, 3): |after - before|^2, |before|^2 and |after|^2 of every token; pieces of its features are added in float64.
-
-    The two are subtracted and squared in `dtype`: where they are close the difference is exact.
-    """
-    count, width = before.shape
-    if before.dtype == after.dtype == dtype == np.float32 and width:
-        return _sums_by_the_core(before, after)
-    sums = np.zeros((count, 3))
-
-    def work(first, last):
-        piece = min(width, _PIECE)
-        step = min(max(_AT_ONCE // piece, 1), last - first)
-        room = np.empty((step, piece), dtype)
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
-            for start in range(first, last, step):
-                rows = slice(start, min(start + step, last))
-                for left in range(0, width, piece):
-                    a, b = before[rows, left : left + piece], after[rows, left : left + piece]
-                    apart = np.subtract(b, a, out=room[: len(a), : a.shape[1]], dtype=dtype)
-                    for column, each in ((APART, apart), (BEFORE, a), (AFTER, b)):
-                        sums[rows, column] += np.einsum("nc,nc->n", each, each, dtype=dtype)
-
-    if count * width < _WORTH_THREADS:
-        work(0, count)
-    else:
-        in_pieces(work, count)
-    return sums
-
-
-def _sums_by_the_core(before, after):
-    """The same of float32: subtracted in float32, squared and added in float64."""
+def _sums(before, after):
+    """(N, 3): |after - before|^2, |before|^2 and |after|^2 of every token: subtracted in float32, which is exact where
+    the two are close, squared and added in float64."""
     found, changed = np.empty((len(before), 6)), np.empty(len(before), np.int64)
     _core.compare(*map(np.ascontiguousarray, (before, after)), False, 1.0, found, changed, None, None)
     return found[:, _IN_CORE]
+
+
+def _sums_in_double(before, after):
+    """The same, subtracted in float64."""
+    sums = np.empty((len(before), 3))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is not a value
+        for row, (a, b) in enumerate(zip(before, after)):
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            sums[row] = [squared(each) for each in (b - a, a, b)]
+    return sums
 
 
 def _cosine(apart, before, after):

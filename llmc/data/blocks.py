@@ -23,9 +23,9 @@ def tokenize_file(text_path, tokenizer, out_path, *, progress=True):
     """Tokenize text files into one file of token ids, in bounded memory.
 
     The ids of one file are those of `tokenizer.encode` for its whole text, newlines as they stand. Several files are
-    several documents, and so are the `text`s of rows (`.jsonl`, `.ndjson`, `.json`, `.csv`,
-    `.parquet`). The tokenizer's `eos_token` stands between two; an `eos_token` that stands in the text is one id too,
-    and special tokens that a document begins or ends with are not put there again.
+    several documents, and so are the `text`s of rows (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.parquet`). The
+    tokenizer's `eos_token` stands between two; an `eos_token` that stands in the text is one id too, and special tokens
+    that a document begins or ends with are not put there again.
 
     `out_path` gets the bare ids, little-endian, two bytes each where the vocabulary allows and else four;
     `out_path.json` beside it says what they are. Both appear only when everything is done.

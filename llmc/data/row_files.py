@@ -177,4 +177,3 @@ def _parsed(where, text, what, part="it"):
 
 
 _READERS = {".jsonl": _lines, ".ndjson": _lines, ".json": _list, ".csv": _table, ".parquet": _columns}
-SUFFIXES = tuple(_READERS)

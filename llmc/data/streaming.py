@@ -22,9 +22,9 @@ class StreamingTextDataset:
     Parameters
     ----------
     texts : iterable of str or Path, callable, or str or Path
-        The documents: a string is a text, a `Path` is a file. Of rows (`.jsonl`,
-        `.ndjson`, `.json`, `.csv`, `.parquet`) each one's `text` is one. A callable is called for the documents of each
-        iteration. A string or `Path` alone is one file.
+        The documents: a string is a text, a `Path` is a file. Of rows (`.jsonl`, `.ndjson`,
+        `.json`, `.csv`, `.parquet`) each one's `text` is one. A callable is called for the documents of each iteration.
+        A string or `Path` alone is one file.
     tokenizer : Tokenizer
     block_size : int
         At least 2.

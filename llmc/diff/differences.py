@@ -7,8 +7,7 @@ from llmc.diff.headline import counts, headline
 from llmc.diff.tensor_row import CHANGE, KEYS, SPECTRUM
 from llmc.diff.viewer import page
 from llmc.errors import UnknownNameError, nearest, shown
-from llmc.show import exports
-from llmc.show import picture
+from llmc.show import exports, picture
 from llmc.show.table import Table
 
 FORMAT, VERSION = "llmc-diff", 1
@@ -96,7 +95,8 @@ class Diff:
         OSError
             When the place cannot be written to.
         """
-        files.save(path, self, KEYS, page)
+        exports.save(path, "a diff", self.to_dict, lambda: files.to_csv(self.rows, KEYS), lambda: page(self),
+                     indent=None)  # fmt: skip
 
     @classmethod
     def load(cls, path):

@@ -1,4 +1,4 @@
-"""Files of a diff and of a listing: rows as CSV, everything as JSON alone or inside a page, and the way back."""
+"""Files of a diff and of a listing: rows as CSV, everything as JSON inside of a page, and the way back."""
 
 import csv
 import io
@@ -6,43 +6,11 @@ import json
 import os
 import re
 
-from llmc.errors import ConfigError, DataError, shown
-from llmc.system.atomic import atomic_write
+from llmc.errors import DataError, shown
 from llmc.system.small_file import open_regular
 
 NOT_IN_CSV = ("moved", "permutation", "slices", "singular_values", "energy", "intruder_cosines")
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.S)
-
-
-def save(path, found, keys, page):
-    """Write everything as .json, the rows as .csv or a page as .html; the file appears whole.
-
-    Parameters
-    ----------
-    path : path
-    found : Diff or Listing
-        With `rows` and `to_dict`.
-    keys : iterable of str
-        Of the rows.
-    page : callable
-        From `found` to the text of its page.
-
-    Raises
-    ------
-    ConfigError
-        For another ending.
-    OSError
-        When the place cannot be written to.
-    """
-    ending = os.path.splitext(os.fspath(path))[1].lower()
-    if ending not in (".json", ".csv", ".html"):
-        raise ConfigError(f"{os.fspath(path)}: it is saved as .json, .csv or .html; pictures are drawn by plot")
-    if ending == ".json":
-        text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
-    else:
-        text = to_csv(found.rows, keys) if ending == ".csv" else page(found)
-    with atomic_write(path, "w") as file:
-        file.write(text)
 
 
 def to_csv(rows, keys):

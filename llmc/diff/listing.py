@@ -69,7 +69,9 @@ class Listing:
         OSError
             When the place cannot be written to.
         """
-        files.save(path, self, self.rows[0] if self.rows else STANDING, listing_page)
+        keys = self.rows[0] if self.rows else STANDING
+        exports.save(path, "a listing", self.to_dict, lambda: files.to_csv(self.rows, keys), lambda: listing_page(self),
+                     indent=None, draws=False)  # fmt: skip
 
     def __str__(self):
         return "\n\n".join([str(self.table("name")), str(self.sums()), *self.notes])

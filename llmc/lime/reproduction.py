@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from llmc.calls import public
 from llmc.checks import whole
 from llmc.core import get_num_threads
-from llmc.errors import BusyError, ConfigError, DataError, shown
+from llmc.errors import BusyError, ConfigError, DataError, UnknownNameError, shown
 from llmc.lime.benchmarks import left_out, why_not
 from llmc.lime.drawings import DRAWINGS, file_of, write_pictures
 from llmc.lime.findings import BENCHMARKS, NEED_SCIKIT_LEARN, WAYS, Findings
@@ -148,10 +148,10 @@ class _Work:
         do_all(jobs, count, max(1, get_num_threads() // count), report)
 
     def _ask(self, costs):
-        """Work out the benchmarks' table; why it is left out, in a list, where a task's data is missing after all."""
+        """Work out the benchmarks' table; why it is left out, in a list, where something is missing after all."""
         try:
             self._find([BENCHMARKS], costs, 1, sum(costs.values()) - costs[BENCHMARKS])
-        except DataError as error:
+        except (DataError, ImportError, UnknownNameError) as error:
             return [left_out(error)]
         return []
 

@@ -28,7 +28,7 @@ def dataframe(rows, owner, columns=None):
     return pandas.DataFrame(rows) if columns is None else pandas.DataFrame(rows, columns=columns)
 
 
-def save(path, what, as_dict, as_csv, as_page):
+def save(path, what, as_dict, as_csv, as_page, indent=2, draws=True):
     """Write a report; the file appears whole.
 
     Parameters
@@ -39,6 +39,10 @@ def save(path, what, as_dict, as_csv, as_page):
         "a report", for the message.
     as_dict, as_csv, as_page : callable
         What a .json holds; the text of a .csv, and of a .html.
+    indent : int or None
+        Of a .json; None: all in a line, for what has very many numbers.
+    draws : bool
+        Whether it has a `plot`, for the message.
 
     Raises
     ------
@@ -49,10 +53,11 @@ def save(path, what, as_dict, as_csv, as_page):
     """
     ending = os.path.splitext(os.fspath(path))[1].lower()
     if ending == ".json":
-        write_json(path, as_dict())
+        write_json(path, as_dict(), indent=indent)
         return
     if ending not in (".csv", ".html"):
-        raise ConfigError(f"{os.fspath(path)}: {what} is saved as .csv, .json or .html; .plot draws pictures")
+        pictures = "; .plot draws pictures" if draws else ""
+        raise ConfigError(f"{os.fspath(path)}: {what} is saved as .csv, .json or .html{pictures}")
     text = as_csv() if ending == ".csv" else as_page()
     with atomic_write(path, "w") as file:
         file.write(text)

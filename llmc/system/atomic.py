@@ -76,15 +76,16 @@ def atomic_write(path, mode="wb"):
         sync(folder)
 
 
-def write_json(path, value, sort_keys=False):
-    """Write `value` as JSON the way Hugging Face lays it out (two spaces, a newline at the end), atomically.
+def write_json(path, value, sort_keys=False, indent=2):
+    """Write `value` as JSON the way Hugging Face lays it out (two spaces, a newline at the end), atomically; `indent`
+    None: in one line.
 
     Raises
     ------
     ValueError
         If a number is not finite: JSON has no word for it.
     """
-    text = json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
         file.write(text)
 
